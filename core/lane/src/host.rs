@@ -1,0 +1,412 @@
+//! The host's end of a lane.
+//!
+//! A call goes `reserve` → write the request into [`Reserved::buffer`] → `submit` → (`poll` by whoever reads the completion
+//! ring) → `outcome` → `copy_response` → `release`. Any thread may do the first three and the last three for the
+//! slot that it owns; one thread at a time may `poll`, which the unique [`Reader`] expresses.
+#![expect(unsafe_code, reason = "views of mapped memory; the crate's border to the hostile side")]
+
+use core::ptr::NonNull;
+
+use crate::copy::copy_out;
+use crate::doorbell::Ringer;
+use crate::layout::{Geometry, HOST_WORDS, RESPONSE_HEADER, RING, Region, WORKER_WORDS};
+use crate::message::message_len;
+use crate::ring::{Entry, Line, Ring};
+use crate::slots::{FreeSlots, Outcome, Record, Settled};
+use crate::state::{CallState, Phase};
+use crate::status::{Status, Violation};
+use crate::sync::{AtomicU64, Ordering};
+use crate::words::{HostWords, WorkerWords};
+use crate::worker::{Completion, Submission};
+
+/// The memory of a lane as the host holds it.
+///
+/// # Safety
+/// For as long as the value lives:
+/// - `base(r)` points to a mapping of at least the bytes that `geometry()` gives for region `r`, aligned to a page, readable and
+///   writable, zero at the start but for the header, and not unmapped or shrunk.
+/// - no Rust reference to any of it exists outside this crate; down and bulk are written by no other process.
+/// - `geometry()` never changes and passes [`Geometry::check`]; `records()` has one record for each slot and never moves.
+pub unsafe trait Memory {
+    /// The sizes, from private memory.
+    fn geometry(&self) -> &Geometry;
+    /// Start of a region.
+    fn base(&self, region: Region) -> NonNull<u8>;
+    /// The host's records.
+    fn records(&self) -> &[Record];
+}
+
+/// The host's end.
+#[derive(Debug)]
+pub struct HostLane<M> {
+    memory: M,
+    free: FreeSlots,
+    tail: AtomicU64,
+    ringer: Ringer,
+}
+
+/// The position in the completion ring. There is one for each lane, made with it; whoever holds it may poll.
+#[derive(Debug)]
+pub struct Reader {
+    head: u64,
+}
+
+/// A slot that the caller owns and has not submitted. Dropping it without giving it back leaks the slot, so the lane takes it back
+/// by [`HostLane::submit`] or [`HostLane::cancel_reservation`].
+#[derive(Debug)]
+#[must_use]
+pub struct Reserved {
+    slot: u32,
+}
+
+/// A submitted call: slot and generation. Plain numbers, so that it can cross a C ABI as a user datum; a stale one is noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Ticket {
+    /// The slot.
+    pub slot: u32,
+    /// Its generation.
+    pub generation: u32,
+}
+
+/// Why no slot was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReserveError {
+    /// The request has this many bytes, more than any slot of the lane holds.
+    TooLarge {
+        /// Most that a slot holds.
+        max: usize,
+    },
+    /// All slots of the class are in use.
+    Exhausted,
+}
+
+/// What to submit. Lengths in bytes; the body lies at the start of the buffer, metadata at the next multiple of 8.
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    /// Dense number of the function.
+    pub function: u32,
+    /// Body bytes.
+    pub body_len: u32,
+    /// Metadata bytes.
+    pub meta_len: u32,
+    /// `CLOCK_MONOTONIC` nanoseconds; `u64::MAX` for never.
+    pub deadline_ns: u64,
+    /// Bit set of `microfaas_abi::CALL_*`.
+    pub flags: u32,
+}
+
+/// A completion that [`HostLane::poll`] has checked and recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Completed {
+    /// The call.
+    pub ticket: Ticket,
+    /// Nobody waits for it; its slot is free again.
+    pub abandoned: bool,
+}
+
+impl<M: Memory> HostLane<M> {
+    /// The host's end of a new lane, and the one reader of its completions.
+    pub fn new(memory: M) -> (Self, Reader) {
+        Self::starting_at(memory, 0)
+    }
+
+    /// As [`new`](Self::new), on rings whose positions start at `position` (a multiple of the ring's length): what a lane looks like after
+    /// that many calls. For tests of wrapping; both ends and the tags in the rings must agree.
+    pub fn starting_at(memory: M, position: u64) -> (Self, Reader) {
+        let lane = Self {
+            memory,
+            free: FreeSlots::default(),
+            tail: AtomicU64::new(position),
+            ringer: Ringer::default(),
+        };
+        for slot in 0..lane.geometry().slots() {
+            lane.free.give_back(slot);
+        }
+        (lane, Reader { head: position })
+    }
+
+    /// The sizes.
+    pub fn geometry(&self) -> &Geometry {
+        self.memory.geometry()
+    }
+
+    /// The memory.
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    /// The host's control words.
+    pub fn host_words(&self) -> &HostWords {
+        // SAFETY: by `Memory`, the line lies in the mapping; it holds atomics only, for which zero is valid.
+        let word = unsafe { self.memory.base(Region::Down).byte_add(HOST_WORDS) };
+        // SAFETY: aligned by the layout, in the mapping; atomics only, for which any content is valid.
+        unsafe { word.cast().as_ref() }
+    }
+
+    /// The worker's control words; whatever they say may be a lie.
+    pub fn worker_words(&self) -> &WorkerWords {
+        // SAFETY: as in `host_words`.
+        let word = unsafe { self.memory.base(Region::Up).byte_add(WORKER_WORDS) };
+        // SAFETY: aligned by the layout, in the mapping; atomics only, for which any content is valid.
+        unsafe { word.cast().as_ref() }
+    }
+
+    fn ring(&self, region: Region) -> Ring<'_> {
+        // SAFETY: by `Memory`, the ring lies in the mapping of either region.
+        let start = unsafe { self.memory.base(region).byte_add(RING) };
+        let lines =
+            NonNull::slice_from_raw_parts(start.cast::<Line>(), self.geometry().ring_entries() as usize);
+        // SAFETY: in the mapping, page-aligned; lines are atomics only, so any content is valid and shared writes are no race.
+        Ring::new(unsafe { lines.as_ref() })
+    }
+
+    fn state(&self, slot: u32) -> &CallState {
+        let offset = self.geometry().state_offset(slot);
+        // SAFETY: `slot` is below `slots()` at every caller, so the word lies in the up region, 8-aligned.
+        let word = unsafe { self.memory.base(Region::Up).byte_add(offset) };
+        // SAFETY: aligned by the layout, in the mapping; atomics only, for which any content is valid.
+        unsafe { word.cast().as_ref() }
+    }
+
+    /// Takes a slot that holds a request of `len` bytes (see [`message_len`]).
+    ///
+    /// # Errors
+    /// [`ReserveError`]; nothing is taken then.
+    ///
+    /// # Cost
+    /// One compare-and-swap in private memory.
+    #[inline]
+    pub fn reserve(&self, len: usize) -> Result<Reserved, ReserveError> {
+        let geometry = self.geometry();
+        let (small, all) = (geometry.small_slots, geometry.slots());
+        if len <= geometry.small_bytes as usize {
+            let slot = self.free.take(0, small).ok_or(ReserveError::Exhausted)?;
+            return Ok(Reserved { slot });
+        }
+        if geometry.large_slots == 0 || len > geometry.large_bytes as usize {
+            let max = if geometry.large_slots == 0 { geometry.small_bytes } else { geometry.large_bytes };
+            return Err(ReserveError::TooLarge { max: max as usize });
+        }
+        let slot = self.free.take(small, all).ok_or(ReserveError::Exhausted)?;
+        Ok(Reserved { slot })
+    }
+
+    /// The request buffer of a reserved slot. Only the host can write this memory, so it is an ordinary slice.
+    #[inline]
+    pub fn buffer<'a>(&'a self, reserved: &'a mut Reserved) -> &'a mut [u8] {
+        let geometry = self.geometry();
+        let region = if geometry.is_large(reserved.slot) { Region::Bulk } else { Region::Down };
+        let capacity = geometry.request_capacity(reserved.slot);
+        // SAFETY: the offset and capacity lie in the region by construction of the layout.
+        let start = unsafe { self.memory.base(region).byte_add(geometry.request_offset(reserved.slot)) };
+        let mut buffer = NonNull::slice_from_raw_parts(start, capacity);
+        // SAFETY: the caller owns the slot (`Reserved` is unique), the worker maps this memory read-only and does not look at it
+        // before the submission, so for the borrow nobody else reads or writes it.
+        unsafe { buffer.as_mut() }
+    }
+
+    /// Gives an unused reservation back.
+    pub fn cancel_reservation(&self, reserved: Reserved) {
+        self.free.give_back(reserved.slot);
+    }
+
+    /// Hands the call to the worker. Then [`worker_sleeps`](Self::worker_sleeps) says whether to ring.
+    ///
+    /// # Panics
+    /// Where the lengths are over the slot's capacity.
+    ///
+    /// # Cost
+    /// One line written for the worker to read, one word in the line of the response.
+    #[inline]
+    #[expect(clippy::needless_pass_by_value, reason = "the reservation ends here")]
+    pub fn submit(&self, reserved: Reserved, request: &Request) -> Ticket {
+        let slot = reserved.slot;
+        let len = message_len(request.body_len as usize, request.meta_len as usize);
+        let capacity = self.geometry().request_capacity(slot);
+        assert!(len.is_some_and(|n| n <= capacity), "request over the slot's {capacity} bytes");
+        let generation = self.memory.records()[slot as usize].submit();
+        self.state(slot).queue(generation);
+        let position = self.tail.fetch_add(1, Ordering::Relaxed);
+        let submission = Submission {
+            slot,
+            generation,
+            function: request.function,
+            flags: request.flags,
+            body_len: request.body_len,
+            meta_len: request.meta_len,
+            deadline_ns: request.deadline_ns,
+        };
+        self.ring(Region::Down).write(position, &submission.encode());
+        Ticket { slot, generation }
+    }
+
+    /// Whether the worker sleeps and must be woken for what was submitted. True at most once for each nap;
+    /// the caller then rings [`HostWords::worker_bell`] and wakes its word, with the widest mask.
+    #[inline]
+    #[must_use]
+    pub fn worker_sleeps(&self) -> bool {
+        Ringer::published();
+        self.ringer.due(&self.worker_words().worker_epoch)
+    }
+
+    /// Whether `poll` may find something. One relaxed load.
+    #[inline]
+    #[must_use]
+    pub fn is_ready(&self, reader: &Reader) -> bool {
+        self.ring(Region::Up).is_ready(reader.head)
+    }
+
+    /// Reads one completion, checks it and records its outcome.
+    ///
+    /// # Errors
+    /// A [`Violation`]; the lane must not be polled again, and the worker must go.
+    #[inline]
+    pub fn poll(&self, reader: &mut Reader) -> Result<Option<Completed>, Violation> {
+        let Some(entry) = self.ring(Region::Up).read(reader.head)? else { return Ok(None) };
+        let (ticket, outcome) = self.check(&entry)?;
+        let refused = Violation::NotInFlight { slot: ticket.slot, generation: ticket.generation };
+        let abandoned = match self.memory.records()[ticket.slot as usize].settle(ticket.generation, &outcome)
+        {
+            Settled::Done => false,
+            Settled::Abandoned => {
+                self.free.give_back(ticket.slot);
+                true
+            }
+            Settled::NotInFlight => return Err(refused),
+        };
+        reader.head += 1;
+        Ok(Some(Completed { ticket, abandoned }))
+    }
+
+    /// The one place where a worker's words become facts.
+    fn check(&self, entry: &Entry) -> Result<(Ticket, Outcome), Violation> {
+        let geometry = self.geometry();
+        let completion = Completion::decode(entry)?;
+        let ticket = Ticket { slot: completion.slot, generation: completion.generation };
+        if ticket.slot >= geometry.slots() {
+            return Err(Violation::Slot(ticket.slot));
+        }
+        if !self.memory.records()[ticket.slot as usize].in_flight(ticket.generation) {
+            return Err(Violation::NotInFlight { slot: ticket.slot, generation: ticket.generation });
+        }
+        let capacity = if completion.overflow {
+            geometry.response_bytes as usize
+        } else {
+            geometry.small_response_capacity()
+        };
+        let (body, meta) = (completion.body_len, completion.meta_len);
+        if message_len(body as usize, meta as usize).is_none_or(|n| n > capacity) {
+            return Err(Violation::Length { body, meta });
+        }
+        let outcome = Outcome {
+            status: completion.status,
+            body_len: body,
+            meta_len: meta,
+            overflow: completion.overflow,
+            never_started: matches!(completion.status, Status::Expired | Status::Cancelled),
+            cpu_ns: completion.cpu_ns,
+        };
+        Ok((ticket, outcome))
+    }
+
+    /// The outcome of a call, once it was polled.
+    #[inline]
+    #[must_use]
+    pub fn outcome(&self, ticket: Ticket) -> Option<Outcome> {
+        self.record(ticket)?.outcome(ticket.generation)
+    }
+
+    fn record(&self, ticket: Ticket) -> Option<&Record> {
+        self.memory.records().get(ticket.slot as usize)
+    }
+
+    /// Takes the call back if the worker has not started it. Its completion still comes, and frees the slot.
+    #[must_use]
+    pub fn take_back(&self, ticket: Ticket) -> bool {
+        ticket.slot < self.geometry().slots() && self.state(ticket.slot).take_back(ticket.generation)
+    }
+
+    /// What the shared call state says; advice from the worker.
+    #[must_use]
+    pub fn phase(&self, ticket: Ticket) -> Option<Phase> {
+        (ticket.slot < self.geometry().slots()).then(|| self.state(ticket.slot).phase(ticket.generation))?
+    }
+
+    /// Copies `to.len()` bytes of the response from `from` on (0 is the start of the body) into private memory.
+    ///
+    /// # Panics
+    /// Where the range is outside the outcome's message.
+    pub fn copy_response(
+        &self,
+        ticket: Ticket,
+        outcome: &Outcome,
+        from: usize,
+        to: &mut [core::mem::MaybeUninit<u8>],
+    ) {
+        let geometry = self.geometry();
+        let len = message_len(outcome.body_len as usize, outcome.meta_len as usize);
+        assert!(
+            len.is_some_and(|n| from <= n && to.len() <= n - from) && ticket.slot < geometry.slots(),
+            "{} bytes from {from} on are outside a response of {len:?} bytes",
+            to.len()
+        );
+        let start = if outcome.overflow {
+            geometry.overflow_offset(ticket.slot)
+        } else {
+            geometry.state_offset(ticket.slot) + RESPONSE_HEADER
+        };
+        // SAFETY: `check` has bounded the message by the buffer, which lies in the up region.
+        let source = unsafe { self.memory.base(Region::Up).byte_add(start + from) };
+        // SAFETY: readable for `to.len()` bytes as just shown; `to` is private and unique.
+        unsafe { copy_out(source.as_ptr(), to.as_mut_ptr().cast(), to.len()) };
+    }
+
+    /// Gives up the interest in a call. True when its outcome was already there; the slot is then free at once, else when the completion comes.
+    pub fn abandon(&self, ticket: Ticket) -> bool {
+        match self.record(ticket) {
+            Some(record) if record.abandon(ticket.generation) => false,
+            Some(record) if record.outcome(ticket.generation).is_some() => {
+                self.release(ticket);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Frees the slot of a call whose outcome was taken. Nothing happens for any other.
+    #[inline]
+    pub fn release(&self, ticket: Ticket) {
+        let Some(record) = self.record(ticket) else { return };
+        if record.outcome(ticket.generation).is_some() {
+            record.close(ticket.generation);
+            self.free.give_back(ticket.slot);
+        }
+    }
+
+    /// Settles every call in flight as lost; `settled` is told of each. For a lane whose worker is gone or cut off.
+    /// What was completed and not yet polled should be polled first.
+    pub fn settle_all(&self, _reader: &mut Reader, mut settled: impl FnMut(Completed)) {
+        for (slot, record) in (0u32..).zip(self.memory.records()) {
+            let generation = record.generation();
+            if !record.in_flight(generation) {
+                continue;
+            }
+            let ticket = Ticket { slot, generation };
+            let never_started = matches!(self.phase(ticket), Some(Phase::Queued | Phase::Cancelled));
+            match record.settle(generation, &Outcome::bare(Status::WorkerLost, never_started)) {
+                Settled::Done => settled(Completed { ticket, abandoned: false }),
+                Settled::Abandoned => {
+                    self.free.give_back(slot);
+                    settled(Completed { ticket, abandoned: true });
+                }
+                Settled::NotInFlight => {}
+            }
+        }
+    }
+
+    /// Slots that are free now, of all; a hint.
+    #[must_use]
+    pub fn free_slots(&self) -> u32 {
+        self.free.count(self.geometry().slots())
+    }
+}

@@ -1,0 +1,273 @@
+//! Which slots are free, and what the host knows of the call in each: private memory of the host.
+//!
+//! Free slots are bits, lowest first, so that a lane with few calls in flight keeps to few slots and their lines stay warm.
+//! Taking and giving back are lock-free and may be done by any thread of the host.
+//!
+//! A [`Record`] is the host's own truth about a slot, against which all that comes from the worker is checked:
+//!
+//! | state | left by | to |
+//! | --- | --- | --- |
+//! | FREE | owner of the slot, on submit | SUBMITTED |
+//! | SUBMITTED | reader of the completion ring | DONE |
+//! | SUBMITTED | owner that no longer cares | ABANDONED |
+//! | ABANDONED | reader of the completion ring | FREE, next generation |
+//! | DONE | owner that has taken the answer | FREE, next generation |
+
+use crate::layout::SLOTS_MAX;
+use crate::status::Status;
+use crate::sync::{AtomicU64, Ordering};
+
+const WORD_COUNT: usize = SLOTS_MAX as usize / 64;
+
+/// The free slots of one lane, in two ranges.
+#[derive(Debug)]
+pub struct FreeSlots {
+    words: [AtomicU64; WORD_COUNT],
+}
+
+impl Default for FreeSlots {
+    fn default() -> Self {
+        Self { words: core::array::from_fn(|_| AtomicU64::new(0)) }
+    }
+}
+
+impl FreeSlots {
+    /// Takes the lowest free slot of `first..end`.
+    #[inline]
+    #[must_use]
+    pub fn take(&self, first: u32, end: u32) -> Option<u32> {
+        let mut base = first & !63;
+        while base < end {
+            let word = &self.words[(base / 64) as usize];
+            let mask = (!0u64 << first.saturating_sub(base).min(63))
+                & if end - base >= 64 { !0 } else { (1u64 << (end - base)) - 1 };
+            let mut seen = word.load(Ordering::Relaxed);
+            while seen & mask != 0 {
+                let bit = (seen & mask).trailing_zeros();
+                // Acquire pairs with the release in `give_back`: the earlier owner's writes come first.
+                match word.compare_exchange(seen, seen & !(1 << bit), Ordering::Acquire, Ordering::Relaxed) {
+                    Ok(_) => return Some(base + bit),
+                    Err(now) => seen = now,
+                }
+            }
+            base += 64;
+        }
+        None
+    }
+
+    /// Makes a slot free. The caller owns it.
+    #[inline]
+    pub fn give_back(&self, slot: u32) {
+        let order =
+            if cfg!(mutant = "slots_give_back_relaxed") { Ordering::Relaxed } else { Ordering::Release };
+        self.words[(slot / 64) as usize].fetch_or(1 << (slot % 64), order);
+    }
+
+    /// How many of `0..end` are free; may be stale at once.
+    #[must_use]
+    pub fn count(&self, end: u32) -> u32 {
+        (0..end.div_ceil(64)).map(|i| self.words[i as usize].load(Ordering::Relaxed).count_ones()).sum()
+    }
+}
+
+/// Codes in the lower half of a record's word.
+const FREE: u32 = 0;
+const SUBMITTED: u32 = 1;
+const ABANDONED: u32 = 2;
+const DONE: u32 = 3;
+
+const fn word(generation: u32, code: u32) -> u64 {
+    (generation as u64) << 32 | code as u64
+}
+
+/// How a call ended, as checked by the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// The verdict.
+    pub status: Status,
+    /// Body bytes of the response.
+    pub body_len: u32,
+    /// Metadata bytes of the response.
+    pub meta_len: u32,
+    /// Whether the response lies in the overflow buffer.
+    pub overflow: bool,
+    /// Whether the worker never began to run it.
+    pub never_started: bool,
+    /// Time it had the core, as the worker says, in nanoseconds.
+    pub cpu_ns: u64,
+}
+
+impl Outcome {
+    /// An outcome without a response, decided by the host.
+    #[must_use]
+    pub const fn bare(status: Status, never_started: bool) -> Self {
+        Self { status, body_len: 0, meta_len: 0, overflow: false, never_started, cpu_ns: 0 }
+    }
+}
+
+/// What settling a call did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Settled {
+    /// The owner will take the outcome.
+    Done,
+    /// Nobody wants it; the slot is the settler's to give back.
+    Abandoned,
+    /// There is no such call.
+    NotInFlight,
+}
+
+/// The host's record of one slot.
+#[repr(align(64))]
+#[derive(Debug)]
+pub struct Record {
+    word: AtomicU64,
+    outcome: AtomicU64,
+    lengths: AtomicU64,
+    cpu_ns: AtomicU64,
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Self {
+            word: AtomicU64::new(word(1, FREE)),
+            outcome: AtomicU64::new(0),
+            lengths: AtomicU64::new(0),
+            cpu_ns: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Record {
+    /// Owner: opens the call; returns its generation.
+    #[inline]
+    pub fn submit(&self) -> u32 {
+        let generation = self.generation();
+        self.word.store(word(generation, SUBMITTED), Ordering::Release);
+        generation
+    }
+
+    /// Generation of the slot now.
+    #[inline]
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        (self.word.load(Ordering::Relaxed) >> 32) as u32
+    }
+
+    /// Whether a call of this generation is on its way, wanted or not.
+    #[inline]
+    #[must_use]
+    pub fn in_flight(&self, generation: u32) -> bool {
+        let seen = self.word.load(Ordering::Acquire);
+        seen == word(generation, SUBMITTED) || seen == word(generation, ABANDONED)
+    }
+
+    /// Reader of the completion ring: records the outcome.
+    #[inline]
+    pub fn settle(&self, generation: u32, outcome: &Outcome) -> Settled {
+        let flags = u64::from(outcome.overflow) << 32 | u64::from(outcome.never_started) << 33;
+        self.outcome.store(outcome.status as u64 | flags, Ordering::Relaxed);
+        self.lengths
+            .store(u64::from(outcome.body_len) << 32 | u64::from(outcome.meta_len), Ordering::Relaxed);
+        self.cpu_ns.store(outcome.cpu_ns, Ordering::Relaxed);
+        let submitted = word(generation, SUBMITTED);
+        // Release pairs with the acquire in `outcome`: the three words above are then visible.
+        match self.word.compare_exchange(
+            submitted,
+            word(generation, DONE),
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        ) {
+            Ok(_) => Settled::Done,
+            Err(seen) if seen == word(generation, ABANDONED) => {
+                self.word.store(word(generation.wrapping_add(1), FREE), Ordering::Release);
+                Settled::Abandoned
+            }
+            Err(_) => Settled::NotInFlight,
+        }
+    }
+
+    /// Owner: the outcome, once there is one.
+    #[inline]
+    #[must_use]
+    pub fn outcome(&self, generation: u32) -> Option<Outcome> {
+        if self.word.load(Ordering::Acquire) != word(generation, DONE) {
+            return None;
+        }
+        let packed = self.outcome.load(Ordering::Relaxed);
+        let lengths = self.lengths.load(Ordering::Relaxed);
+        #[expect(clippy::cast_possible_truncation, reason = "halves of a word")]
+        let (status, body_len, meta_len) = (packed as u32, (lengths >> 32) as u32, lengths as u32);
+        Some(Outcome {
+            status: Status::from_number(status)?,
+            body_len,
+            meta_len,
+            overflow: packed >> 32 & 1 == 1,
+            never_started: packed >> 33 & 1 == 1,
+            cpu_ns: self.cpu_ns.load(Ordering::Relaxed),
+        })
+    }
+
+    /// Owner: will not take the outcome. True when the call is still in flight and its reader frees the slot;
+    /// false when the outcome is there, and the owner still has to [`close`](Self::close).
+    #[inline]
+    #[must_use]
+    pub fn abandon(&self, generation: u32) -> bool {
+        let (from, to) = (word(generation, SUBMITTED), word(generation, ABANDONED));
+        self.word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Owner: has taken the outcome; the next call of the slot is of the next generation. The caller then gives the slot back.
+    #[inline]
+    pub fn close(&self, generation: u32) {
+        self.word.store(word(generation.wrapping_add(1), FREE), Ordering::Release);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_respected_and_lowest_goes_first() {
+        let free = FreeSlots::default();
+        for slot in 0..130 {
+            free.give_back(slot);
+        }
+        assert_eq!(free.take(0, 100), Some(0));
+        assert_eq!(free.take(100, 130), Some(100));
+        for expected in 1..100 {
+            assert_eq!(free.take(0, 100), Some(expected));
+        }
+        assert_eq!(free.take(0, 100), None);
+        assert_eq!(free.count(130), 29);
+        free.give_back(63);
+        assert_eq!(free.take(0, 100), Some(63));
+    }
+
+    #[test]
+    fn a_record_takes_one_outcome() {
+        let record = Record::default();
+        let generation = record.submit();
+        let outcome =
+            Outcome { overflow: true, body_len: 9, cpu_ns: 5, ..Outcome::bare(Status::Panic, false) };
+        assert_eq!(record.outcome(generation), None);
+        assert_eq!(record.settle(generation + 1, &outcome), Settled::NotInFlight);
+        assert_eq!(record.settle(generation, &outcome), Settled::Done);
+        assert_eq!(record.outcome(generation), Some(outcome));
+        assert!(!record.abandon(generation));
+        assert!(!record.in_flight(generation));
+        record.close(generation);
+        assert_eq!(record.settle(generation, &outcome), Settled::NotInFlight);
+    }
+
+    #[test]
+    fn an_abandoned_call_frees_its_slot_when_it_ends() {
+        let record = Record::default();
+        let generation = record.submit();
+        assert!(record.abandon(generation));
+        assert!(record.in_flight(generation));
+        assert_eq!(record.settle(generation, &Outcome::bare(Status::Ok, false)), Settled::Abandoned);
+        assert_eq!(record.generation(), generation + 1);
+    }
+}

@@ -1,0 +1,101 @@
+//! The one place that names `core::sync::atomic` or loom.
+//!
+//! The types are newtypes rather than re-exports, so that a lint can ban the originals elsewhere, and
+//! transparent, so that mapped memory can be viewed as them.
+
+pub use core::sync::atomic::Ordering;
+
+#[cfg(not(loom))]
+use core::sync::atomic as imp;
+#[cfg(loom)]
+use loom::sync::atomic as imp;
+
+macro_rules! atomic {
+    ($(#[$doc:meta])* $name:ident, $int:ty) => {
+        $(#[$doc])*
+        #[repr(transparent)]
+        #[derive(Debug)]
+        pub struct $name(imp::$name);
+
+        impl $name {
+            /// A new word.
+            #[cfg(not(loom))]
+            #[must_use]
+            pub const fn new(value: $int) -> Self {
+                Self(imp::$name::new(value))
+            }
+            /// A new word, known to the running model.
+            #[cfg(loom)]
+            #[must_use]
+            pub fn new(value: $int) -> Self {
+                Self(imp::$name::new(value))
+            }
+            /// See the standard library.
+            #[inline]
+            pub fn load(&self, order: Ordering) -> $int {
+                self.0.load(order)
+            }
+            /// See the standard library.
+            #[inline]
+            pub fn store(&self, value: $int, order: Ordering) {
+                self.0.store(value, order);
+            }
+            /// See the standard library.
+            #[inline]
+            pub fn swap(&self, value: $int, order: Ordering) -> $int {
+                self.0.swap(value, order)
+            }
+            /// See the standard library.
+            #[inline]
+            pub fn fetch_add(&self, value: $int, order: Ordering) -> $int {
+                self.0.fetch_add(value, order)
+            }
+            /// See the standard library.
+            #[inline]
+            pub fn fetch_or(&self, value: $int, order: Ordering) -> $int {
+                self.0.fetch_or(value, order)
+            }
+            /// See the standard library.
+            ///
+            /// # Errors
+            /// The value found, where it was not `current`.
+            #[inline]
+            pub fn compare_exchange(&self, current: $int, new: $int, ok: Ordering, err: Ordering) -> Result<$int, $int> {
+                self.0.compare_exchange(current, new, ok, err)
+            }
+        }
+    };
+}
+
+atomic!(
+    /// A 32-bit shared word; futexes need this width.
+    AtomicU32, u32
+);
+atomic!(
+    /// A 64-bit shared word.
+    AtomicU64, u64
+);
+
+#[cfg(not(loom))]
+impl AtomicU32 {
+    /// Address of the word, for a futex.
+    #[must_use]
+    pub fn as_ptr(&self) -> *mut u32 {
+        self.0.as_ptr()
+    }
+}
+
+/// See the standard library.
+#[inline]
+pub fn fence(order: Ordering) {
+    imp::fence(order);
+}
+
+/// One step of a spin loop.
+#[inline]
+pub fn spin_loop() {
+    #[cfg(not(loom))]
+    core::hint::spin_loop();
+    #[cfg(loom)]
+    loom::thread::yield_now();
+}

@@ -1,0 +1,346 @@
+//! The worker's end of a lane, and the entries of both rings.
+//!
+//! The worker trusts the host, so a function may borrow its request in place. It still checks slot and
+//! lengths once, since a host in another process may have been corrupted by its own program.
+#![expect(unsafe_code, reason = "views of mapped memory")]
+
+use core::ptr::NonNull;
+
+use crate::doorbell::Ringer;
+use crate::layout::{Geometry, HOST_WORDS, RESPONSE_HEADER, RING, WORKER_WORDS};
+use crate::message::{META_ALIGN, message_len};
+use crate::ring::{Entry, Line, Ring};
+use crate::state::{CallState, Start};
+use crate::status::{Status, Violation};
+use crate::words::{HostWords, WorkerWords};
+
+/// In a completion: the response lies in the overflow buffer.
+pub const FLAG_OVERFLOW: u32 = 1;
+
+/// A submission entry.
+///
+/// Words: 0 slot; 1 generation and function; 2 body and metadata lengths; 3 deadline; 4 flags; 5 to 7 zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Submission {
+    /// The slot.
+    pub slot: u32,
+    /// Its generation.
+    pub generation: u32,
+    /// Dense number of the function.
+    pub function: u32,
+    /// Bit set of `microfaas_abi::CALL_*`.
+    pub flags: u32,
+    /// Body bytes.
+    pub body_len: u32,
+    /// Metadata bytes.
+    pub meta_len: u32,
+    /// `CLOCK_MONOTONIC` nanoseconds; `u64::MAX` for never.
+    pub deadline_ns: u64,
+}
+
+const fn pack(high: u32, low: u32) -> u64 {
+    (high as u64) << 32 | low as u64
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "halves of a word")]
+const fn unpack(word: u64) -> (u32, u32) {
+    ((word >> 32) as u32, word as u32)
+}
+
+impl Submission {
+    pub(crate) const fn encode(&self) -> Entry {
+        let head =
+            [self.slot as u64, pack(self.generation, self.function), pack(self.body_len, self.meta_len)];
+        [head[0], head[1], head[2], self.deadline_ns, self.flags as u64, 0, 0, 0]
+    }
+
+    const fn decode(entry: &Entry) -> Self {
+        let (_, slot) = unpack(entry[0]);
+        let (generation, function) = unpack(entry[1]);
+        let (body_len, meta_len) = unpack(entry[2]);
+        let (_, flags) = unpack(entry[4]);
+        Self { slot, generation, function, flags, body_len, meta_len, deadline_ns: entry[3] }
+    }
+}
+
+/// A completion entry.
+///
+/// Words: 0 slot; 1 generation and status; 2 body and metadata lengths; 3 CPU time; 4 flags; 5 to 7 zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Completion {
+    /// The slot.
+    pub slot: u32,
+    /// Its generation.
+    pub generation: u32,
+    /// The verdict.
+    pub status: Status,
+    /// Body bytes of the response.
+    pub body_len: u32,
+    /// Metadata bytes of the response.
+    pub meta_len: u32,
+    /// Whether the response lies in the overflow buffer.
+    pub overflow: bool,
+    /// Time on the core, nanoseconds.
+    pub cpu_ns: u64,
+}
+
+impl Completion {
+    const fn encode(&self) -> Entry {
+        let flags = if self.overflow { FLAG_OVERFLOW as u64 } else { 0 };
+        let head =
+            [self.slot as u64, pack(self.generation, self.status as u32), pack(self.body_len, self.meta_len)];
+        [head[0], head[1], head[2], self.cpu_ns, flags, 0, 0, 0]
+    }
+
+    /// Decodes a private copy of an entry, for the host: every bit has a meaning or is zero.
+    pub(crate) fn decode(entry: &Entry) -> Result<Self, Violation> {
+        let (_, slot) = unpack(entry[0]);
+        let (generation, status) = unpack(entry[1]);
+        let (body_len, meta_len) = unpack(entry[2]);
+        let reserved = (entry[4] & !u64::from(FLAG_OVERFLOW)) | entry[5] | entry[6] | entry[7];
+        if reserved != 0 {
+            return Err(Violation::Reserved(reserved));
+        }
+        let status = Status::from_worker(status).ok_or(Violation::Status(status))?;
+        let overflow = entry[4] != 0;
+        Ok(Self { slot, generation, status, body_len, meta_len, overflow, cpu_ns: entry[3] })
+    }
+}
+
+/// A submission that the host cannot have meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostFault {
+    /// The submission as read.
+    pub submission: Submission,
+}
+
+/// Where the worker finds a lane's regions.
+#[derive(Debug, Clone, Copy)]
+pub struct Bases {
+    /// Down, read-only.
+    pub down: NonNull<u8>,
+    /// Bulk, read-only.
+    pub bulk: NonNull<u8>,
+    /// Up, read-write.
+    pub up: NonNull<u8>,
+}
+
+/// Whom to wake after a completion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct HostSleeps {
+    /// Threads on the futex: the bell has been rung, wake all that wait on its word.
+    pub futex: bool,
+    /// An event loop: write the eventfd.
+    pub event: bool,
+}
+
+/// The worker's end.
+#[derive(Debug)]
+pub struct WorkerLane {
+    bases: Bases,
+    geometry: Geometry,
+    head: u64,
+    tail: u64,
+    futex_ringer: Ringer,
+    event_ringer: Ringer,
+}
+
+impl WorkerLane {
+    /// The worker's end of a lane.
+    ///
+    /// # Safety
+    /// - Each base points to a mapping of at least the bytes that `geometry` gives for its region, page-aligned, and stays mapped for
+    ///   the life of the value; up is writable.
+    /// - `geometry` passes [`Geometry::check`].
+    /// - This is the only `WorkerLane` on this memory.
+    #[must_use]
+    pub unsafe fn new(bases: Bases, geometry: Geometry) -> Self {
+        Self {
+            bases,
+            geometry,
+            head: 0,
+            tail: 0,
+            futex_ringer: Ringer::default(),
+            event_ringer: Ringer::default(),
+        }
+    }
+
+    /// As [`new`](Self::new), with rings that start at `position`; see `HostLane::starting_at`.
+    ///
+    /// # Safety
+    /// As for `new`.
+    #[must_use]
+    pub unsafe fn starting_at(bases: Bases, geometry: Geometry, position: u64) -> Self {
+        // SAFETY: the caller's promise.
+        let lane = unsafe { Self::new(bases, geometry) };
+        Self { head: position, tail: position, ..lane }
+    }
+
+    /// The sizes.
+    #[must_use]
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// The host's control words.
+    #[must_use]
+    pub fn host_words(&self) -> &HostWords {
+        // SAFETY: the line lies in the down region; it holds atomics only, and is only loaded from here.
+        let word = unsafe { self.bases.down.byte_add(HOST_WORDS) };
+        // SAFETY: aligned by the layout, in the mapping; atomics only, for which any content is valid.
+        unsafe { word.cast().as_ref() }
+    }
+
+    /// The worker's control words.
+    #[must_use]
+    pub fn worker_words(&self) -> &WorkerWords {
+        // SAFETY: the line lies in the up region; it holds atomics only.
+        let word = unsafe { self.bases.up.byte_add(WORKER_WORDS) };
+        // SAFETY: aligned by the layout, in the mapping; atomics only, for which any content is valid.
+        unsafe { word.cast().as_ref() }
+    }
+
+    fn ring(&self, base: NonNull<u8>) -> Ring<'_> {
+        // SAFETY: the ring lies in the region.
+        let start = unsafe { base.byte_add(RING) };
+        let lines =
+            NonNull::slice_from_raw_parts(start.cast::<Line>(), self.geometry.ring_entries() as usize);
+        // SAFETY: mapped and aligned; lines are atomics only.
+        Ring::new(unsafe { lines.as_ref() })
+    }
+
+    /// Whether a submission waits. One relaxed load.
+    #[inline]
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ring(self.bases.down).is_ready(self.head)
+    }
+
+    /// Takes the next submission.
+    ///
+    /// # Errors
+    /// [`HostFault`] where it cannot be one.
+    #[inline]
+    pub fn pop(&mut self) -> Result<Option<Submission>, HostFault> {
+        let entry = match self.ring(self.bases.down).read(self.head) {
+            Ok(Some(entry)) => entry,
+            Ok(None) => return Ok(None),
+            Err(_) => return Err(HostFault { submission: Submission::decode(&[u64::MAX; 8]) }),
+        };
+        self.head += 1;
+        let submission = Submission::decode(&entry);
+        let len = message_len(submission.body_len as usize, submission.meta_len as usize);
+        let good = submission.slot < self.geometry.slots()
+            && len.is_some_and(|n| n <= self.geometry.request_capacity(submission.slot));
+        if good { Ok(Some(submission)) } else { Err(HostFault { submission }) }
+    }
+
+    /// Fetches the lines of the submission after the last popped one, if it is there, and returns its function number for the same purpose.
+    #[inline]
+    #[must_use]
+    pub fn prefetch_next(&self) -> Option<u32> {
+        let (slot, word) = self.ring(self.bases.down).peek(self.head)?;
+        if slot >= self.geometry.slots() {
+            return None;
+        }
+        let region = if self.geometry.is_large(slot) { self.bases.bulk } else { self.bases.down };
+        prefetch(region, self.geometry.request_offset(slot));
+        prefetch_write(self.bases.up, self.geometry.state_offset(slot));
+        Some(unpack(word).1)
+    }
+
+    fn state(&self, slot: u32) -> &CallState {
+        // SAFETY: `pop` has checked the slot; the word lies in the up region, 8-aligned.
+        let word = unsafe { self.bases.up.byte_add(self.geometry.state_offset(slot)) };
+        // SAFETY: aligned by the layout, in the mapping; atomics only, for which any content is valid.
+        unsafe { word.cast().as_ref() }
+    }
+
+    /// Claims a popped call.
+    #[inline]
+    pub fn start(&self, submission: &Submission) -> Start {
+        self.state(submission.slot).start(submission.generation)
+    }
+
+    /// Body and metadata of a popped call, in place.
+    ///
+    /// # Safety
+    /// `submission` came from [`pop`](Self::pop) of this lane and has not been completed. The slices must not be used after it has.
+    #[inline]
+    #[must_use]
+    pub unsafe fn request<'a>(&self, submission: &Submission) -> (&'a [u8], &'a [u8]) {
+        let slot = submission.slot;
+        let region = if self.geometry.is_large(slot) { self.bases.bulk } else { self.bases.down };
+        let (body_len, meta_len) = (submission.body_len as usize, submission.meta_len as usize);
+        // SAFETY: in the region by the layout.
+        let start = unsafe { region.byte_add(self.geometry.request_offset(slot)) };
+        // SAFETY: `pop` has checked the lengths against the slot; the host does not write the slot while the call is in flight.
+        let body = unsafe { NonNull::slice_from_raw_parts(start, body_len).as_ref() };
+        if meta_len == 0 {
+            return (body, &[]);
+        }
+        // SAFETY: as above; `message_len` has counted the padding.
+        let meta = unsafe { start.byte_add(body_len.next_multiple_of(META_ALIGN)) };
+        // SAFETY: as above.
+        (body, unsafe { NonNull::slice_from_raw_parts(meta, meta_len).as_ref() })
+    }
+
+    /// The slot's small response buffer: start and bytes.
+    #[inline]
+    #[must_use]
+    pub fn small_response(&self, slot: u32) -> (NonNull<u8>, usize) {
+        // SAFETY: `slot` was checked by `pop`.
+        let start = unsafe { self.bases.up.byte_add(self.geometry.state_offset(slot) + RESPONSE_HEADER) };
+        (start, self.geometry.small_response_capacity())
+    }
+
+    /// The slot's overflow buffer: start and bytes. Its pages come when touched.
+    #[inline]
+    #[must_use]
+    pub fn overflow_response(&self, slot: u32) -> (NonNull<u8>, usize) {
+        // SAFETY: `slot` was checked by `pop`.
+        let start = unsafe { self.bases.up.byte_add(self.geometry.overflow_offset(slot)) };
+        (start, self.geometry.response_bytes as usize)
+    }
+
+    /// Publishes a completion. Then [`host_sleeps`](Self::host_sleeps) says whom to wake.
+    #[inline]
+    pub fn complete(&mut self, completion: &Completion) {
+        self.state(completion.slot).finish(completion.generation);
+        self.ring(self.bases.up).write(self.tail, &completion.encode());
+        self.tail += 1;
+    }
+
+    /// Whom to wake for what was completed; rings the bell where threads sleep on it. True at most once for each nap.
+    #[inline]
+    pub fn host_sleeps(&self) -> HostSleeps {
+        Ringer::published();
+        let words = self.host_words();
+        let futex = self.futex_ringer.due(&words.futex_epoch);
+        if futex {
+            self.worker_words().host_bell.ring();
+        }
+        HostSleeps { futex, event: self.event_ringer.due(&words.event_epoch) }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn prefetch(base: NonNull<u8>, offset: usize) {
+    // SAFETY: stays in the mapping; a prefetch never faults anyway.
+    let line = unsafe { base.byte_add(offset) };
+    // SAFETY: SSE is part of the x86-64 baseline.
+    unsafe { core::arch::x86_64::_mm_prefetch(line.as_ptr().cast(), core::arch::x86_64::_MM_HINT_T0) };
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn prefetch_write(base: NonNull<u8>, offset: usize) {
+    // SAFETY: stays in the mapping.
+    let line = unsafe { base.byte_add(offset) };
+    // SAFETY: a hint; where the processor does not know it, it is a no-op.
+    unsafe {
+        core::arch::asm!("prefetchw [{}]", in(reg) line.as_ptr(), options(nostack, preserves_flags, readonly))
+    };
+}

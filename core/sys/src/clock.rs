@@ -1,0 +1,126 @@
+//! Time: the monotonic clock, and the processor's cycle counter turned into it.
+#![expect(unsafe_code, reason = "reads the cycle counter")]
+
+use nix::time::{ClockId, clock_gettime};
+
+/// Nanoseconds of `CLOCK_MONOTONIC`. See `clock_gettime(2)`.
+///
+/// # Panics
+/// Never: the clock exists on every Linux.
+///
+/// # Async-signal safety
+/// Yes.
+///
+/// # Cost
+/// About 22 ns (vDSO); no system call.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    nanoseconds(ClockId::CLOCK_MONOTONIC)
+}
+
+/// CPU time of the calling thread, in nanoseconds.
+///
+/// # Panics
+/// Never: the clock exists on every Linux.
+///
+/// # Async-signal safety
+/// Yes.
+///
+/// # Cost
+/// A system call.
+#[must_use]
+pub fn thread_cpu_ns() -> u64 {
+    nanoseconds(ClockId::CLOCK_THREAD_CPUTIME_ID)
+}
+
+fn nanoseconds(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock).expect("the clock exists on every Linux");
+    let seconds = u64::try_from(time.tv_sec()).unwrap_or(0);
+    seconds * 1_000_000_000 + u64::try_from(time.tv_nsec()).unwrap_or(0)
+}
+
+/// The processor's cycle counter. Not ordered against the instructions around it, which is fine from tens of nanoseconds on.
+///
+/// # Async-signal safety
+/// Yes.
+///
+/// # Cost
+/// About 10 ns on a virtual machine, 7 on bare metal.
+#[inline]
+#[must_use]
+pub fn cycles() -> u64 {
+    // SAFETY: every x86-64 has the instruction; a sandbox that forbids it (`PR_SET_TSC`) is not used with this function.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// Turns cycles into nanoseconds of `CLOCK_MONOTONIC`, by a fixed rate measured once.
+#[derive(Debug, Clone, Copy)]
+pub struct CycleClock {
+    base_cycles: u64,
+    base_ns: u64,
+    /// Nanoseconds per cycle, times 2^32.
+    scale: u64,
+}
+
+impl CycleClock {
+    /// Measures the rate against `CLOCK_MONOTONIC` for `window`, spinning. The error is about 100 ns divided by the window: 0.01 % for 1 ms.
+    #[must_use]
+    pub fn calibrate(window: std::time::Duration) -> Self {
+        let window = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX);
+        let (start_cycles, start_ns) = Self::pair();
+        let (end_cycles, end_ns) = loop {
+            let (now_cycles, now_ns) = Self::pair();
+            if now_ns - start_ns >= window && now_cycles > start_cycles {
+                break (now_cycles, now_ns);
+            }
+        };
+        let scale = (u128::from(end_ns - start_ns) << 32) / u128::from(end_cycles - start_cycles);
+        Self { base_cycles: end_cycles, base_ns: end_ns, scale: u64::try_from(scale).unwrap_or(u64::MAX) }
+    }
+
+    /// The closest of a few readings of both clocks, so that an interruption between the two does no harm.
+    fn pair() -> (u64, u64) {
+        let read = || {
+            let before = cycles();
+            let ns = monotonic_ns();
+            let after = cycles();
+            (after.wrapping_sub(before), before.wrapping_add(after.wrapping_sub(before) / 2), ns)
+        };
+        let (_, cycles, ns) = [read(), read(), read(), read()].into_iter().min().unwrap_or_else(read);
+        (cycles, ns)
+    }
+
+    /// Nanoseconds in that many cycles.
+    #[inline]
+    #[must_use]
+    pub fn to_ns(&self, cycles: u64) -> u64 {
+        #[expect(clippy::cast_possible_truncation, reason = "half a billion years fit")]
+        let ns = ((u128::from(cycles) * u128::from(self.scale)) >> 32) as u64;
+        ns
+    }
+
+    /// `CLOCK_MONOTONIC` at a reading of [`cycles`] taken after the calibration; drifts from the kernel's by the measured rate's error.
+    #[inline]
+    #[must_use]
+    pub fn at(&self, cycles: u64) -> u64 {
+        self.base_ns + self.to_ns(cycles.saturating_sub(self.base_cycles))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn cycles_agree_with_the_kernel() {
+        let clock = CycleClock::calibrate(Duration::from_millis(5));
+        let (start, start_ns) = (cycles(), monotonic_ns());
+        std::thread::sleep(Duration::from_millis(30));
+        let (end, end_ns) = (cycles(), monotonic_ns());
+        let (by_cycles, by_kernel) = (clock.to_ns(end - start), end_ns - start_ns);
+        let error = by_cycles.abs_diff(by_kernel);
+        assert!(error < by_kernel / 20, "{by_cycles} ns by cycles, {by_kernel} ns by the kernel");
+        assert!(clock.at(end) >= clock.at(start));
+    }
+}

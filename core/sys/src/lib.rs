@@ -1,0 +1,12 @@
+//! Thin safe wrappers over the kernel: one function a system call, no policy, no global state. Linux only.
+//!
+//! Everything that would change on another kernel is in this crate.
+
+pub mod affinity;
+pub mod clock;
+pub mod eventfd;
+pub mod futex;
+pub mod mapping;
+pub mod memfd;
+pub mod process;
+pub mod socket;
