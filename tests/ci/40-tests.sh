@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Every test of the workspace, then every example in its documentation.
+source "$(dirname "$0")/lib.sh"
+
+need cargo-nextest "run tests/ci/00-install.sh"
+# End-to-end tests start the worker and the command; a test build alone would not make those.
+cargo build --quiet --workspace --bins --locked
+cargo nextest run --workspace --locked --profile ci
+cargo test --quiet --workspace --doc --locked

@@ -1,0 +1,54 @@
+"""Checks what `microfaas bench NAME --json` printed: one object, with every promised key, each a number.
+
+usage: check_bench.py NAME FILE
+"""
+
+import json
+import sys
+
+KEYS = {
+    "warm": (
+        "pingpong_ns_p50 uds_rtt_ns_p50 iceoryx2_rtt_ns_p50 rtt_0_ns_p50 rtt_64_ns_p50 rtt_64_ns_p99 "
+        "rtt_64_ns_p999 rtt_1024_ns_p50 rtt_65536_ns_p50 calls_per_s_w1 calls_per_s_w8 calls_per_s_w64 "
+        "idle_worker_cpu_pct wake_us_p50"
+    ).split(),
+}
+
+
+def problems(name: str, text: str) -> list[str]:
+    """Everything that is wrong with the report `text` of the benchmark `name`."""
+    try:
+        report = json.loads(text)
+    except json.JSONDecodeError as error:
+        return [f"not one JSON object: {error}"]
+    if not isinstance(report, dict):
+        return [f"not a JSON object but {type(report).__name__}"]
+    found = []
+    if report.get("bench") != name:
+        found.append(f"bench is {report.get('bench')!r}, not {name!r}")
+    for key, kind in (("machine", dict), ("on", list), ("n", dict), ("results", dict)):
+        if not isinstance(report.get(key), kind):
+            found.append(f"{key} is missing or no {kind.__name__}")
+    results = report.get("results")
+    for key in KEYS[name] if isinstance(results, dict) else ():
+        value = results.get(key)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            found.append(f"results.{key} is {value!r}, not a number")
+        elif value < 0:
+            found.append(f"results.{key} is {value}, below zero")
+    return found
+
+
+def main() -> int:
+    name, path = sys.argv[1:]
+    with open(path, encoding="utf-8") as file:
+        found = problems(name, file.read())
+    for problem in found:
+        print(f"bench {name}: {problem}", file=sys.stderr)
+    if not found:
+        print(f"bench {name}: {len(KEYS[name])} keys present")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
