@@ -1,0 +1,108 @@
+//! Where the worker enters a module: the wall that no unwinding crosses.
+#![expect(unsafe_code, reason = "the worker calls with raw pointers")]
+
+use core::any::Any;
+use core::cell::Cell;
+use core::hint::black_box;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
+
+use microfaas_abi::{Call, OUTCOME_ERROR, OUTCOME_OK, OUTCOME_PANIC, Outcome, Runtime};
+
+use super::invocation::Invocation;
+use super::{out, runtime};
+use crate::Error;
+
+/// Whether the hook has written the message of the panic that unwinds. Relaxed: one thread.
+static MESSAGE_SET: AtomicBool = AtomicBool::new(false);
+
+thread_local! {
+    static TOUCHED: Cell<u8> = const { Cell::new(0) };
+}
+
+/// The module's `attach` entry.
+///
+/// # Safety
+/// `runtime` is valid for as long as the module is loaded, and is used on this thread only.
+pub unsafe extern "C" fn attach(runtime: *mut Runtime) {
+    runtime::set(runtime);
+    // The loader allocates thread-local storage at the first touch: let that be now, not within a call.
+    TOUCHED.with(|cell| black_box(cell).set(1));
+    // A function without state: boxing it does not allocate.
+    std::panic::set_hook(Box::new(keep_message));
+}
+
+/// Runs one call. `call` comes from the attribute macro.
+///
+/// # Safety
+/// `raw` is the current call: valid, its pointers valid for their lengths, its request unchanging while it runs.
+#[inline(always)]
+pub unsafe fn run_call(raw: *mut Call, call: fn(&Invocation<'_>) -> Outcome) -> Outcome {
+    let Some(raw) = NonNull::new(raw) else { return OUTCOME_PANIC };
+    out::release();
+    // SAFETY: the caller's promise; the invocation ends with this function.
+    let invocation = unsafe { Invocation::new(raw) };
+    match catch_unwind(AssertUnwindSafe(|| call(&invocation))) {
+        Ok(outcome) => outcome,
+        Err(payload) => {
+            caught(payload);
+            // SAFETY: the caller's promise; what referred to the call has been unwound.
+            let call = unsafe { &mut *raw.as_ptr() };
+            call.out_body_len = 0;
+            call.out_meta_len = 0;
+            OUTCOME_PANIC
+        }
+    }
+}
+
+/// Runs one function's `init`.
+#[inline(always)]
+pub fn run_init(init: fn() -> Result<(), Error>) -> Outcome {
+    match catch_unwind(init) {
+        Ok(Ok(())) => OUTCOME_OK,
+        Ok(Err(error)) => {
+            runtime::set_message(format_args!("{error}"));
+            OUTCOME_ERROR
+        }
+        Err(payload) => {
+            caught(payload);
+            OUTCOME_PANIC
+        }
+    }
+}
+
+#[cold]
+fn caught(payload: Box<dyn Any + Send>) {
+    // What `resume_unwind` started did not pass the hook.
+    if !MESSAGE_SET.swap(false, Ordering::Relaxed) {
+        match text_of(&*payload) {
+            _ if payload.is::<runtime::CallEnded>() => {
+                runtime::set_message(format_args!("ended at a checkpoint"))
+            }
+            Some(text) => runtime::set_message(format_args!("{text}")),
+            None => runtime::set_message(format_args!("panic without a text")),
+        }
+    }
+    // Its destructor is code of the author's and could panic; its memory is the arena's.
+    core::mem::forget(payload);
+}
+
+/// The panic hook: silent, keeps the text for the worker.
+fn keep_message(info: &PanicHookInfo<'_>) {
+    let text = text_of(info.payload()).unwrap_or("panic without a text");
+    match info.location() {
+        Some(at) => {
+            runtime::set_message(format_args!("{text} ({}:{}:{})", at.file(), at.line(), at.column()))
+        }
+        None => runtime::set_message(format_args!("{text}")),
+    }
+    MESSAGE_SET.store(true, Ordering::Relaxed);
+}
+
+fn text_of(payload: &(dyn Any + Send)) -> Option<&str> {
+    payload
+        .downcast_ref::<&'static str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+}

@@ -1,0 +1,102 @@
+//! What makes a shared library a module.
+
+/// Exports functions from a shared library. For the shim crate that `microfaas build` generates, once in it:
+/// it takes the process's memory functions over inside that library.
+///
+/// ```ignore
+/// microfaas::export_module!([my_crate::__microfaas_hello, my_crate::admin::__microfaas_stop]);
+/// ```
+///
+/// It defines the exported table `microfaas_module`, the note in `.note.microfaas`, the global allocator, and
+/// local definitions of the C library's memory functions.
+#[macro_export]
+macro_rules! export_module {
+    ([$($def:path),+ $(,)?]) => {
+        const _: () = {
+            use $crate::__private::{abi, attach, names_are_distinct, run_call, run_init, ModuleAllocator, Note};
+
+            const DEFS: &[$crate::FunctionDef] = &[$($def),+];
+            const NAMES: &[&str] = &[$({ const DEF: $crate::FunctionDef = $def; DEF.name }),+];
+            const NOTE_BYTES: usize = abi::manifest::encoded_len(NAMES);
+            const _: () = assert!(names_are_distinct(NAMES), "two functions have the same name");
+
+            #[used]
+            #[unsafe(link_section = ".note.microfaas")]
+            static NOTE: Note<NOTE_BYTES> = Note(abi::manifest::encode(NAMES));
+
+            static FUNCTIONS: [abi::Function; DEFS.len()] = [$({
+                const DEF: $crate::FunctionDef = $def;
+                extern "C" fn init() -> abi::Outcome {
+                    const INIT: fn() -> ::core::result::Result<(), $crate::Error> = match DEF.init {
+                        ::core::option::Option::Some(init) => init,
+                        ::core::option::Option::None => || ::core::result::Result::Ok(()),
+                    };
+                    run_init(INIT)
+                }
+                unsafe extern "C" fn call(call: *mut abi::Call) -> abi::Outcome {
+                    const CALL: fn(&$crate::__private::Invocation<'_>) -> abi::Outcome = DEF.call;
+                    // SAFETY: the worker passes the current call, as the ABI says.
+                    unsafe { run_call(call, CALL) }
+                }
+                abi::Function {
+                    name: DEF.name.as_ptr(),
+                    name_len: DEF.name.len(),
+                    init: match DEF.init {
+                        ::core::option::Option::Some(_) => ::core::option::Option::Some(init),
+                        ::core::option::Option::None => ::core::option::Option::None,
+                    },
+                    call,
+                }
+            }),+];
+
+            #[unsafe(no_mangle)]
+            #[allow(non_upper_case_globals, reason = "the name is the contract's")]
+            pub static microfaas_module: abi::Module = abi::Module {
+                magic: abi::MODULE_MAGIC,
+                abi_version: abi::ABI_VERSION,
+                function_count: FUNCTIONS.len() as u32,
+                functions: FUNCTIONS.as_ptr(),
+                attach,
+            };
+
+            #[global_allocator]
+            static ALLOCATOR: ModuleAllocator = ModuleAllocator;
+        };
+        $crate::__define_memory_functions!(
+            malloc calloc free realloc posix_memalign aligned_alloc __cxa_thread_atexit_impl
+        );
+    };
+}
+
+/// Defines C symbols that jump to [`libc_memory`](super::libc_memory), in assembly: the compiler exports from a shared
+/// library what Rust code defines under a C name, and these must stay inside.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __define_memory_functions {
+    ($($name:ident)+) => {$(
+        #[cfg(target_arch = "x86_64")]
+        ::core::arch::global_asm!(
+            concat!(".pushsection .text.microfaas_", stringify!($name), ",\"ax\",@progbits"),
+            concat!(".globl ", stringify!($name)),
+            concat!(".hidden ", stringify!($name)),
+            concat!(".type ", stringify!($name), ",@function"),
+            concat!(stringify!($name), ":"),
+            "jmp {}",
+            concat!(".size ", stringify!($name), ", . - ", stringify!($name)),
+            ".popsection",
+            sym $crate::__private::libc_memory::$name,
+        );
+        #[cfg(target_arch = "aarch64")]
+        ::core::arch::global_asm!(
+            concat!(".pushsection .text.microfaas_", stringify!($name), ",\"ax\",@progbits"),
+            concat!(".globl ", stringify!($name)),
+            concat!(".hidden ", stringify!($name)),
+            concat!(".type ", stringify!($name), ",@function"),
+            concat!(stringify!($name), ":"),
+            "b {}",
+            concat!(".size ", stringify!($name), ", . - ", stringify!($name)),
+            ".popsection",
+            sym $crate::__private::libc_memory::$name,
+        );
+    )+};
+}
