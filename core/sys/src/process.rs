@@ -1,1 +1,241 @@
-//! In work.
+//! Starting, watching, killing and reaping one child process by its descriptor. See `pidfd_open(2)`.
+#![expect(unsafe_code, reason = "set-up between fork and exec, and calls that no crate wraps")]
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+
+use crate::poll;
+
+/// What to start, and with what.
+#[derive(Debug, Clone, Copy)]
+pub struct Spawn<'a> {
+    /// Path of the program.
+    pub program: &'a Path,
+    /// Its arguments, without the program's name.
+    pub args: &'a [OsString],
+    /// Its whole environment.
+    pub env: &'a [(OsString, OsString)],
+    /// Becomes descriptor [`number`](Self::number) of the child; all others but 0 to 2 are closed.
+    pub fd: BorrowedFd<'a>,
+    /// Number of the one descriptor that the child gets; at least 3.
+    pub number: i32,
+}
+
+/// A child process. Dropping it neither kills nor reaps: [`kill`](Self::kill), then [`reap`](Self::reap).
+#[derive(Debug)]
+pub struct Process {
+    pid: u32,
+    pidfd: OwnedFd,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+    /// Somebody else in this process took the exit status.
+    Unknown,
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(number) => match nix::sys::signal::Signal::try_from(*number) {
+                Ok(signal) => write!(f, "{signal}"),
+                Err(_) => write!(f, "signal {number}"),
+            },
+            Self::Unknown => write!(f, "unknown exit status"),
+        }
+    }
+}
+
+/// Starts a process with null standard input and output, this one's standard error, `/` as its directory and one descriptor.
+/// It is killed when the *thread* that called this ends (`PR_SET_PDEATHSIG`), so call it from one that lives as long as the process does.
+///
+/// # Errors
+/// As `fork(2)` and `execve(2)`.
+pub fn spawn(spawn: &Spawn<'_>) -> io::Result<Process> {
+    let program = spawn.program.canonicalize()?;
+    // While the number is taken here, no descriptor that the standard library opens for its own use can be where the child's goes.
+    let _placeholder = fcntl(spawn.fd, FcntlArg::F_DUPFD_CLOEXEC(spawn.number))
+        // SAFETY: the kernel has just opened it for this call alone.
+        .map(|number| unsafe { OwnedFd::from_raw_fd(number) })?;
+    let mut command = Command::new(program);
+    command
+        .args(spawn.args)
+        .env_clear()
+        .envs(spawn.env.iter().map(|(name, value)| (name, value)))
+        .current_dir("/");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
+    let (fd, number) = (spawn.fd.as_raw_fd(), spawn.number);
+    // SAFETY: `set_up` makes system calls only, and neither allocates nor locks, as the time between fork and exec demands.
+    unsafe { command.pre_exec(move || set_up(fd, number)) };
+    let child = command.spawn()?;
+    // The child is not reaped before `reap`, so the number cannot have been given to another process.
+    match pidfd_open(child.id()) {
+        Ok(pidfd) => Ok(Process { pid: child.id(), pidfd }),
+        Err(error) => {
+            let mut child = child;
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(error)
+        }
+    }
+}
+
+/// Between fork and exec.
+fn set_up(fd: i32, number: i32) -> io::Result<()> {
+    // SAFETY: `prctl` with this option takes a signal number.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })?;
+    // Also those that a host left inheritable; the standard library still needs its own until exec, so they are marked, not closed.
+    // SAFETY: changes flags of descriptors of this child only.
+    Errno::result(unsafe { libc::close_range(3, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) })?;
+    if fd == number {
+        // SAFETY: clears close-on-exec of a descriptor that is open.
+        Errno::result(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) })?;
+    } else {
+        // SAFETY: both numbers are this child's own; what is closed is the placeholder or a host's, and goes at exec anyway.
+        Errno::result(unsafe { libc::dup2(fd, number) })?;
+    }
+    Ok(())
+}
+
+const CLOSE_RANGE_CLOEXEC: libc::c_int = 4;
+
+fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: takes two numbers.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just opened it, close-on-exec, and told nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+impl Process {
+    /// Its process id. Names the process until it is reaped.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Waits for the end at most `timeout` (`None`: for ever), without reaping. True when it has come.
+    ///
+    /// # Errors
+    /// As `poll(2)`.
+    pub fn wait(&self, timeout: Option<Duration>) -> io::Result<bool> {
+        poll::is_readable(self.as_fd(), timeout)
+    }
+
+    /// Sends `SIGKILL`. A process that has ended is no error.
+    ///
+    /// # Errors
+    /// `EPERM` where the child has become somebody else.
+    pub fn kill(&self) -> io::Result<()> {
+        self.signal(libc::SIGKILL)
+    }
+
+    /// Sends a signal. A process that has ended is no error.
+    ///
+    /// # Errors
+    /// `EINVAL` for a number that is no signal; `EPERM` where the child has become somebody else.
+    pub fn signal(&self, number: i32) -> io::Result<()> {
+        let nothing = std::ptr::null::<libc::siginfo_t>();
+        // SAFETY: takes numbers and a null pointer, which means ordinary signal information.
+        let sent =
+            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.pidfd.as_raw_fd(), number, nothing, 0) };
+        match Errno::result(sent) {
+            Ok(_) | Err(Errno::ESRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes the exit status, waiting for the end. The process id is free for others afterwards.
+    ///
+    /// # Errors
+    /// None in ordinary use.
+    pub fn reap(&self) -> io::Result<Exit> {
+        loop {
+            match waitid(Id::PIDFd(self.as_fd()), WaitPidFlag::WEXITED) {
+                Ok(WaitStatus::Exited(_, code)) => return Ok(Exit::Code(code)),
+                Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(Exit::Signal(signal as i32)),
+                Ok(_) | Err(Errno::ECHILD) => return Ok(Exit::Unknown),
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+impl AsFd for Process {
+    /// Readable once the process has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::socket;
+
+    fn shell(script: &str, fd: BorrowedFd<'_>) -> Process {
+        let (args, env) = (["-c".into(), script.into()], [("WORD".into(), "hello".into())]);
+        spawn(&Spawn { program: Path::new("/bin/sh"), args: &args, env: &env, fd, number: 3 }).unwrap()
+    }
+
+    #[test]
+    fn a_child_gets_its_descriptor_and_environment_and_nothing_else() {
+        let (mine, theirs) = socket::pair().unwrap();
+        // As a host may have it: inheritable.
+        let stray = nix::unistd::dup(theirs.as_fd()).unwrap();
+        let process =
+            shell("echo $WORD $HOME >&3; ls /proc/$$/fd | wc -l >&3; pwd >&3; exit 7", theirs.as_fd());
+        drop((theirs, stray));
+        let mut buffer = [0; 64];
+        for expected in ["hello\n", "4\n", "/\n", ""] {
+            let packet = socket::recv(mine.as_fd(), &mut buffer, 0, Some(Duration::from_secs(60))).unwrap();
+            assert_eq!(std::str::from_utf8(&buffer[..packet.len]).unwrap(), expected);
+        }
+        assert_eq!(process.reap().unwrap(), Exit::Code(7));
+        assert_eq!(process.reap().unwrap(), Exit::Unknown);
+        process.kill().unwrap();
+    }
+
+    #[test]
+    fn a_killed_child_says_so() {
+        let (_mine, theirs) = socket::pair().unwrap();
+        let process = shell("read line <&3", theirs.as_fd());
+        assert!(!process.wait(Some(Duration::from_millis(1))).unwrap());
+        process.kill().unwrap();
+        assert!(process.wait(None).unwrap());
+        assert_eq!(process.reap().unwrap(), Exit::Signal(9));
+        assert_eq!(Exit::Signal(9).to_string(), "SIGKILL");
+    }
+
+    #[test]
+    fn a_child_dies_with_the_thread_that_started_it() {
+        let (_mine, theirs) = socket::pair().unwrap();
+        let process = std::thread::spawn(move || shell("read line <&3", theirs.as_fd())).join().unwrap();
+        assert_eq!(process.reap().unwrap(), Exit::Signal(9));
+    }
+
+    #[test]
+    fn a_missing_program_is_an_error() {
+        let (_mine, theirs) = socket::pair().unwrap();
+        let program = Path::new("/nonexistent/worker");
+        let error =
+            spawn(&Spawn { program, args: &[], env: &[], fd: theirs.as_fd(), number: 3 }).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+}

@@ -1,1 +1,147 @@
-//! In work.
+//! A pair of connected packet sockets that carry descriptors beside bytes. See `unix(7)`, `SCM_RIGHTS`.
+#![expect(unsafe_code, reason = "received descriptors come as numbers")]
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
+    socketpair,
+};
+
+use crate::poll;
+
+/// Most descriptors that the kernel passes at once (`SCM_MAX_FD`). There is always room for all of them, so that the kernel never has
+/// to drop any and none can be left open unseen.
+const FDS_MAX: usize = 253;
+
+/// Two connected `SOCK_SEQPACKET` sockets, close-on-exec, blocking.
+///
+/// # Errors
+/// Out of descriptors or memory.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
+}
+
+/// Sends one packet with descriptors beside it. Does not wait: where the peer lets packets pile up, that is `WouldBlock`.
+/// A peer that is gone is `BrokenPipe`, without a signal.
+///
+/// # Errors
+/// As `sendmsg(2)`; a packet is sent whole or not at all.
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let numbers: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&numbers)];
+    let control: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    loop {
+        match sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], control, flags, None) {
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// A packet as [`recv`] found it.
+#[derive(Debug)]
+pub struct Packet {
+    /// Bytes of it, at the start of the buffer. 0 where the peer is gone (or sent an empty packet, which no protocol of ours does).
+    pub len: usize,
+    /// The descriptors beside it, close-on-exec.
+    pub fds: Vec<OwnedFd>,
+}
+
+/// Receives one packet without waiting, with at most `fds_max` descriptors.
+///
+/// # Errors
+/// `WouldBlock` where there is none; `InvalidData` for a packet longer than the buffer or with more descriptors than allowed, which are
+/// closed; else as `recvmsg(2)`.
+pub fn try_recv(socket: BorrowedFd<'_>, buffer: &mut [u8], fds_max: usize) -> io::Result<Packet> {
+    let mut control = nix::cmsg_space!([RawFd; FDS_MAX]);
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    let mut parts = [IoSliceMut::new(buffer)];
+    let message = loop {
+        match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags) {
+            Ok(message) => break message,
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    };
+    let mut fds = Vec::new();
+    for part in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(numbers) = part {
+            // SAFETY: the kernel has just opened these descriptors for this process and told nobody else of them.
+            fds.extend(numbers.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
+        }
+    }
+    if message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) || fds.len() > fds_max {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "packet too long or with too many descriptors",
+        ));
+    }
+    Ok(Packet { len: message.bytes, fds })
+}
+
+/// As [`try_recv`], waiting at most `timeout` (`None`: for ever) for a packet.
+///
+/// # Errors
+/// As [`try_recv`], with `TimedOut` in place of `WouldBlock`.
+pub fn recv(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    fds_max: usize,
+    timeout: Option<Duration>,
+) -> io::Result<Packet> {
+    if !poll::is_readable(socket, timeout)? {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    try_recv(socket, buffer, fds_max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eventfd;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn bytes_and_descriptors_arrive_together() {
+        let (a, b) = pair().unwrap();
+        let event = eventfd::create().unwrap();
+        send(a.as_fd(), b"hello", &[event.as_fd(), event.as_fd()]).unwrap();
+        let mut buffer = [0; 16];
+        let packet = recv(b.as_fd(), &mut buffer, 4, None).unwrap();
+        assert_eq!(&buffer[..packet.len], b"hello");
+        assert_eq!(packet.fds.len(), 2);
+        eventfd::signal(packet.fds[1].as_fd()).unwrap();
+        assert_eq!(eventfd::drain(event.as_fd()).unwrap(), 1);
+    }
+
+    #[test]
+    fn surplus_descriptors_are_closed() {
+        let (a, b) = pair().unwrap();
+        let (near, far) = pair().unwrap();
+        send(a.as_fd(), b"x", &[far.as_fd(); 3]).unwrap();
+        drop(far);
+        let error = recv(b.as_fd(), &mut [0; 16], 2, None).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        // Every copy of `far` is closed, so its peer sees the end.
+        assert_eq!(recv(near.as_fd(), &mut [0; 16], 0, None).unwrap().len, 0);
+    }
+
+    #[test]
+    fn a_packet_that_does_not_fit_is_an_error_and_a_missing_one_too() {
+        let (a, b) = pair().unwrap();
+        assert_eq!(try_recv(b.as_fd(), &mut [0; 4], 0).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let timeout = Some(Duration::from_millis(1));
+        assert_eq!(recv(b.as_fd(), &mut [0; 4], 0, timeout).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        send(a.as_fd(), b"hello", &[]).unwrap();
+        assert_eq!(try_recv(b.as_fd(), &mut [0; 4], 0).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        drop(a);
+        assert_eq!(try_recv(b.as_fd(), &mut [0; 4], 0).unwrap().len, 0);
+        assert_eq!(send(b.as_fd(), b"x", &[]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+}
