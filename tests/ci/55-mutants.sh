@@ -35,9 +35,11 @@ for name in "${names[@]}"; do
     models --no-run >"$log" 2>&1 || { cat "$log" >&2; die "mutant $name does not compile"; }
     status=0
     models --no-fail-fast >"$log" 2>&1 || status=$?
-    if ((status == 101)) && grep -q '^test result: FAILED' "$log"; then
+    # It compiles (above), so 101 is a model that failed, by a panic or by an abort; a time-out (124) is not one.
+    if ((status == 101)); then
         caught=$((caught + 1))
-        say "$name: caught by $(sed -n 's/^    \([a-z_0-9:]*\)$/\1/p' "$log" | sort -u | paste -sd' ')"
+        by="$(sed -n 's/^    \([a-z_0-9:]*\)$/\1/p' "$log" | sort -u | paste -sd' ')"
+        say "$name: caught by ${by:-an abort, log in $log}"
     else
         survived+=("$name")
         say "$name: NOT caught (exit $status, log in $log)"
