@@ -25,7 +25,7 @@
 //! The other side may be hostile: it can ring without cause, which costs a look, or never, so every
 //! wait is bounded by the caller, who looks again.
 
-use crate::sync::{AtomicU32, Ordering, fence};
+use crate::sync::{AtomicU32, Ordering, fence, mutant};
 
 /// The sleeper's word.
 #[repr(transparent)]
@@ -50,7 +50,7 @@ impl Default for Bell {
 }
 
 fn sleeper_fence() {
-    if !cfg!(mutant = "doorbell_no_sleeper_fence") {
+    if !mutant("doorbell_no_sleeper_fence") {
         fence(Ordering::SeqCst);
     }
 }
@@ -78,7 +78,7 @@ impl Epoch {
         let mut now = self.0.load(Ordering::Relaxed);
         loop {
             let next = if now & 1 == 1 { now.wrapping_add(2) } else { now.wrapping_add(1) };
-            let next = if cfg!(mutant = "doorbell_shared_epoch") { now | 1 } else { next };
+            let next = if mutant("doorbell_shared_epoch") { now | 1 } else { next };
             match self.0.compare_exchange(now, next, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => break,
                 Err(seen) => now = seen,
@@ -96,6 +96,10 @@ impl Epoch {
     }
 
     /// Ends the nap of the last of several sleepers, unless one has come since `seen`.
+    ///
+    /// With another sleeper left this would silence its bell, so the caller counts them: add one (acquire) before
+    /// [`doze_shared`](Self::doze_shared), afterwards read [`current`](Self::current), take one off (release), and call this if none is
+    /// left. Leaving it out is always right and costs the ringer at most one needless ring for each nap.
     #[inline]
     pub fn wake_shared(&self, seen: u32) {
         if seen & 1 == 1 {
@@ -144,7 +148,7 @@ impl Ringer {
     #[inline]
     pub fn published() {
         // SYNC POINT C, ringer's side.
-        if !cfg!(mutant = "doorbell_no_ringer_fence") {
+        if !mutant("doorbell_no_ringer_fence") {
             fence(Ordering::SeqCst);
         }
     }

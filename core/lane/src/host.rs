@@ -26,20 +26,32 @@ use crate::worker::{Completion, Submission};
 /// - `base(r)` points to a mapping of at least the bytes that `geometry()` gives for region `r`, aligned to a page, readable and
 ///   writable, zero at the start but for the header, and not unmapped or shrunk.
 /// - no Rust reference to any of it exists outside this crate; down and bulk are written by no other process.
-/// - `geometry()` never changes and passes [`Geometry::check`]; `records()` has one record for each slot and never moves.
+/// - the mapping and the records belong to this value alone: no other `Memory` gives out the same.
+/// - `geometry()` never changes and passes [`Geometry::check`]; `records()` has one record for each slot, new ones at the start,
+///   and never moves.
 pub unsafe trait Memory {
     /// The sizes, from private memory.
     fn geometry(&self) -> &Geometry;
     /// Start of a region.
     fn base(&self, region: Region) -> NonNull<u8>;
     /// The host's records.
-    fn records(&self) -> &[Record];
+    ///
+    /// # Safety
+    /// Only [`HostLane`] calls this: who is the owner of a buffer follows from them.
+    unsafe fn records(&self) -> &[Record];
 }
+
+/// Most CPU time that a completion is believed, in nanoseconds (three days): a sum of 65,536 of them does not overflow.
+pub const CPU_NS_MAX: u64 = 1 << 48;
+
+/// Numbers the lanes of this process, so that a reservation is used on its own lane only.
+static LANES: AtomicU64 = AtomicU64::new(0);
 
 /// The host's end.
 #[derive(Debug)]
 pub struct HostLane<M> {
     memory: M,
+    id: u64,
     free: FreeSlots,
     tail: AtomicU64,
     ringer: Ringer,
@@ -57,6 +69,7 @@ pub struct Reader {
 #[must_use]
 pub struct Reserved {
     slot: u32,
+    lane: u64,
 }
 
 /// A submitted call: slot and generation. Plain numbers, so that it can cross a C ABI as a user datum; a stale one is noticed.
@@ -105,16 +118,21 @@ pub struct Completed {
 }
 
 impl<M: Memory> HostLane<M> {
-    /// The host's end of a new lane, and the one reader of its completions.
+    /// The host's end of a new lane, and the one reader of its completions. To be called before the worker is given the
+    /// memory, since it prepares the rings.
+    ///
+    /// Positions start with the second lap, so that no tag is 0 and a page that the worker zeroes is a violation, not an empty ring.
     pub fn new(memory: M) -> (Self, Reader) {
-        Self::starting_at(memory, 0)
+        let position = u64::from(memory.geometry().ring_entries());
+        Self::starting_at(memory, position)
     }
 
-    /// As [`new`](Self::new), on rings whose positions start at `position` (a multiple of the ring's length): what a lane looks like after
-    /// that many calls. For tests of wrapping; both ends and the tags in the rings must agree.
+    /// As [`new`](Self::new), on rings whose positions start at `position`: what a lane looks like after
+    /// that many calls. For tests of wrapping; the worker's end must start at the same.
     pub fn starting_at(memory: M, position: u64) -> (Self, Reader) {
         let lane = Self {
             memory,
+            id: LANES.fetch_add(1, Ordering::Relaxed),
             free: FreeSlots::default(),
             tail: AtomicU64::new(position),
             ringer: Ringer::default(),
@@ -122,6 +140,8 @@ impl<M: Memory> HostLane<M> {
         for slot in 0..lane.geometry().slots() {
             lane.free.give_back(slot);
         }
+        lane.ring(Region::Down).prepare(position);
+        lane.ring(Region::Up).prepare(position);
         (lane, Reader { head: position })
     }
 
@@ -181,50 +201,68 @@ impl<M: Memory> HostLane<M> {
         let (small, all) = (geometry.small_slots, geometry.slots());
         if len <= geometry.small_bytes as usize {
             let slot = self.free.take(0, small).ok_or(ReserveError::Exhausted)?;
-            return Ok(Reserved { slot });
+            return Ok(Reserved { slot, lane: self.id });
         }
         if geometry.large_slots == 0 || len > geometry.large_bytes as usize {
             let max = if geometry.large_slots == 0 { geometry.small_bytes } else { geometry.large_bytes };
             return Err(ReserveError::TooLarge { max: max as usize });
         }
         let slot = self.free.take(small, all).ok_or(ReserveError::Exhausted)?;
-        Ok(Reserved { slot })
+        Ok(Reserved { slot, lane: self.id })
     }
 
-    /// The request buffer of a reserved slot. Only the host can write this memory, so it is an ordinary slice.
+    /// Every method that takes a reservation relies on this: slots of another lane may be out of range here, or not the caller's.
+    #[inline]
+    fn assert_own(&self, reserved: &Reserved) {
+        assert!(reserved.lane == self.id, "a reservation of another lane");
+    }
+
+    /// The request buffer of a reserved slot. Only the host can write this memory, so it is an ordinary slice. It holds what the
+    /// slot's last request left there.
+    ///
+    /// # Panics
+    /// Where the reservation is of another lane.
     #[inline]
     pub fn buffer<'a>(&'a self, reserved: &'a mut Reserved) -> &'a mut [u8] {
+        self.assert_own(reserved);
         let geometry = self.geometry();
         let region = if geometry.is_large(reserved.slot) { Region::Bulk } else { Region::Down };
         let capacity = geometry.request_capacity(reserved.slot);
         // SAFETY: the offset and capacity lie in the region by construction of the layout.
         let start = unsafe { self.memory.base(region).byte_add(geometry.request_offset(reserved.slot)) };
         let mut buffer = NonNull::slice_from_raw_parts(start, capacity);
-        // SAFETY: the caller owns the slot (`Reserved` is unique), the worker maps this memory read-only and does not look at it
-        // before the submission, so for the borrow nobody else reads or writes it.
+        // SAFETY: the caller owns the slot: `Reserved` is unique for its lane and slot while `FreeSlots` and `Record` are
+        // used by this type alone, and is borrowed for as long. The worker maps this memory read-only; an honest one does not
+        // look at it before the submission, and what a hostile one sees too early concerns only itself.
         unsafe { buffer.as_mut() }
     }
 
     /// Gives an unused reservation back.
+    ///
+    /// # Panics
+    /// Where the reservation is of another lane.
+    #[expect(clippy::needless_pass_by_value, reason = "the reservation ends here")]
     pub fn cancel_reservation(&self, reserved: Reserved) {
+        self.assert_own(&reserved);
         self.free.give_back(reserved.slot);
     }
 
     /// Hands the call to the worker. Then [`worker_sleeps`](Self::worker_sleeps) says whether to ring.
     ///
     /// # Panics
-    /// Where the lengths are over the slot's capacity.
+    /// Where the lengths are over the slot's capacity, or the reservation is of another lane. The slot is lost then.
     ///
     /// # Cost
     /// One line written for the worker to read, one word in the line of the response.
     #[inline]
     #[expect(clippy::needless_pass_by_value, reason = "the reservation ends here")]
     pub fn submit(&self, reserved: Reserved, request: &Request) -> Ticket {
+        self.assert_own(&reserved);
         let slot = reserved.slot;
         let len = message_len(request.body_len as usize, request.meta_len as usize);
         let capacity = self.geometry().request_capacity(slot);
         assert!(len.is_some_and(|n| n <= capacity), "request over the slot's {capacity} bytes");
-        let generation = self.memory.records()[slot as usize].submit();
+        let generation = self.records()[slot as usize].submit();
         self.state(slot).queue(generation);
         let position = self.tail.fetch_add(1, Ordering::Relaxed);
         let submission = Submission {
@@ -265,8 +303,7 @@ impl<M: Memory> HostLane<M> {
         let Some(entry) = self.ring(Region::Up).read(reader.head)? else { return Ok(None) };
         let (ticket, outcome) = self.check(&entry)?;
         let refused = Violation::NotInFlight { slot: ticket.slot, generation: ticket.generation };
-        let abandoned = match self.memory.records()[ticket.slot as usize].settle(ticket.generation, &outcome)
-        {
+        let abandoned = match self.records()[ticket.slot as usize].settle(ticket.generation, &outcome) {
             Settled::Done => false,
             Settled::Abandoned => {
                 self.free.give_back(ticket.slot);
@@ -286,14 +323,10 @@ impl<M: Memory> HostLane<M> {
         if ticket.slot >= geometry.slots() {
             return Err(Violation::Slot(ticket.slot));
         }
-        if !self.memory.records()[ticket.slot as usize].in_flight(ticket.generation) {
+        if !self.records()[ticket.slot as usize].in_flight(ticket.generation) {
             return Err(Violation::NotInFlight { slot: ticket.slot, generation: ticket.generation });
         }
-        let capacity = if completion.overflow {
-            geometry.response_bytes as usize
-        } else {
-            geometry.small_response_capacity()
-        };
+        let capacity = self.response_capacity(completion.overflow);
         let (body, meta) = (completion.body_len, completion.meta_len);
         if message_len(body as usize, meta as usize).is_none_or(|n| n > capacity) {
             return Err(Violation::Length { body, meta });
@@ -304,9 +337,14 @@ impl<M: Memory> HostLane<M> {
             meta_len: meta,
             overflow: completion.overflow,
             never_started: matches!(completion.status, Status::Expired | Status::Cancelled),
-            cpu_ns: completion.cpu_ns,
+            cpu_ns: completion.cpu_ns.min(CPU_NS_MAX),
         };
         Ok((ticket, outcome))
+    }
+
+    fn response_capacity(&self, overflow: bool) -> usize {
+        let geometry = self.geometry();
+        if overflow { geometry.response_bytes as usize } else { geometry.small_response_capacity() }
     }
 
     /// The outcome of a call, once it was polled.
@@ -316,11 +354,18 @@ impl<M: Memory> HostLane<M> {
         self.record(ticket)?.outcome(ticket.generation)
     }
 
-    fn record(&self, ticket: Ticket) -> Option<&Record> {
-        self.memory.records().get(ticket.slot as usize)
+    fn records(&self) -> &[Record] {
+        // SAFETY: this is `HostLane`.
+        unsafe { self.memory.records() }
     }
 
-    /// Takes the call back if the worker has not started it. Its completion still comes, and frees the slot.
+    fn record(&self, ticket: Ticket) -> Option<&Record> {
+        self.records().get(ticket.slot as usize)
+    }
+
+    /// Takes the call back if the worker has not started it. Its completion still comes: the owner waits for it, or
+    /// [abandons](Self::abandon) the call so that the completion frees the slot. A hostile worker may run the call all the same and
+    /// report anything, so whoever sends the call elsewhere after this has to disregard the outcome.
     #[must_use]
     pub fn take_back(&self, ticket: Ticket) -> bool {
         ticket.slot < self.geometry().slots() && self.state(ticket.slot).take_back(ticket.generation)
@@ -334,8 +379,10 @@ impl<M: Memory> HostLane<M> {
 
     /// Copies `to.len()` bytes of the response from `from` on (0 is the start of the body) into private memory.
     ///
+    /// What arrives is whatever the worker has in its memory at this time, also after the completion: check it where it is.
+    ///
     /// # Panics
-    /// Where the range is outside the outcome's message.
+    /// Where the range is outside the outcome's message, or the message is longer than the buffer, which no outcome of this lane is.
     pub fn copy_response(
         &self,
         ticket: Ticket,
@@ -345,8 +392,10 @@ impl<M: Memory> HostLane<M> {
     ) {
         let geometry = self.geometry();
         let len = message_len(outcome.body_len as usize, outcome.meta_len as usize);
+        let capacity = self.response_capacity(outcome.overflow);
         assert!(
-            len.is_some_and(|n| from <= n && to.len() <= n - from) && ticket.slot < geometry.slots(),
+            len.is_some_and(|n| n <= capacity && from <= n && to.len() <= n - from)
+                && ticket.slot < geometry.slots(),
             "{} bytes from {from} on are outside a response of {len:?} bytes",
             to.len()
         );
@@ -355,7 +404,7 @@ impl<M: Memory> HostLane<M> {
         } else {
             geometry.state_offset(ticket.slot) + RESPONSE_HEADER
         };
-        // SAFETY: `check` has bounded the message by the buffer, which lies in the up region.
+        // SAFETY: the message is within the buffer and `from` within the message, as just asserted; the buffer lies in the up region.
         let source = unsafe { self.memory.base(Region::Up).byte_add(start + from) };
         // SAFETY: readable for `to.len()` bytes as just shown; `to` is private and unique.
         unsafe { copy_out(source.as_ptr(), to.as_mut_ptr().cast(), to.len()) };
@@ -373,26 +422,29 @@ impl<M: Memory> HostLane<M> {
         }
     }
 
-    /// Frees the slot of a call whose outcome was taken. Nothing happens for any other.
+    /// Frees the slot of a call whose outcome was taken. Nothing happens for any other, so a second release is harmless.
     #[inline]
     pub fn release(&self, ticket: Ticket) {
-        let Some(record) = self.record(ticket) else { return };
-        if record.outcome(ticket.generation).is_some() {
-            record.close(ticket.generation);
+        if self.record(ticket).is_some_and(|record| record.close(ticket.generation)) {
             self.free.give_back(ticket.slot);
         }
     }
 
     /// Settles every call in flight as lost; `settled` is told of each. For a lane whose worker is gone or cut off.
-    /// What was completed and not yet polled should be polled first.
+    /// What was completed and not yet polled should be polled first. Each call that was not started is taken back on the way, so that
+    /// a worker which still lives does not start it later.
+    ///
+    /// A call that another thread submits at the same time may be missed. So a lane is first marked as cut where submitters look
+    /// *after* [`worker_sleeps`](Self::worker_sleeps) (whose fence orders the look), the mark is followed by a `fence(SeqCst)`, and a
+    /// submitter that finds it calls this again.
     pub fn settle_all(&self, _reader: &mut Reader, mut settled: impl FnMut(Completed)) {
-        for (slot, record) in (0u32..).zip(self.memory.records()) {
+        for (slot, record) in (0u32..).zip(self.records()) {
             let generation = record.generation();
             if !record.in_flight(generation) {
                 continue;
             }
             let ticket = Ticket { slot, generation };
-            let never_started = matches!(self.phase(ticket), Some(Phase::Queued | Phase::Cancelled));
+            let never_started = self.take_back(ticket) || self.phase(ticket) == Some(Phase::Cancelled);
             match record.settle(generation, &Outcome::bare(Status::WorkerLost, never_started)) {
                 Settled::Done => settled(Completed { ticket, abandoned: false }),
                 Settled::Abandoned => {

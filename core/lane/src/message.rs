@@ -65,7 +65,7 @@ pub fn check_pair(name: &str, value: &str) -> Result<(), MessageError> {
     if !is_name(name.as_bytes()) {
         return Err(MessageError::Name);
     }
-    if value.len() > u16::MAX as usize || !value.bytes().all(is_value_byte) {
+    if value.len() > u16::MAX as usize || !value.chars().all(is_value_char) {
         return Err(MessageError::Value);
     }
     Ok(())
@@ -80,8 +80,9 @@ fn is_name(name: &[u8]) -> bool {
             .all(|&b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
-fn is_value_byte(b: u8) -> bool {
-    b == b'\t' || (b >= b' ' && b != 0x7f)
+/// Control characters are those of ASCII and those behind them, U+0080 to U+009F, some of which terminals obey.
+fn is_value_char(c: char) -> bool {
+    c == '\t' || !c.is_control()
 }
 
 /// Bytes that these pairs take when encoded.
@@ -129,7 +130,7 @@ impl<'a> Pairs<'a> {
                 return Err(MessageError::Name);
             }
             let text = core::str::from_utf8(value).map_err(|_| MessageError::Value)?;
-            if !text.bytes().all(is_value_byte) {
+            if !text.chars().all(is_value_char) {
                 return Err(MessageError::Value);
             }
             rest = tail;
@@ -277,6 +278,7 @@ mod tests {
             ("n", "200\r\nset-cookie: x", MessageError::Value),
             ("n", "a\0b", MessageError::Value),
             ("n", "\u{1b}[31m", MessageError::Value),
+            ("n", "\u{9b}31m", MessageError::Value),
         ] {
             assert_eq!(check_pair(name, value), Err(error), "{name:?}: {value:?}");
         }

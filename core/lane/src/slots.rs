@@ -15,7 +15,7 @@
 
 use crate::layout::SLOTS_MAX;
 use crate::status::Status;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, mutant};
 
 const WORD_COUNT: usize = SLOTS_MAX as usize / 64;
 
@@ -44,8 +44,9 @@ impl FreeSlots {
             let mut seen = word.load(Ordering::Relaxed);
             while seen & mask != 0 {
                 let bit = (seen & mask).trailing_zeros();
-                // Acquire pairs with the release in `give_back`: the earlier owner's writes come first.
-                match word.compare_exchange(seen, seen & !(1 << bit), Ordering::Acquire, Ordering::Relaxed) {
+                // SYNC POINT D: pairs with the release in `give_back`; the earlier owner's writes come first.
+                let order = if mutant("slots_take_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
+                match word.compare_exchange(seen, seen & !(1 << bit), order, Ordering::Relaxed) {
                     Ok(_) => return Some(base + bit),
                     Err(now) => seen = now,
                 }
@@ -58,15 +59,20 @@ impl FreeSlots {
     /// Makes a slot free. The caller owns it.
     #[inline]
     pub fn give_back(&self, slot: u32) {
-        let order =
-            if cfg!(mutant = "slots_give_back_relaxed") { Ordering::Relaxed } else { Ordering::Release };
+        let order = if mutant("slots_give_back_relaxed") { Ordering::Relaxed } else { Ordering::Release };
+        // SYNC POINT D: pairs with the acquire in `take`.
         self.words[(slot / 64) as usize].fetch_or(1 << (slot % 64), order);
     }
 
     /// How many of `0..end` are free; may be stale at once.
     #[must_use]
     pub fn count(&self, end: u32) -> u32 {
-        (0..end.div_ceil(64)).map(|i| self.words[i as usize].load(Ordering::Relaxed).count_ones()).sum()
+        (0..end.div_ceil(64))
+            .map(|i| {
+                let inside = if end - i * 64 >= 64 { !0 } else { (1u64 << (end - i * 64)) - 1 };
+                (self.words[i as usize].load(Ordering::Relaxed) & inside).count_ones()
+            })
+            .sum()
     }
 }
 
@@ -139,7 +145,7 @@ impl Default for Record {
 }
 
 impl Record {
-    /// Owner: opens the call; returns its generation.
+    /// Owner of a FREE record: opens the call; returns its generation.
     #[inline]
     pub fn submit(&self) -> u32 {
         let generation = self.generation();
@@ -162,7 +168,7 @@ impl Record {
         seen == word(generation, SUBMITTED) || seen == word(generation, ABANDONED)
     }
 
-    /// Reader of the completion ring: records the outcome.
+    /// Reader of the completion ring: records the outcome of a call that is [in flight](Self::in_flight). One thread at a time.
     #[inline]
     pub fn settle(&self, generation: u32, outcome: &Outcome) -> Settled {
         let flags = u64::from(outcome.overflow) << 32 | u64::from(outcome.never_started) << 33;
@@ -171,27 +177,39 @@ impl Record {
             .store(u64::from(outcome.body_len) << 32 | u64::from(outcome.meta_len), Ordering::Relaxed);
         self.cpu_ns.store(outcome.cpu_ns, Ordering::Relaxed);
         let submitted = word(generation, SUBMITTED);
-        // Release pairs with the acquire in `outcome`: the three words above are then visible.
-        match self.word.compare_exchange(
-            submitted,
-            word(generation, DONE),
-            Ordering::AcqRel,
-            Ordering::Acquire,
-        ) {
+        let done = word(generation, DONE);
+        let order = if mutant("record_settle_relaxed") { Ordering::Relaxed } else { Ordering::AcqRel };
+        if mutant("record_settle_unchecked") && self.in_flight(generation) {
+            self.word.store(done, order);
+            return Settled::Done;
+        }
+        // SYNC POINT E: pairs with the acquire in `outcome`; the three words above are then visible.
+        match self.word.compare_exchange(submitted, done, order, Ordering::Acquire) {
             Ok(_) => Settled::Done,
-            Err(seen) if seen == word(generation, ABANDONED) => {
-                self.word.store(word(generation.wrapping_add(1), FREE), Ordering::Release);
-                Settled::Abandoned
-            }
+            Err(_) if self.free(generation, ABANDONED) => Settled::Abandoned,
             Err(_) => Settled::NotInFlight,
         }
+    }
+
+    /// Ends the generation where the record is in the state of that code. True for exactly one caller.
+    #[inline]
+    fn free(&self, generation: u32, code: u32) -> bool {
+        let (from, to) = (word(generation, code), word(generation.wrapping_add(1), FREE));
+        if mutant("record_close_unchecked") {
+            let seen = self.word.load(Ordering::Acquire);
+            self.word.store(if seen == from { to } else { seen }, Ordering::Release);
+            return seen == from;
+        }
+        self.word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// Owner: the outcome, once there is one.
     #[inline]
     #[must_use]
     pub fn outcome(&self, generation: u32) -> Option<Outcome> {
-        if self.word.load(Ordering::Acquire) != word(generation, DONE) {
+        let order = if mutant("record_outcome_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
+        // SYNC POINT E: pairs with the release in `settle`.
+        if self.word.load(order) != word(generation, DONE) {
             return None;
         }
         let packed = self.outcome.load(Ordering::Relaxed);
@@ -217,10 +235,12 @@ impl Record {
         self.word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// Owner: has taken the outcome; the next call of the slot is of the next generation. The caller then gives the slot back.
+    /// Owner: has taken the outcome; the next call of the slot is of the next generation. True for exactly one caller
+    /// for each generation, however many threads hold its number: that one gives the slot back.
     #[inline]
-    pub fn close(&self, generation: u32) {
-        self.word.store(word(generation.wrapping_add(1), FREE), Ordering::Release);
+    #[must_use]
+    pub fn close(&self, generation: u32) -> bool {
+        self.free(generation, DONE)
     }
 }
 
@@ -241,6 +261,7 @@ mod tests {
         }
         assert_eq!(free.take(0, 100), None);
         assert_eq!(free.count(130), 29);
+        assert_eq!(free.count(110), 9);
         free.give_back(63);
         assert_eq!(free.take(0, 100), Some(63));
     }
@@ -257,7 +278,8 @@ mod tests {
         assert_eq!(record.outcome(generation), Some(outcome));
         assert!(!record.abandon(generation));
         assert!(!record.in_flight(generation));
-        record.close(generation);
+        assert!(record.close(generation));
+        assert!(!record.close(generation), "a second owner must not free the slot again");
         assert_eq!(record.settle(generation, &outcome), Settled::NotInFlight);
     }
 

@@ -11,7 +11,7 @@
 //! succeed. Whatever the host finds here is advice from a hostile side: it decides whether a call is reported
 //! as never started, not whether memory is safe. A slot is free again when its *completion* was read, cancelled or not.
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, mutant};
 
 /// The code in the lower half of the word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl CallState {
     /// Worker: takes the call, unless the host has taken it back.
     #[inline]
     pub fn start(&self, generation: u32) -> Start {
-        if cfg!(mutant = "state_start_unchecked") {
+        if mutant("state_start_unchecked") {
             self.0.store(word(generation, Phase::Started), Ordering::Release);
             return Start::Yours;
         }
@@ -81,7 +81,7 @@ impl CallState {
     pub fn take_back(&self, generation: u32) -> bool {
         let queued = word(generation, Phase::Queued);
         let cancelled = word(generation, Phase::Cancelled);
-        if cfg!(mutant = "state_take_back_unchecked") {
+        if mutant("state_take_back_unchecked") {
             let seen = self.0.load(Ordering::Acquire);
             self.0.store(cancelled, Ordering::Release);
             return seen == queued;

@@ -85,6 +85,20 @@ impl AtomicU32 {
     }
 }
 
+/// Whether the models run with this line of the algorithm broken: `MICROFAAS_MUTANT` names it. See `tests/model/mutants.txt`.
+#[cfg(loom)]
+pub(crate) fn mutant(name: &str) -> bool {
+    static CHOSEN: std::sync::OnceLock<Option<std::string::String>> = std::sync::OnceLock::new();
+    CHOSEN.get_or_init(|| std::env::var("MICROFAAS_MUTANT").ok()).as_deref() == Some(name)
+}
+
+/// Never broken outside the models.
+#[cfg(not(loom))]
+#[inline(always)]
+pub(crate) const fn mutant(_name: &str) -> bool {
+    false
+}
+
 /// See the standard library.
 #[inline]
 pub fn fence(order: Ordering) {

@@ -156,14 +156,9 @@ impl WorkerLane {
     /// - This is the only `WorkerLane` on this memory.
     #[must_use]
     pub unsafe fn new(bases: Bases, geometry: Geometry) -> Self {
-        Self {
-            bases,
-            geometry,
-            head: 0,
-            tail: 0,
-            futex_ringer: Ringer::default(),
-            event_ringer: Ringer::default(),
-        }
+        let position = u64::from(geometry.ring_entries());
+        // SAFETY: the caller's promise.
+        unsafe { Self::starting_at(bases, geometry, position) }
     }
 
     /// As [`new`](Self::new), with rings that start at `position`; see `HostLane::starting_at`.
@@ -172,9 +167,8 @@ impl WorkerLane {
     /// As for `new`.
     #[must_use]
     pub unsafe fn starting_at(bases: Bases, geometry: Geometry, position: u64) -> Self {
-        // SAFETY: the caller's promise.
-        let lane = unsafe { Self::new(bases, geometry) };
-        Self { head: position, tail: position, ..lane }
+        let (futex_ringer, event_ringer) = (Ringer::default(), Ringer::default());
+        Self { bases, geometry, head: position, tail: position, futex_ringer, event_ringer }
     }
 
     /// The sizes.
@@ -250,14 +244,24 @@ impl WorkerLane {
         Some(unpack(word).1)
     }
 
+    /// Entries are plain data that anyone can make, so what leads to an address is checked where it does.
+    #[inline]
+    fn assert_slot(&self, slot: u32) {
+        assert!(slot < self.geometry.slots(), "slot {slot} is not of this lane");
+    }
+
     fn state(&self, slot: u32) -> &CallState {
-        // SAFETY: `pop` has checked the slot; the word lies in the up region, 8-aligned.
+        self.assert_slot(slot);
+        // SAFETY: the slot exists, so the word lies in the up region, 8-aligned.
         let word = unsafe { self.bases.up.byte_add(self.geometry.state_offset(slot)) };
         // SAFETY: aligned by the layout, in the mapping; atomics only, for which any content is valid.
         unsafe { word.cast().as_ref() }
     }
 
     /// Claims a popped call.
+    ///
+    /// # Panics
+    /// Where the lane has no such slot; `pop` returns none such.
     #[inline]
     pub fn start(&self, submission: &Submission) -> Start {
         self.state(submission.slot).start(submission.generation)
@@ -287,24 +291,35 @@ impl WorkerLane {
     }
 
     /// The slot's small response buffer: start and bytes.
+    ///
+    /// # Panics
+    /// Where the lane has no such slot.
     #[inline]
     #[must_use]
     pub fn small_response(&self, slot: u32) -> (NonNull<u8>, usize) {
-        // SAFETY: `slot` was checked by `pop`.
+        self.assert_slot(slot);
+        // SAFETY: the slot exists, so its buffer lies in the up region.
         let start = unsafe { self.bases.up.byte_add(self.geometry.state_offset(slot) + RESPONSE_HEADER) };
         (start, self.geometry.small_response_capacity())
     }
 
     /// The slot's overflow buffer: start and bytes. Its pages come when touched.
+    ///
+    /// # Panics
+    /// Where the lane has no such slot.
     #[inline]
     #[must_use]
     pub fn overflow_response(&self, slot: u32) -> (NonNull<u8>, usize) {
-        // SAFETY: `slot` was checked by `pop`.
+        self.assert_slot(slot);
+        // SAFETY: the slot exists, so its buffer lies in the up region.
         let start = unsafe { self.bases.up.byte_add(self.geometry.overflow_offset(slot)) };
         (start, self.geometry.response_bytes as usize)
     }
 
     /// Publishes a completion. Then [`host_sleeps`](Self::host_sleeps) says whom to wake.
+    ///
+    /// # Panics
+    /// Where the lane has no such slot.
     #[inline]
     pub fn complete(&mut self, completion: &Completion) {
         self.state(completion.slot).finish(completion.generation);
@@ -325,7 +340,13 @@ impl WorkerLane {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(not(target_arch = "x86_64"), miri))]
+fn prefetch(_base: NonNull<u8>, _offset: usize) {}
+
+#[cfg(any(not(target_arch = "x86_64"), miri))]
+fn prefetch_write(_base: NonNull<u8>, _offset: usize) {}
+
+#[cfg(all(target_arch = "x86_64", not(miri)))]
 #[inline]
 fn prefetch(base: NonNull<u8>, offset: usize) {
     // SAFETY: stays in the mapping; a prefetch never faults anyway.
@@ -334,7 +355,7 @@ fn prefetch(base: NonNull<u8>, offset: usize) {
     unsafe { core::arch::x86_64::_mm_prefetch(line.as_ptr().cast(), core::arch::x86_64::_MM_HINT_T0) };
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(miri)))]
 #[inline]
 fn prefetch_write(base: NonNull<u8>, offset: usize) {
     // SAFETY: stays in the mapping.
