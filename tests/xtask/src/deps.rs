@@ -64,7 +64,8 @@ const RULES: &[Rule] = &[
         ours: &["microfaas-abi", "microfaas-lane", "microfaas-macros"],
         theirs: Theirs::NoEdge,
     },
-    Rule { krate: "microfaas-http", ours: &["microfaas-node"], theirs: Theirs::Any },
+    // The lane for its words only: a call's status.
+    Rule { krate: "microfaas-http", ours: &["microfaas-lane", "microfaas-node"], theirs: Theirs::Any },
     Rule {
         krate: "microfaas-cli",
         ours: &[
