@@ -12,7 +12,6 @@ pub struct State<T>(OnceLock<T>);
 impl<T> State<T> {
     #[doc(hidden)]
     #[must_use]
-    #[expect(clippy::new_without_default, reason = "only for a static")]
     pub const fn new() -> Self {
         Self(OnceLock::new())
     }
