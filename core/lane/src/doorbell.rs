@@ -13,6 +13,8 @@
 //! epoch <- next even
 //! ```
 //!
+//! [`Epoch::nap`] is the sleeper's part up to the wait, in the right order.
+//!
 //! Either the sleeper's second look sees the entry, or the ringer sees the odd epoch: the fences forbid both from missing
 //! (SYNC POINT C). In the second case the bell moves after `seen` was read, so the wait returns. Epochs only grow, so each nap is rung
 //! for at most once, however many entries are published during it.
@@ -88,6 +90,23 @@ impl Epoch {
         sleeper_fence();
     }
 
+    /// Announces a nap of the only sleeper and says what to wait for: while `bell` has the value returned. `None` if `ready` after all.
+    /// Either way [`wake`](Self::wake) comes afterwards.
+    #[inline]
+    #[must_use]
+    pub fn nap(&self, bell: &Bell, ready: impl FnOnce() -> bool) -> Option<u32> {
+        self.doze();
+        look_again(bell, ready)
+    }
+
+    /// As [`nap`](Self::nap), where several threads may sleep on the same epoch.
+    #[inline]
+    #[must_use]
+    pub fn nap_shared(&self, bell: &Bell, ready: impl FnOnce() -> bool) -> Option<u32> {
+        self.doze_shared();
+        look_again(bell, ready)
+    }
+
     /// The value now, for [`wake_shared`](Self::wake_shared).
     #[inline]
     #[must_use]
@@ -102,11 +121,22 @@ impl Epoch {
     /// left. Leaving it out is always right and costs the ringer at most one needless ring for each nap.
     #[inline]
     pub fn wake_shared(&self, seen: u32) {
-        if seen & 1 == 1 {
+        if mutant("doorbell_wake_shared_blind") {
+            self.0.store(seen.wrapping_add(seen & 1), Ordering::Relaxed);
+        } else if seen & 1 == 1 {
             // Losing the race leaves the epoch odd: one ring too many, never one too few.
             let _ = self.0.compare_exchange(seen, seen.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
         }
     }
+}
+
+fn look_again(bell: &Bell, ready: impl FnOnce() -> bool) -> Option<u32> {
+    if mutant("doorbell_look_first") {
+        return if ready() { None } else { Some(bell.seen()) };
+    }
+    // In this order: a bell that moves after `seen` ends the wait, and one that moved before it shows its entry to `ready`.
+    let seen = bell.seen();
+    if ready() { None } else { Some(seen) }
 }
 
 impl Bell {
@@ -114,13 +144,17 @@ impl Bell {
     #[inline]
     #[must_use]
     pub fn seen(&self) -> u32 {
-        self.0.load(Ordering::Acquire)
+        let order = if mutant("doorbell_seen_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
+        // SYNC POINT C: pairs with the release in `ring`; who sees the bell moved sees the entry it was moved for.
+        self.0.load(order)
     }
 
     /// Moves the bell; the caller then wakes all who wait on it.
     #[inline]
     pub fn ring(&self) {
-        self.0.fetch_add(1, Ordering::Release);
+        let order = if mutant("doorbell_ring_relaxed") { Ordering::Relaxed } else { Ordering::Release };
+        // SYNC POINT C: pairs with the acquire in `seen`.
+        self.0.fetch_add(1, order);
     }
 
     /// The word, for the futex call.
@@ -159,6 +193,9 @@ impl Ringer {
     #[must_use]
     pub fn due(&self, epoch: &Epoch) -> bool {
         let now = epoch.0.load(Ordering::Relaxed);
+        if mutant("doorbell_rung_without_epoch") {
+            return now & 1 == 1 && self.rung.swap(1, Ordering::Relaxed) == 0;
+        }
         now & 1 == 1 && self.rung.swap(now, Ordering::Relaxed) != now
     }
 }

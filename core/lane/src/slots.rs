@@ -46,6 +46,10 @@ impl FreeSlots {
                 let bit = (seen & mask).trailing_zeros();
                 // SYNC POINT D: pairs with the release in `give_back`; the earlier owner's writes come first.
                 let order = if mutant("slots_take_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
+                if mutant("slots_take_unchecked") {
+                    word.store(seen & !(1 << bit), order);
+                    return Some(base + bit);
+                }
                 match word.compare_exchange(seen, seen & !(1 << bit), order, Ordering::Relaxed) {
                     Ok(_) => return Some(base + bit),
                     Err(now) => seen = now,
@@ -232,6 +236,11 @@ impl Record {
     #[must_use]
     pub fn abandon(&self, generation: u32) -> bool {
         let (from, to) = (word(generation, SUBMITTED), word(generation, ABANDONED));
+        if mutant("record_abandon_unchecked") {
+            let seen = self.word.load(Ordering::Acquire);
+            self.word.store(if seen == from { to } else { seen }, Ordering::Release);
+            return seen == from;
+        }
         self.word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 

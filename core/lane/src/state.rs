@@ -81,6 +81,12 @@ impl CallState {
     pub fn take_back(&self, generation: u32) -> bool {
         let queued = word(generation, Phase::Queued);
         let cancelled = word(generation, Phase::Cancelled);
+        if mutant("state_any_generation") {
+            let seen = self.0.load(Ordering::Acquire);
+            let same = seen & 0xffff_ffff == u64::from(Phase::Queued as u32);
+            return same
+                && self.0.compare_exchange(seen, cancelled, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        }
         if mutant("state_take_back_unchecked") {
             let seen = self.0.load(Ordering::Acquire);
             self.0.store(cancelled, Ordering::Release);

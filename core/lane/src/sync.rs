@@ -78,10 +78,10 @@ atomic!(
 
 #[cfg(not(loom))]
 impl AtomicU32 {
-    /// Address of the word, for a futex.
+    /// The word itself, for a futex call.
     #[must_use]
-    pub fn as_ptr(&self) -> *mut u32 {
-        self.0.as_ptr()
+    pub fn as_std(&self) -> &core::sync::atomic::AtomicU32 {
+        &self.0
     }
 }
 

@@ -90,6 +90,18 @@ impl CycleClock {
         (cycles, ns)
     }
 
+    /// Whether the base is more than `cycles` before `now`.
+    #[inline]
+    #[must_use]
+    pub fn is_older_than(&self, now: u64, cycles: u64) -> bool {
+        now.wrapping_sub(self.base_cycles) > cycles
+    }
+
+    /// Takes the base anew from the kernel, so that the rate's error does not add up.
+    pub fn rebase(&mut self) {
+        (self.base_cycles, self.base_ns) = Self::pair();
+    }
+
     /// Nanoseconds in that many cycles.
     #[inline]
     #[must_use]

@@ -1,0 +1,196 @@
+//! Signal handlers that end the call which caused them. Nothing in this file but async-signal-safe functions.
+//!
+//! A handler runs on an alternate stack, so a call that has used up its own can be stopped. It ends a call by editing the interrupted
+//! context: when the handler returns, the kernel restores the signal mask and all registers and the thread
+//! continues in [`switch`](crate::run)'s way back to the worker. So there is no frame to unwind and no mask to repair.
+//!
+//! A fault that does not belong to a call (the worker's own bug) falls through to the default action: the process dies by that signal, and
+//! the node replaces it.
+//!
+//! | signal | flag | why |
+//! | --- | --- | --- |
+//! | all | `SA_SIGINFO` | the context must be edited |
+//! | all | `SA_ONSTACK` | the call's stack may be used up, or its pointer nonsense |
+//! | all | no `SA_NODEFER` | the handler cannot fault; if it did, dying is right |
+#![expect(unsafe_code, reason = "signal handlers")]
+
+use std::io;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+use libc::{c_int, c_void, siginfo_t, ucontext_t};
+
+use crate::Stack;
+use crate::frame::{FAULTED, WORKER_SP, in_guard};
+use crate::switch::back_address;
+
+/// What a call did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Used up its stack.
+    StackOverflow = 1,
+    /// Touched memory that is not its own (SIGSEGV).
+    Segment = 2,
+    /// Touched memory behind which there is nothing (SIGBUS).
+    Bus = 3,
+    /// Ran an instruction that does not exist (SIGILL), as `core::intrinsics::abort` does.
+    Illegal = 4,
+    /// Arithmetic trap (SIGFPE).
+    Arithmetic = 5,
+    /// Aborted (SIGABRT): a double panic, `std::process::abort`.
+    Abort = 6,
+    /// Asked for a system call that the sandbox forbids (SIGSYS).
+    SystemCall = 7,
+}
+
+impl Fault {
+    /// All kinds with the words that completions carry.
+    const ALL: [(Self, &'static str); 7] = [
+        (Self::StackOverflow, "stack overflow"),
+        (Self::Segment, "access to memory that is not its own (SIGSEGV)"),
+        (Self::Bus, "access to memory that is not there (SIGBUS)"),
+        (Self::Illegal, "illegal instruction (SIGILL)"),
+        (Self::Arithmetic, "arithmetic trap (SIGFPE)"),
+        (Self::Abort, "abort (SIGABRT)"),
+        (Self::SystemCall, "forbidden system call (SIGSYS)"),
+    ];
+
+    pub(crate) fn from_code(code: u32) -> Self {
+        Self::ALL.iter().map(|(kind, _)| *kind).find(|kind| *kind as u32 == code).unwrap_or(Self::Segment)
+    }
+
+    /// In words.
+    #[must_use]
+    pub fn describe(self) -> &'static str {
+        Self::ALL.iter().find(|(kind, _)| *kind == self).map_or("fault", |(_, words)| words)
+    }
+
+    /// Whether the call may have written where it should not, so that nothing in the process can be trusted any more.
+    #[must_use]
+    pub fn breaks_memory_safety(self) -> bool {
+        matches!(self, Self::Segment | Self::Bus)
+    }
+}
+
+const SIGNALS: [c_int; 6] =
+    [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT, libc::SIGSYS];
+
+/// Asked first about a SIGSEGV: an access that is legitimate after some repair (a page that is copied on its first write). Called in
+/// the handler with the faulting address; true to retry the access.
+pub type Repair = extern "C" fn(address: usize) -> bool;
+
+static REPAIR: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
+/// Address of the last fault, for the completion's text.
+static LAST_ADDRESS: AtomicUsize = AtomicUsize::new(0);
+
+/// Address that the last fault gave.
+#[must_use]
+pub fn last_address() -> usize {
+    LAST_ADDRESS.load(Ordering::Relaxed)
+}
+
+/// The handlers in force. The alternate stack stays for the life of the process, as the kernel has its address.
+#[derive(Debug)]
+pub struct Containment {
+    _alternate: Stack,
+}
+
+/// Installs the handlers for the calling thread, which is the one that runs calls. Signals taken: SEGV, BUS, ILL, FPE, ABRT, SYS.
+///
+/// # Errors
+/// Where the kernel refuses the alternate stack or a handler.
+pub fn install(repair: Option<Repair>) -> io::Result<Containment> {
+    REPAIR.store(repair.map_or(std::ptr::null_mut(), |f| f as *mut c_void), Ordering::Relaxed);
+    let alternate = Stack::new(crate::stack::STACK_BYTES_MIN).map_err(io::Error::other)?;
+    let usable = alternate.usable();
+    let stack = libc::stack_t { ss_sp: alternate.low().as_ptr().cast(), ss_flags: 0, ss_size: usable.len() };
+    // SAFETY: the memory is ours and stays mapped: it is leaked below where anything goes wrong afterwards.
+    if unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let containment = Containment { _alternate: alternate };
+    for signal in SIGNALS {
+        if let Err(error) = set_handler(signal) {
+            std::mem::forget(containment);
+            return Err(error);
+        }
+    }
+    Ok(containment)
+}
+
+fn set_handler(signal: c_int) -> io::Result<()> {
+    let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = on_fault;
+    // SAFETY: all-zero is a valid `sigaction`: no flags, empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = handler as *const () as usize;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+    // SAFETY: the action is initialised and its handler has the signature that SA_SIGINFO asks for.
+    if unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+extern "C" fn on_fault(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    // SAFETY: the kernel passes valid pointers to a handler with SA_SIGINFO.
+    let info = unsafe { &*info };
+    // SAFETY: si_addr is meaningful for SEGV and BUS and harmless to read otherwise.
+    let address = unsafe { info.si_addr() }.addr();
+    if signal == libc::SIGSEGV && repair(address) {
+        return;
+    }
+    let worker_sp = WORKER_SP.load(Ordering::Relaxed);
+    if worker_sp == 0 {
+        return die_by(signal);
+    }
+    LAST_ADDRESS.store(address, Ordering::Relaxed);
+    let fault = classify(signal, address);
+    // SAFETY: the kernel passes a valid context, which we alone look at.
+    let context = unsafe { &mut *context.cast::<ucontext_t>() };
+    redirect(context, worker_sp, FAULTED | fault as u64);
+}
+
+fn repair(address: usize) -> bool {
+    let repair = REPAIR.load(Ordering::Relaxed);
+    if repair.is_null() {
+        return false;
+    }
+    // SAFETY: only `install` stores here, and it stores a `Repair`.
+    let repair: Repair = unsafe { std::mem::transmute::<*mut c_void, Repair>(repair) };
+    repair(address)
+}
+
+fn classify(signal: c_int, address: usize) -> Fault {
+    match signal {
+        libc::SIGSEGV if in_guard(address) => Fault::StackOverflow,
+        libc::SIGSEGV => Fault::Segment,
+        libc::SIGBUS => Fault::Bus,
+        libc::SIGILL => Fault::Illegal,
+        libc::SIGFPE => Fault::Arithmetic,
+        libc::SIGABRT => Fault::Abort,
+        _ => Fault::SystemCall,
+    }
+}
+
+/// Makes the interrupted thread continue on its way back to the worker.
+fn redirect(context: &mut ucontext_t, worker_sp: usize, value: u64) {
+    let registers = &mut context.uc_mcontext.gregs;
+    let mut set = |register: c_int, value: u64| {
+        if let Some(slot) = usize::try_from(register).ok().and_then(|i| registers.get_mut(i)) {
+            *slot = value.cast_signed();
+        }
+    };
+    set(libc::REG_RIP, back_address() as u64);
+    set(libc::REG_RSP, worker_sp as u64);
+    set(libc::REG_RDI, worker_sp as u64);
+    set(libc::REG_RSI, value);
+}
+
+/// The default action, now.
+fn die_by(signal: c_int) {
+    // SAFETY: resets the disposition; the instruction that faulted then faults again, or the raised signal is delivered on return.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // SAFETY: raise is async-signal-safe.
+    unsafe { libc::raise(signal) };
+}

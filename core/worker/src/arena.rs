@@ -1,0 +1,407 @@
+//! A call's heap: one range of memory, emptied in one step.
+//!
+//! Blocks are cut from the bottom up and go back to lists by size class: 16-byte steps up to 128, then four classes for
+//! each doubling, so at most a quarter of a block is waste. A list is known to be non-empty by a bit in one
+//! word; emptying the arena clears that word and the two marks, whatever was in the lists. The block that was cut last can
+//! grow, shrink and go back in place, which is what a growing vector does.
+//!
+//! Nothing here survives a call, so it need not be consistent when a call is ended inside it: [`reset`](Arena::reset)
+//! looks at nothing that a call could have left half done, but for `dirty`, which only grows and grows first.
+//!
+//! Memory above the `dirty` mark has not been handed out since it was last zero, so it is zero; `reset` makes the rest so again.
+//! What one call wrote, the next cannot find.
+#![expect(unsafe_code, reason = "an allocator")]
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::ptr::{NonNull, null_mut};
+
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, mprotect, munmap};
+
+/// Least arena.
+pub const ARENA_BYTES_MIN: usize = 64 << 10;
+/// Most.
+pub const ARENA_BYTES_MAX: usize = 64 << 30;
+/// Up to here `reset` writes zeros, which costs about 7 us a MiB; what lies above goes back to the kernel, which costs a system call and
+/// 1.3 us for each page when it is touched again.
+pub const KEEP_BYTES: usize = 4 << 20;
+
+const GRANULE: usize = 16;
+const CLASSES: usize = 128;
+
+/// A bump arena with free lists. See the module.
+#[derive(Debug)]
+pub struct Arena {
+    base: NonNull<u8>,
+    capacity: usize,
+    /// Where the next block is cut.
+    used: usize,
+    /// All bytes from here on are zero. Moved before the memory below it is handed out.
+    dirty: usize,
+    /// Which lists are non-empty.
+    filled: u128,
+    lists: [*mut u8; CLASSES],
+}
+
+/// The class of a block of `size` bytes and the bytes that blocks of that class have.
+const fn class_of(size: usize) -> (usize, usize) {
+    let size = if size < GRANULE { GRANULE } else { size };
+    if size <= 128 {
+        let class = size.div_ceil(GRANULE);
+        return (class, class * GRANULE);
+    }
+    // Four classes for each doubling above 128: steps of a quarter of the power of two below.
+    let power = (size - 1).ilog2();
+    let step = 1usize << (power - 2);
+    let quarter = (size - (1 << power)).div_ceil(step);
+    (8 + (power as usize - 7) * 4 + quarter, (1 << power) + quarter * step)
+}
+
+impl Arena {
+    /// Reserves an arena. Pages come when touched.
+    ///
+    /// # Errors
+    /// `InvalidInput` outside [`ARENA_BYTES_MIN`] to [`ARENA_BYTES_MAX`] or no multiple of 4096; else the kernel's.
+    pub fn new(capacity: usize) -> io::Result<Self> {
+        if !(ARENA_BYTES_MIN..=ARENA_BYTES_MAX).contains(&capacity) || !capacity.is_multiple_of(4096) {
+            let text = format!(
+                "arena of {capacity} bytes, allowed are multiples of 4096 from {ARENA_BYTES_MIN} to {ARENA_BYTES_MAX}"
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let length = NonZeroUsize::new(capacity).ok_or(io::ErrorKind::InvalidInput)?;
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
+        // SAFETY: a new anonymous mapping wherever the kernel likes replaces nothing.
+        let base = unsafe { mmap_anonymous(None, length, access, flags) }?.cast();
+        Ok(Self { base, capacity, used: 0, dirty: 0, filled: 0, lists: [null_mut(); CLASSES] })
+    }
+
+    /// A block of at least `size` bytes, aligned to `align`, zeroed where asked for; null when there is no room.
+    ///
+    /// # Cost
+    /// A few nanoseconds; page faults the first time that memory is touched.
+    pub fn alloc(&mut self, size: usize, align: usize, zeroed: bool) -> *mut u8 {
+        if size > self.capacity {
+            return null_mut();
+        }
+        let (class, bytes) = class_of(size);
+        if align <= GRANULE {
+            let block = self.take(class);
+            if !block.is_null() {
+                if zeroed {
+                    // SAFETY: a block of this class has `bytes >= size` bytes and is nobody's.
+                    unsafe { block.write_bytes(0, size) };
+                }
+                return block;
+            }
+        }
+        let block = self.cut(bytes, align, zeroed);
+        if block.is_null() && align <= GRANULE { self.split(class, bytes, size, zeroed) } else { block }
+    }
+
+    /// Pops a block of exactly this class.
+    fn take(&mut self, class: usize) -> *mut u8 {
+        if self.filled >> class & 1 == 0 {
+            return null_mut();
+        }
+        let block = self.lists[class];
+        // SAFETY: a listed block has at least 16 bytes, whose first hold the next block of the list.
+        let next = unsafe { block.cast::<*mut u8>().read() };
+        self.lists[class] = next;
+        if next.is_null() {
+            self.filled &= !(1 << class);
+        }
+        block
+    }
+
+    fn put(&mut self, class: usize, block: *mut u8) {
+        let next = if self.filled >> class & 1 == 1 { self.lists[class] } else { null_mut() };
+        // SAFETY: the block is nobody's, has at least 16 bytes and is aligned to 16.
+        unsafe { block.cast::<*mut u8>().write(next) };
+        self.lists[class] = block;
+        self.filled |= 1 << class;
+    }
+
+    /// Cuts a new block at the top.
+    fn cut(&mut self, bytes: usize, align: usize, zeroed: bool) -> *mut u8 {
+        let base = self.base.addr().get();
+        let Some(start) = (base + self.used).checked_next_multiple_of(align.max(GRANULE)) else {
+            return null_mut();
+        };
+        let start = start - base;
+        let Some(end) = start.checked_add(bytes).filter(|end| *end <= self.capacity) else {
+            return null_mut();
+        };
+        let stale = self.dirty.saturating_sub(start).min(bytes);
+        self.dirty = self.dirty.max(end);
+        self.used = end;
+        // SAFETY: `start <= end <= capacity`.
+        let block = unsafe { self.base.as_ptr().add(start) };
+        if zeroed {
+            // SAFETY: the block is ours up to `bytes`; above the old mark it is zero already.
+            unsafe { block.write_bytes(0, stale) };
+        }
+        block
+    }
+
+    /// Takes a larger block from a list, and lists what is left of it.
+    fn split(&mut self, class: usize, bytes: usize, size: usize, zeroed: bool) -> *mut u8 {
+        let larger = self.filled & !((1u128 << (class + 1)) - 1);
+        if larger == 0 {
+            return null_mut();
+        }
+        let from = larger.trailing_zeros() as usize;
+        let block = self.take(from);
+        let mut rest = class_bytes(from) - bytes;
+        let mut at = bytes;
+        while rest >= GRANULE {
+            let (piece_class, piece) = largest_class_within(rest);
+            // SAFETY: `at + piece` stays within the larger block.
+            self.put(piece_class, unsafe { block.add(at) });
+            at += piece;
+            rest -= piece;
+        }
+        if zeroed {
+            // SAFETY: the block has `bytes >= size` bytes.
+            unsafe { block.write_bytes(0, size) };
+        }
+        block
+    }
+
+    /// Takes a block back. Memory of another arena is left alone.
+    ///
+    /// # Safety
+    /// `block` came from `alloc` or `realloc` with this `size`, of this or another arena, and is not used any more.
+    pub unsafe fn dealloc(&mut self, block: *mut u8, size: usize) {
+        let Some(start) = self.offset(block) else { return };
+        let (class, bytes) = class_of(size);
+        if start + bytes == self.used {
+            self.used = start;
+        } else {
+            self.put(class, block);
+        }
+    }
+
+    fn offset(&self, block: *mut u8) -> Option<usize> {
+        let offset = block.addr().wrapping_sub(self.base.addr().get());
+        (offset < self.used).then_some(offset)
+    }
+
+    /// Resizes a block, in place where it can; null when there is no room, and then the block is as it was.
+    ///
+    /// # Safety
+    /// As for [`dealloc`](Self::dealloc), with `align` as it was asked for.
+    pub unsafe fn realloc(&mut self, block: *mut u8, old: usize, align: usize, new: usize) -> *mut u8 {
+        let (_, old_bytes) = class_of(old);
+        if new > self.capacity {
+            return null_mut();
+        }
+        let (_, new_bytes) = class_of(new);
+        if let Some(start) = self.offset(block) {
+            if new_bytes == old_bytes {
+                return block;
+            }
+            if start + old_bytes == self.used && start + new_bytes <= self.capacity {
+                self.dirty = self.dirty.max(start + new_bytes);
+                self.used = start + new_bytes;
+                return block;
+            }
+        }
+        let moved = self.alloc(new, align, false);
+        if !moved.is_null() {
+            // SAFETY: both have at least `min(old, new)` bytes, and the new block is not the old one.
+            unsafe { moved.copy_from_nonoverlapping(block, old.min(new)) };
+            // SAFETY: the caller's promise.
+            unsafe { self.dealloc(block, old) };
+        }
+        moved
+    }
+
+    /// Forgets every block and makes all memory zero again.
+    ///
+    /// # Safety
+    /// No block is used any more.
+    ///
+    /// # Cost
+    /// In proportion to what was used; up to [`KEEP_BYTES`] no system call.
+    pub unsafe fn reset(&mut self) {
+        self.used = 0;
+        self.filled = 0;
+        if self.dirty > KEEP_BYTES {
+            // SAFETY: within the mapping; whole pages, and nobody uses them.
+            let above = unsafe { self.base.byte_add(KEEP_BYTES) };
+            let len = self.dirty.next_multiple_of(4096) - KEEP_BYTES;
+            // SAFETY: as above.
+            let given = unsafe { madvise(above.cast(), len, MmapAdvise::MADV_DONTNEED) };
+            if given.is_err() {
+                // SAFETY: as above; `len` stays below the capacity, a multiple of 4096.
+                unsafe { above.write_bytes(0, len) };
+            }
+            self.dirty = KEEP_BYTES;
+        }
+        // SAFETY: `dirty` bytes were handed out, so they lie in the mapping; nobody uses them.
+        unsafe { self.base.write_bytes(0, self.dirty) };
+        self.dirty = 0;
+    }
+
+    /// Bytes from the start to the highest ever handed out since the last reset.
+    #[must_use]
+    pub fn dirty_bytes(&self) -> usize {
+        self.dirty
+    }
+
+    /// Start of the memory.
+    #[must_use]
+    pub fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// Allows or forbids writing to the pages that hold blocks.
+    ///
+    /// # Errors
+    /// As `mprotect(2)`.
+    pub fn protect(&self, writable: bool) -> io::Result<()> {
+        let write = if writable { ProtFlags::PROT_WRITE } else { ProtFlags::empty() };
+        let len = self.dirty.next_multiple_of(4096);
+        // SAFETY: the range is this mapping's; who writes to it while it is forbidden gets a SIGSEGV, as intended.
+        Ok(unsafe { mprotect(self.base.cast(), len, ProtFlags::PROT_READ | write) }?)
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours; whoever drops an arena has no blocks of it.
+        let _ = unsafe { munmap(self.base.cast(), self.capacity) };
+    }
+}
+
+const fn class_bytes(class: usize) -> usize {
+    if class <= 8 {
+        return class * GRANULE;
+    }
+    let (doubling, quarter) = ((class - 9) / 4, (class - 9) % 4 + 1);
+    let power = 7 + doubling;
+    (1 << power) + quarter * (1 << (power - 2))
+}
+
+/// The largest class whose blocks fit `bytes`, and their size. `bytes` is at least 16.
+const fn largest_class_within(bytes: usize) -> (usize, usize) {
+    let (class, size) = class_of(bytes);
+    if size <= bytes { (class, size) } else { (class - 1, class_bytes(class - 1)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_are_tight_and_consistent() {
+        for size in (1..5000).chain([1 << 20, (1 << 20) + 1, (1 << 30) - 1, ARENA_BYTES_MAX]) {
+            let (class, bytes) = class_of(size);
+            assert!(bytes >= size && bytes.is_multiple_of(GRANULE), "{size}: {bytes}");
+            assert!(size < GRANULE || bytes - size < GRANULE.max(size / 4 + 1), "{size}: {bytes}");
+            assert_eq!(class_bytes(class), bytes, "{size}");
+            assert!(class < CLASSES);
+            let (within, fits) = largest_class_within(bytes);
+            assert_eq!((within, fits), (class, bytes));
+        }
+    }
+
+    fn fill(block: *mut u8, size: usize, byte: u8) {
+        // SAFETY: the test owns the block.
+        unsafe { block.write_bytes(byte, size) };
+    }
+
+    fn holds(block: *mut u8, size: usize, byte: u8) -> bool {
+        // SAFETY: the test owns the block.
+        unsafe { std::slice::from_raw_parts(block, size) }.iter().all(|b| *b == byte)
+    }
+
+    /// A pseudo-random program of allocations whose blocks all hold their own byte.
+    #[test]
+    fn blocks_do_not_overlap_and_keep_their_bytes() {
+        let mut arena = Arena::new(4 << 20).unwrap();
+        let mut seed = 1u64;
+        let mut random = move |n: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            usize::try_from(seed >> 33).unwrap() % n
+        };
+        for _round in 0..20 {
+            let mut live: Vec<(*mut u8, usize, usize, u8)> = Vec::new();
+            for step in 0..2000u32 {
+                let byte = u8::try_from(step % 255).unwrap() + 1;
+                let bound = if random(10) == 0 { 20_000 } else { 300 };
+                let size = 1 + random(bound);
+                match random(4) {
+                    0 if !live.is_empty() => {
+                        let (block, size, _, byte) = live.swap_remove(random(live.len()));
+                        assert!(holds(block, size, byte));
+                        // SAFETY: allocated below, removed from the list.
+                        unsafe { arena.dealloc(block, size) };
+                    }
+                    1 if !live.is_empty() => {
+                        let index = random(live.len());
+                        let (block, old, align, byte) = live[index];
+                        // SAFETY: allocated below with this size and alignment.
+                        let moved = unsafe { arena.realloc(block, old, align, size) };
+                        if !moved.is_null() {
+                            assert!(holds(moved, old.min(size), byte));
+                            fill(moved, size, byte);
+                            live[index] = (moved, size, align, byte);
+                        }
+                    }
+                    kind => {
+                        let align = 1 << random(8);
+                        let block = arena.alloc(size, align, kind == 2);
+                        if !block.is_null() {
+                            assert_eq!(block.addr() % align, 0);
+                            assert!(kind != 2 || holds(block, size, 0), "zeroed memory was not zero");
+                            fill(block, size, byte);
+                            live.push((block, size, align, byte));
+                        }
+                    }
+                }
+            }
+            assert!(live.iter().all(|&(block, size, _, byte)| holds(block, size, byte)));
+            // SAFETY: the blocks are not used any more.
+            unsafe { arena.reset() };
+        }
+    }
+
+    #[test]
+    fn a_reset_arena_is_zero_and_whole_again() {
+        for used in [100, KEEP_BYTES, KEEP_BYTES + 5000] {
+            let mut arena = Arena::new(16 << 20).unwrap();
+            fill(arena.alloc(used, 1, false), used, 0xaa);
+            // SAFETY: the block is not used any more.
+            unsafe { arena.reset() };
+            let whole = arena.alloc(8 << 20, 1, false);
+            assert!(holds(whole, 8 << 20, 0), "{used} bytes used");
+        }
+    }
+
+    #[test]
+    fn large_and_small_by_turns_do_not_use_the_arena_up() {
+        let mut arena = Arena::new(80 << 20).unwrap();
+        for _ in 0..100 {
+            let (small, large) = (arena.alloc(1 << 20, 1, false), arena.alloc(64 << 20, 1, false));
+            assert!(!small.is_null() && !large.is_null());
+            // SAFETY: allocated on the line before.
+            unsafe { arena.dealloc(small, 1 << 20) };
+            // SAFETY: as above.
+            unsafe { arena.dealloc(large, 64 << 20) };
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_null() {
+        let mut arena = Arena::new(ARENA_BYTES_MIN).unwrap();
+        assert!(arena.alloc(ARENA_BYTES_MIN + 1, 1, false).is_null());
+        assert!(arena.alloc(usize::MAX, 1, false).is_null());
+        let aligned = arena.alloc(16, 1 << 15, false);
+        assert!(aligned.is_null() || aligned.addr().is_multiple_of(1 << 15));
+        assert!(arena.alloc(16, 1 << 40, false).is_null());
+        assert!(!Arena::new(ARENA_BYTES_MIN).unwrap().alloc(ARENA_BYTES_MIN / 2, 1, false).is_null());
+    }
+}

@@ -1,0 +1,147 @@
+//! Set-up: the worker's side of the control socket.
+#![expect(unsafe_code, reason = "takes over an inherited descriptor and maps regions")]
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use microfaas_control::{
+    CONTROL_FD, LaneSpec, PACKET_BYTES_MAX, PACKET_FDS_MAX, ToNode, ToWorker, decode, encode,
+};
+use microfaas_lane::layout::{Header, Region};
+use microfaas_lane::worker::{Bases, WorkerLane};
+use microfaas_sys::mapping::Mapping;
+use microfaas_sys::socket;
+
+/// The control socket that a node leaves as descriptor [`CONTROL_FD`].
+///
+/// # Errors
+/// Where there is no such descriptor.
+pub fn inherited() -> io::Result<OwnedFd> {
+    // SAFETY: asks about a descriptor, whatever it is.
+    if unsafe { libc::fcntl(CONTROL_FD, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and nothing else in this process knows of it: the node put it there for us.
+    let fd = unsafe { OwnedFd::from_raw_fd(CONTROL_FD) };
+    nix::sys::socket::getsockname::<nix::sys::socket::UnixAddr>(CONTROL_FD)?;
+    Ok(fd)
+}
+
+/// The socket with a buffer for its packets.
+#[derive(Debug)]
+pub struct Control {
+    socket: OwnedFd,
+    buffer: Vec<u8>,
+}
+
+/// What the node said.
+#[derive(Debug)]
+pub enum Heard {
+    /// A message with its descriptors.
+    Message(ToWorker, Vec<OwnedFd>),
+    /// Nothing now.
+    Nothing,
+    /// The node has closed the socket.
+    End,
+}
+
+impl Control {
+    /// Takes the socket over.
+    #[must_use]
+    pub fn new(socket: OwnedFd) -> Self {
+        Self { socket, buffer: vec![0; PACKET_BYTES_MAX] }
+    }
+
+    /// Waits for the next message.
+    ///
+    /// # Errors
+    /// As the socket; `InvalidData` for what is no message.
+    pub fn wait(&mut self) -> io::Result<Heard> {
+        let packet = socket::recv(self.socket.as_fd(), &mut self.buffer, PACKET_FDS_MAX, None);
+        self.understand(packet)
+    }
+
+    /// The next message, if there is one now.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn look(&mut self) -> io::Result<Heard> {
+        let packet = socket::try_recv(self.socket.as_fd(), &mut self.buffer, PACKET_FDS_MAX);
+        match packet {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Heard::Nothing),
+            packet => self.understand(packet),
+        }
+    }
+
+    fn understand(&self, packet: io::Result<socket::Packet>) -> io::Result<Heard> {
+        let packet = packet?;
+        if packet.len == 0 {
+            return Ok(Heard::End);
+        }
+        let message = decode(&self.buffer[..packet.len]).map_err(io::Error::other)?;
+        Ok(Heard::Message(message, packet.fds))
+    }
+
+    /// Answers the node.
+    ///
+    /// # Errors
+    /// As the socket.
+    pub fn say(&self, message: &ToNode) -> io::Result<()> {
+        let packet = encode(message).map_err(io::Error::other)?;
+        socket::send(self.socket.as_fd(), &packet, &[])
+    }
+}
+
+/// A lane with what keeps it alive.
+#[derive(Debug)]
+pub struct Lane {
+    /// The worker's end.
+    pub end: WorkerLane,
+    /// The host's eventfd.
+    pub event: OwnedFd,
+    /// The control count last seen.
+    pub control_seen: u32,
+    _mappings: [Mapping; 3],
+}
+
+/// Maps a lane and checks the regions' headers.
+///
+/// # Errors
+/// Where the geometry, a descriptor or a header is wrong, or the kernel refuses a mapping.
+pub fn add_lane(spec: &LaneSpec, fds: Vec<OwnedFd>) -> io::Result<Lane> {
+    spec.geometry.check().map_err(io::Error::other)?;
+    let [down, bulk, up, event] = <[OwnedFd; 4]>::try_from(fds)
+        .map_err(|fds| io::Error::other(format!("{} descriptors with a lane, not 4", fds.len())))?;
+    let geometry = spec.geometry;
+    let down = map(down.as_fd(), geometry.down_bytes(), Region::Down, spec)?;
+    let bulk = map(bulk.as_fd(), geometry.bulk_bytes(), Region::Bulk, spec)?;
+    let up = map(up.as_fd(), geometry.up_bytes(), Region::Up, spec)?;
+    let bases = Bases { down: down.base(), bulk: bulk.base(), up: up.base() };
+    // SAFETY: three mappings of the geometry's sizes, kept beside the end for its life; the geometry was checked; the node makes one worker's end
+    // of each lane.
+    let end = unsafe { WorkerLane::new(bases, geometry) };
+    Ok(Lane { end, event, control_seen: 0, _mappings: [down, bulk, up] })
+}
+
+fn map(fd: BorrowedFd<'_>, len: usize, region: Region, spec: &LaneSpec) -> io::Result<Mapping> {
+    let found = microfaas_sys::memfd::bytes(fd)?;
+    if found != len as u64 {
+        return Err(io::Error::other(format!(
+            "{region:?} region of lane {} has {found} bytes, not {len}",
+            spec.lane
+        )));
+    }
+    let mapping = match region {
+        Region::Up => Mapping::shared_rw(fd, len, spec.geometry.resident_up_bytes())?,
+        Region::Down | Region::Bulk => Mapping::shared_ro(fd, len)?,
+    };
+    if region == Region::Down {
+        mapping.populate(0..len)?;
+    }
+    // SAFETY: a region is at least a page; `Header` is plain numbers, and the host wrote it before it sent the descriptor.
+    let header = unsafe { mapping.base().cast::<Header>().read() };
+    if header != spec.geometry.header(region) {
+        return Err(io::Error::other(format!("{region:?} region of lane {} has another header", spec.lane)));
+    }
+    Ok(mapping)
+}

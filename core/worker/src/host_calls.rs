@@ -1,0 +1,158 @@
+//! The runtime's side of the contract with modules: what a function reaches through [`Runtime`].
+//!
+//! A host call works only on what belongs to the running call (its arena, its response), so a call may be ended inside one.
+//! The state is reached through a static, since a module's allocator has no other argument.
+#![expect(unsafe_code, reason = "entered from modules through a C ABI")]
+
+use std::ptr::{NonNull, null, null_mut};
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+use microfaas_abi::{ABI_VERSION, Call, MESSAGE_BYTES, Runtime};
+use microfaas_preempt::leave;
+
+use crate::arena::Arena;
+
+/// Code of [`leave`] for a call that used up its arena.
+pub const LEFT_OOM: u32 = 1;
+/// Code of [`leave`] for a response over the limit.
+pub const LEFT_TOO_LARGE: u32 = 2;
+
+/// What host calls work on. One for each worker, in a box that is never freed.
+#[derive(Debug)]
+pub struct State {
+    /// What modules see. First, so that it stays on its own lines.
+    pub runtime: Runtime,
+    /// The call that runs.
+    pub call: Call,
+    /// Its overflow buffer.
+    pub overflow: (NonNull<u8>, usize),
+    /// Whether the response has moved there.
+    pub overflowed: bool,
+    /// The arena that allocations come from.
+    arena: *mut Arena,
+}
+
+static STATE: AtomicPtr<State> = AtomicPtr::new(null_mut());
+
+impl State {
+    /// Makes the state of this worker's host calls. It lives for ever; between calls the worker alone uses it, during a call host calls do.
+    #[must_use]
+    pub fn install() -> NonNull<Self> {
+        let runtime = Runtime {
+            abi_version: ABI_VERSION,
+            pending: AtomicU32::new(0),
+            call: null_mut(),
+            alloc,
+            dealloc,
+            realloc,
+            reserve,
+            checkpoint,
+            message_len: 0,
+            reserved: 0,
+            message: [0; MESSAGE_BYTES],
+            worker: null_mut(),
+        };
+        let call = Call {
+            body: null(),
+            body_len: 0,
+            meta: null(),
+            meta_len: 0,
+            out: null_mut(),
+            out_capacity: 0,
+            out_body_len: 0,
+            out_meta_len: 0,
+            deadline_ns: u64::MAX,
+            flags: 0,
+        };
+        let overflow = (NonNull::dangling(), 0);
+        let state = Self { runtime, call, overflow, overflowed: false, arena: null_mut() };
+        let state = NonNull::from(Box::leak(Box::new(state)));
+        STATE.store(state.as_ptr(), Ordering::Relaxed);
+        state
+    }
+
+    /// Chooses the arena for what runs next.
+    ///
+    /// # Safety
+    /// The arena is used by nobody else until another is chosen, and not moved or dropped before.
+    #[inline]
+    pub unsafe fn use_arena(&mut self, arena: *mut Arena) {
+        self.arena = arena;
+    }
+
+    /// The text that the module left, cut to what can be text.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        let len = (self.runtime.message_len as usize).min(MESSAGE_BYTES);
+        let bytes = &self.runtime.message[..len];
+        match std::str::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or(""),
+        }
+    }
+}
+
+/// The running call's arena.
+///
+/// # Safety
+/// Called from a host call: `install` and `use_arena` came before, and one host call runs at a time.
+unsafe fn arena<'a>() -> &'a mut Arena {
+    // SAFETY: `install` has stored a state that lives for ever; the worker does not touch it while a call runs.
+    let state = unsafe { &mut *STATE.load(Ordering::Relaxed) };
+    // SAFETY: `use_arena` has stored a valid arena.
+    unsafe { &mut *state.arena }
+}
+
+unsafe extern "C" fn alloc(size: usize, align: usize, zeroed: u32) -> *mut u8 {
+    // SAFETY: in a host call.
+    let block = unsafe { arena() }.alloc(size, align, zeroed != 0);
+    if block.is_null() {
+        // SAFETY: on the call's stack.
+        unsafe { leave(LEFT_OOM) }
+    }
+    block
+}
+
+unsafe extern "C" fn dealloc(block: *mut u8, size: usize, _align: usize) {
+    // SAFETY: in a host call.
+    let arena = unsafe { arena() };
+    // SAFETY: the module's promise, which is its allocator's contract.
+    unsafe { arena.dealloc(block, size) };
+}
+
+unsafe extern "C" fn realloc(block: *mut u8, old: usize, align: usize, new: usize) -> *mut u8 {
+    // SAFETY: in a host call.
+    let arena = unsafe { arena() };
+    // SAFETY: the module's promise, which is its allocator's contract.
+    let moved = unsafe { arena.realloc(block, old, align, new) };
+    if moved.is_null() {
+        // SAFETY: on the call's stack.
+        unsafe { leave(LEFT_OOM) }
+    }
+    moved
+}
+
+unsafe extern "C" fn reserve(total: usize) {
+    // SAFETY: `install` has stored a state that lives for ever; the worker does not touch it while a call runs.
+    let state = unsafe { &mut *STATE.load(Ordering::Relaxed) };
+    if total <= state.call.out_capacity {
+        return;
+    }
+    let (buffer, capacity) = state.overflow;
+    if state.overflowed || total > capacity {
+        // SAFETY: on the call's stack.
+        unsafe { leave(LEFT_TOO_LARGE) }
+    }
+    let written = state.call.out_body_len.min(state.call.out_capacity);
+    // SAFETY: both buffers are the slot's own, disjoint, and hold `written` bytes: `capacity >= total > out_capacity`.
+    unsafe { buffer.as_ptr().copy_from_nonoverlapping(state.call.out, written) };
+    state.call.out = buffer.as_ptr();
+    state.call.out_capacity = capacity;
+    state.overflowed = true;
+}
+
+unsafe extern "C" fn checkpoint() -> u32 {
+    // SAFETY: as in `reserve`.
+    let state = unsafe { &*STATE.load(Ordering::Relaxed) };
+    state.runtime.pending.load(Ordering::Relaxed)
+}

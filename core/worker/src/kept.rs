@@ -1,0 +1,139 @@
+//! The heap that a module's `init` made: kept for the life of the instance, and the same before each call.
+//!
+//! After `init` a copy is taken and the pages are made read-only. The first write to a page faults; the fault handler
+//! makes the page writable and notes it ([`repair`]), and from then on [`restore`](KeptHeap::restore) copies it back after each call. So a
+//! page that is never written costs nothing, one that every call writes (a lock, a reference count) costs a copy of 4 KiB a call, and one
+//! fault in its life.
+#![expect(unsafe_code, reason = "raw copies and a pointer shared with a signal handler")]
+
+use std::io;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use nix::sys::mman::{ProtFlags, mprotect};
+
+use crate::arena::Arena;
+
+const PAGE: usize = 4096;
+
+/// See the module. Lives in a box, so that the handler's pointer stays right.
+#[derive(Debug)]
+pub struct KeptHeap {
+    arena: Arena,
+    copy: Box<[u8]>,
+    /// Whether a page is writable; by page.
+    writable: Box<[bool]>,
+    /// The writable pages, in the order in which they became so; `count` are in use.
+    pages: Box<[u32]>,
+    count: usize,
+}
+
+/// The heap of the instance that runs now.
+static CURRENT: AtomicPtr<KeptHeap> = AtomicPtr::new(null_mut());
+
+impl KeptHeap {
+    /// Takes over the arena in which `init` ran.
+    ///
+    /// # Errors
+    /// Where the pages cannot be made read-only.
+    pub fn new(arena: Arena) -> io::Result<Box<Self>> {
+        let bytes = arena.dirty_bytes().next_multiple_of(PAGE);
+        // SAFETY: the arena's memory is readable up to its capacity, a multiple of the page, and nothing writes to it meanwhile.
+        let copy = unsafe { std::slice::from_raw_parts(arena.base().as_ptr(), bytes) }.into();
+        arena.protect(false)?;
+        let pages = bytes / PAGE;
+        let (writable, list) = (vec![false; pages].into(), vec![0; pages].into());
+        Ok(Box::new(Self { arena, copy, writable, pages: list, count: 0 }))
+    }
+
+    /// Bytes that are kept.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.copy.len()
+    }
+
+    /// Makes this heap the one that [`repair`] knows.
+    ///
+    /// # Safety
+    /// The heap outlives its being current: another is made current, or no call runs, before it is dropped or moved.
+    pub unsafe fn make_current(&mut self) {
+        CURRENT.store(self, Ordering::Relaxed);
+    }
+
+    /// Copies the written pages back.
+    ///
+    /// # Safety
+    /// No call of the instance runs, and no Rust reference into the heap is live.
+    pub unsafe fn restore(&mut self) {
+        for page in &self.pages[..self.count] {
+            let offset = *page as usize * PAGE;
+            let from = self.copy[offset..offset + PAGE].as_ptr();
+            // SAFETY: the page lies in the arena.
+            let to = unsafe { self.arena.base().as_ptr().add(offset) };
+            // SAFETY: both are whole pages; the arena's is writable, as it is listed.
+            unsafe { to.copy_from_nonoverlapping(from, PAGE) };
+        }
+    }
+
+    /// Makes the page of an address writable, if it is one of this heap that is not yet.
+    fn open(&mut self, address: usize) -> bool {
+        let base = self.arena.base();
+        let page = address.wrapping_sub(base.addr().get()) / PAGE;
+        if page >= self.writable.len() || self.writable[page] {
+            return false;
+        }
+        // SAFETY: the page lies in the arena.
+        let start = unsafe { base.byte_add(page * PAGE) };
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: the page is this heap's own.
+        if unsafe { mprotect(start.cast(), PAGE, access) }.is_err() {
+            return false;
+        }
+        self.writable[page] = true;
+        #[expect(clippy::cast_possible_truncation, reason = "an arena has fewer than 2^32 pages")]
+        {
+            self.pages[self.count] = page as u32;
+        }
+        self.count += 1;
+        true
+    }
+}
+
+/// For the fault handler: whether the access at `address` may be tried again.
+///
+/// # Async-signal safety
+/// Yes: one system call, no allocation, no lock. The interrupted code is a call, so nobody else uses the heap's bookkeeping.
+pub extern "C" fn repair(address: usize) -> bool {
+    let current = CURRENT.load(Ordering::Relaxed);
+    // SAFETY: `make_current` keeps the pointer right, and the worker itself touches the heap only between calls.
+    unsafe { current.as_mut() }.is_some_and(|heap| heap.open(address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::ARENA_BYTES_MIN;
+
+    #[test]
+    fn written_pages_come_back_and_others_are_left_alone() {
+        let mut arena = Arena::new(ARENA_BYTES_MIN).unwrap();
+        let block = arena.alloc(3 * PAGE, PAGE, false);
+        // SAFETY: the test owns the block.
+        unsafe { block.write_bytes(7, 3 * PAGE) };
+        let mut heap = KeptHeap::new(arena).unwrap();
+        // SAFETY: the heap stays where it is until the end of the test; no other test makes one current.
+        unsafe { heap.make_current() };
+        let second = block.addr() + PAGE + 5;
+        assert!(repair(second), "a first write is repaired");
+        assert!(!repair(second), "a second fault on the same page is a real one");
+        assert!(!repair(block.addr() + heap.bytes()), "an address behind the heap is not ours");
+        let target = block.wrapping_add(PAGE + 5);
+        // SAFETY: the page was made writable.
+        unsafe { target.write(9) };
+        // SAFETY: no call runs.
+        unsafe { heap.restore() };
+        // SAFETY: readable as ever.
+        assert_eq!(unsafe { target.read() }, 7);
+        CURRENT.store(null_mut(), Ordering::Relaxed);
+    }
+}

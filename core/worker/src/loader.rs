@@ -1,0 +1,210 @@
+//! Loads a module: from a sealed memfd to an [`Instance`] and the entries of its functions.
+//!
+//! The one seam for loading. Here it is the system's loader, through `libloading`; the library is opened by the path of the descriptor, so
+//! nothing on disk can change under it.
+#![expect(unsafe_code, reason = "runs and reads a loaded library")]
+
+use std::ffi::c_void;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+use microfaas_abi::{self as abi, Function, MODULE_MAGIC, MODULE_SYMBOL, Module, OUTCOME_OK, Outcome};
+use microfaas_control::Load;
+use microfaas_preempt::{Ending, Exit};
+
+use crate::arena::Arena;
+use crate::execute::Executor;
+use crate::host_calls::{LEFT_OOM, State};
+use crate::instance::{Instance, WRITABLE_BYTES_MAX, Writable};
+use crate::kept::KeptHeap;
+
+/// Why a module was refused.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// A system call failed.
+    Io(&'static str, io::Error),
+    /// The system's loader refused it.
+    Open(String),
+    /// It is no module.
+    NoModule,
+    /// It was built for another ABI version.
+    AbiVersion(u32),
+    /// Its table does not have this function.
+    Missing(String),
+    /// A function's `init` failed, in this way.
+    Init(String, String),
+    /// It has this many writable bytes.
+    Writable(usize),
+}
+
+impl std::fmt::Display for LoadError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Io(what, error) => write!(f, "{what}: {error}"),
+            Self::Open(reason) => write!(f, "the loader refuses it: {reason}"),
+            Self::NoModule => write!(f, "it is no microfaas module"),
+            Self::AbiVersion(v) => {
+                write!(
+                    f,
+                    "it was built for module ABI {v}, this worker has {}; build it again",
+                    abi::ABI_VERSION
+                )
+            }
+            Self::Missing(name) => write!(f, "its table has no function {name}"),
+            Self::Init(name, how) => write!(f, "init of {name}: {how}"),
+            Self::Writable(n) => {
+                write!(
+                    f,
+                    "it has {n} writable bytes (data, bss, thread-locals), allowed are {WRITABLE_BYTES_MAX}"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+/// A function's entry, as the dispatch table has it.
+pub type CallEntry = unsafe extern "C" fn(*mut abi::Call) -> Outcome;
+
+/// A loaded module: its instance, and for each function of the request its entry.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The one copy of its state.
+    pub instance: Instance,
+    /// Number in the node and entry.
+    pub entries: Vec<(u32, CallEntry)>,
+}
+
+/// Loads a module and runs its `init` functions on the call stack, with an arena of `init_bytes` that stays theirs.
+///
+/// # Errors
+/// [`LoadError`]; the worker is as it was, but that the library stays mapped.
+pub fn load(
+    fd: BorrowedFd<'_>,
+    request: &Load,
+    executor: &mut Executor,
+    init_bytes: usize,
+) -> Result<Loaded, LoadError> {
+    let module = open(fd, request.module)?;
+    let table = functions(module);
+    let find = |name: &str| table.iter().find(|f| function_name(f) == Some(name));
+    let mut wanted = Vec::new();
+    for spec in &request.functions {
+        let function = find(&spec.name).ok_or_else(|| LoadError::Missing(spec.name.clone()))?;
+        wanted.push((spec, function));
+    }
+    let mut arena = Arena::new(init_bytes).map_err(|e| LoadError::Io("cannot reserve memory for init", e))?;
+    let state = executor.state();
+    // SAFETY: nothing runs now, so the state is ours.
+    let state = unsafe { &mut *state.as_ptr() };
+    // SAFETY: the arena outlives its use: another is chosen before each call, and nothing of the module runs in between.
+    unsafe { state.use_arena(&raw mut arena) };
+    run_attach(module, executor)?;
+    for (spec, function) in &wanted {
+        run_init(&spec.name, function, executor)?;
+    }
+    let writable = Writable::of_module_at(std::ptr::from_ref(module).addr());
+    if writable.bytes() > WRITABLE_BYTES_MAX {
+        return Err(LoadError::Writable(writable.bytes()));
+    }
+    let kept = KeptHeap::new(arena).map_err(|e| LoadError::Io("cannot protect the heap of init", e))?;
+    // SAFETY: the library is never unloaded, was attached and initialised above, and runs only in calls.
+    let instance = unsafe { Instance::capture(&writable, kept) };
+    let entries = wanted.iter().map(|(spec, function)| (spec.function, function.call)).collect();
+    Ok(Loaded { instance, entries })
+}
+
+/// Maps the library and checks its table's head. `number` is another for each module of the worker's life.
+fn open(fd: BorrowedFd<'_>, number: u32) -> Result<&'static Module, LoadError> {
+    // The loader knows libraries by their path as written, so no two modules may be opened by the same one: the number is spelt in `./` and `/`.
+    let spelt: String = (0..u32::BITS).map(|bit| if number >> bit & 1 == 1 { "./" } else { "/" }).collect();
+    let path = format!("/proc/self/fd/{spelt}{}", fd.as_raw_fd());
+    // SAFETY: runs the library's initialisers. The node has checked that the file is a module, made by our build tool; what a hostile file does here, it does
+    // inside the worker's sandbox.
+    let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_LOCAL) };
+    let library = library.map_err(|e| LoadError::Open(one_line(&e, &path)))?;
+    // SAFETY: the symbol's type is checked below by its magic.
+    let symbol = unsafe { library.get::<*const Module>(MODULE_SYMBOL) }.map_err(|_| LoadError::NoModule)?;
+    let module: *const Module = *symbol;
+    // Never unloaded: see `Instance`.
+    std::mem::forget(library);
+    if module.is_null() || !module.is_aligned() {
+        return Err(LoadError::NoModule);
+    }
+    // SAFETY: the symbol points into the library's data; the first word is there whatever it is.
+    let magic = unsafe { (*module).magic };
+    if magic != MODULE_MAGIC {
+        return Err(LoadError::NoModule);
+    }
+    // SAFETY: whatever the version, a module's second word is its version.
+    let version = unsafe { (*module).abi_version };
+    if version != abi::ABI_VERSION {
+        return Err(LoadError::AbiVersion(version));
+    }
+    // SAFETY: magic and version say that it is a `Module` of this layout; it is immutable and stays mapped.
+    Ok(unsafe { &*module })
+}
+
+fn one_line(error: &libloading::Error, path: &str) -> String {
+    use std::error::Error as _;
+    let text = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+    text.replace(&format!("{path}: "), "").lines().next().unwrap_or("no reason given").to_owned()
+}
+
+fn functions(module: &'static Module) -> &'static [Function] {
+    if module.functions.is_null() {
+        return &[];
+    }
+    // SAFETY: by the ABI the table has that many entries, and is immutable.
+    unsafe { std::slice::from_raw_parts(module.functions, module.function_count as usize) }
+}
+
+fn function_name(function: &'static Function) -> Option<&'static str> {
+    // SAFETY: by the ABI the name has that many bytes, and is immutable.
+    let bytes = unsafe { std::slice::from_raw_parts(function.name, function.name_len) };
+    std::str::from_utf8(bytes).ok()
+}
+
+fn run_attach(module: &'static Module, executor: &mut Executor) -> Result<(), LoadError> {
+    unsafe extern "C" fn entry(argument: *mut c_void) -> u32 {
+        // SAFETY: `argument` is the pair below, alive for the run.
+        let (module, state) = unsafe { &*argument.cast::<(&'static Module, *mut State)>() };
+        // SAFETY: the state lives for ever, and this makes a pointer to its field only.
+        let runtime = unsafe { &raw mut (*(*state)).runtime };
+        // SAFETY: the ABI's `attach`, called once, with a runtime that lives for ever.
+        unsafe { (module.attach)(runtime) };
+        OUTCOME_OK
+    }
+    let mut argument = (module, executor.state().as_ptr());
+    // SAFETY: the entry takes such an argument; what it leaves half done is in a module that is then not used.
+    let exit = unsafe { executor.run(entry, (&raw mut argument).cast()) };
+    finish_init("the module", exit, executor)
+}
+
+fn run_init(name: &str, function: &'static Function, executor: &mut Executor) -> Result<(), LoadError> {
+    unsafe extern "C" fn entry(argument: *mut c_void) -> u32 {
+        // SAFETY: `argument` is the function pointer below, alive for the run.
+        let init = unsafe { *argument.cast::<unsafe extern "C" fn() -> Outcome>() };
+        // SAFETY: the ABI's `init`, called once, after `attach`.
+        unsafe { init() }
+    }
+    let Some(mut init) = function.init else { return Ok(()) };
+    // SAFETY: the entry takes such an argument; what it leaves half done is in a module that is then not used.
+    let exit = unsafe { executor.run(entry, (&raw mut init).cast()) };
+    finish_init(name, exit, executor)
+}
+
+fn finish_init(name: &str, exit: Exit, executor: &Executor) -> Result<(), LoadError> {
+    let how = match exit {
+        Exit::Returned(OUTCOME_OK) => return Ok(()),
+        // SAFETY: nothing runs now, so the state is ours to read.
+        Exit::Returned(_) => unsafe { executor.state().as_ref() }.message().to_owned(),
+        Exit::Ended(Ending::HostCall(LEFT_OOM)) => "out of memory (see init_bytes)".to_owned(),
+        Exit::Ended(Ending::HostCall(code)) => format!("ended by host call {code}"),
+        Exit::Ended(Ending::Fault(fault)) => fault.describe().to_owned(),
+    };
+    Err(LoadError::Init(name.to_owned(), how))
+}

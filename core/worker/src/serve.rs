@@ -1,0 +1,361 @@
+//! The worker's loop: poll the lanes, run what comes, spin for a while, sleep.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use microfaas_control::{FunctionSpec, Load, Start, ToNode, ToWorker};
+use microfaas_lane::Status;
+use microfaas_lane::state;
+use microfaas_lane::sync::Ordering;
+use microfaas_lane::worker::Submission;
+use microfaas_preempt::contain;
+use microfaas_sys::clock::{CycleClock, cycles, monotonic_ns};
+use microfaas_sys::futex::{self, Waiter, Woken};
+use microfaas_sys::{affinity, eventfd};
+
+use crate::control::{Control, Heard, Lane, add_lane};
+use crate::execute::{After, Executor, refuse};
+use crate::idle::Idle;
+use crate::instance::Instance;
+use crate::kept::repair;
+use crate::loader::{CallEntry, load};
+
+/// Calls that one lane may have run before the next lane is looked at.
+const BATCH: u32 = 16;
+/// Longest sleep: an orphan notices within this time that its node is gone, if the death signal was not armed in time.
+const SLEEP_NS_MAX: u64 = 1_000_000_000;
+/// How often the clock's base is taken anew from the kernel, so that the cycle rate's error cannot add up.
+const CLOCK_CYCLES_MAX: u64 = 4_000_000_000;
+
+/// A slot of the dispatch table.
+#[derive(Debug, Clone, Copy)]
+enum Target {
+    /// No such function.
+    None,
+    /// Its module was refused.
+    Refused,
+    /// Entry and number of the instance.
+    Loaded(CallEntry, u32),
+}
+
+#[derive(Debug)]
+struct Worker {
+    control: Control,
+    settings: Start,
+    lanes: Vec<Lane>,
+    targets: Vec<Target>,
+    instances: Vec<Instance>,
+    executor: Executor,
+    clock: CycleClock,
+    idle: Idle,
+}
+
+/// Runs a worker on this thread until the node closes the control socket.
+///
+/// # Errors
+/// What makes it impossible to go on; the node has been told where it could be.
+pub fn serve(socket: OwnedFd) -> io::Result<()> {
+    let mut control = Control::new(socket);
+    let settings = match control.wait()? {
+        Heard::Message(ToWorker::Start(settings), _) => settings,
+        Heard::Message(..) | Heard::Nothing => {
+            return Err(io::Error::other("the node's first message is not `start`"));
+        }
+        Heard::End => return Ok(()),
+    };
+    let mut worker = match Worker::new(control, settings) {
+        Ok(worker) => worker,
+        Err((control, error)) => {
+            control.say(&ToNode::Fatal { reason: error.to_string() })?;
+            return Err(error);
+        }
+    };
+    let result = worker.set_up().and_then(|ended| if ended { Ok(()) } else { worker.run() });
+    if let Err(error) = &result {
+        let _ = worker.control.say(&ToNode::Fatal { reason: error.to_string() });
+    }
+    result
+}
+
+impl Worker {
+    fn new(control: Control, settings: Start) -> Result<Self, (Control, io::Error)> {
+        let prepare = || -> io::Result<Executor> {
+            if nix::unistd::getppid().as_raw() != i32::try_from(settings.node_pid).unwrap_or(0) {
+                return Err(io::Error::other("the node is gone"));
+            }
+            if let Some(cpu) = settings.cpu {
+                affinity::pin_to(cpu)?;
+            }
+            let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+            let executor = Executor::new(size(settings.stack_bytes), size(settings.arena_bytes))?;
+            // The handlers stay for the life of the process.
+            std::mem::forget(contain::install(Some(repair))?);
+            Ok(executor)
+        };
+        match prepare() {
+            Ok(executor) => Ok(Self {
+                control,
+                lanes: Vec::new(),
+                targets: Vec::new(),
+                instances: Vec::new(),
+                executor,
+                clock: CycleClock::calibrate(Duration::from_millis(2)),
+                idle: Idle::new(settings.spin_ns_max),
+                settings,
+            }),
+            Err(error) => Err((control, error)),
+        }
+    }
+
+    /// Follows the node's messages up to `serve`. True when the node ended it instead.
+    fn set_up(&mut self) -> io::Result<bool> {
+        self.control.say(&ToNode::Started)?;
+        loop {
+            match self.control.wait()? {
+                Heard::Message(message, fds) => {
+                    if self.obey(message, fds)? {
+                        return Ok(false);
+                    }
+                }
+                Heard::End => return Ok(true),
+                Heard::Nothing => {}
+            }
+        }
+    }
+
+    /// Does what one message says. True for `serve`.
+    fn obey(&mut self, message: ToWorker, fds: Vec<OwnedFd>) -> io::Result<bool> {
+        match message {
+            ToWorker::Start(_) => return Err(io::Error::other("the node sent `start` twice")),
+            ToWorker::AddLane(spec) => {
+                if self.lanes.len() == futex::WAIT_ANY_MAX {
+                    return Err(io::Error::other(format!("more than {} lanes", futex::WAIT_ANY_MAX)));
+                }
+                let lane = add_lane(&spec, fds)?;
+                let cpu = affinity::current().map_or(0, |cpu| cpu + 1);
+                lane.end.worker_words().worker_cpu.0.store(cpu, Ordering::Relaxed);
+                self.lanes.push(lane);
+                self.control.say(&ToNode::LaneAdded { lane: spec.lane })?;
+            }
+            ToWorker::Load(request) => {
+                let answer = self.load(&request, &fds);
+                self.control.say(&answer)?;
+            }
+            ToWorker::Serve => {
+                self.control.say(&ToNode::Ready)?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn load(&mut self, request: &Load, fds: &[OwnedFd]) -> ToNode {
+        let module = request.module;
+        let [fd] = fds else {
+            return ToNode::LoadFailed {
+                module,
+                reason: format!("{} descriptors with a module, not 1", fds.len()),
+            };
+        };
+        let init_bytes = usize::try_from(self.settings.init_bytes).unwrap_or(usize::MAX);
+        match load(fd.as_fd(), request, &mut self.executor, init_bytes) {
+            Ok(loaded) => {
+                let number = u32::try_from(self.instances.len()).unwrap_or(u32::MAX);
+                let answer = ToNode::Loaded {
+                    module,
+                    writable_bytes: loaded.instance.writable_bytes() as u64,
+                    init_bytes: loaded.instance.kept_bytes() as u64,
+                };
+                self.instances.push(loaded.instance);
+                for (function, entry) in loaded.entries {
+                    self.set_target(function, Target::Loaded(entry, number));
+                }
+                answer
+            }
+            Err(error) => {
+                for FunctionSpec { function, .. } in &request.functions {
+                    self.set_target(*function, Target::Refused);
+                }
+                ToNode::LoadFailed { module, reason: error.to_string() }
+            }
+        }
+    }
+
+    fn set_target(&mut self, function: u32, target: Target) {
+        let index = function as usize;
+        if index >= self.targets.len() {
+            self.targets.resize(index + 1, Target::None);
+        }
+        self.targets[index] = target;
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        let mut idle_since = None;
+        loop {
+            if self.poll_lanes()? {
+                idle_since = None;
+                continue;
+            }
+            if self.control_waits() && self.hear()? {
+                return Ok(());
+            }
+            let now = cycles();
+            let since = *idle_since.get_or_insert(now);
+            let idle_ns = self.clock.to_ns(now.wrapping_sub(since));
+            if idle_ns < self.idle.spin_ns(self.shares_core()) {
+                for _ in 0..16 {
+                    std::hint::spin_loop();
+                    if self.lanes.iter().any(|lane| lane.end.is_ready()) {
+                        break;
+                    }
+                }
+                continue;
+            }
+            if self.sleep()? {
+                return Ok(());
+            }
+            idle_since = None;
+        }
+    }
+
+    /// Looks at every lane once, taking a batch from each. True where anything was found.
+    #[inline]
+    fn poll_lanes(&mut self) -> io::Result<bool> {
+        let mut found = false;
+        for index in 0..self.lanes.len() {
+            for _ in 0..BATCH {
+                let popped = self.lanes[index].end.pop();
+                let Some(submission) = popped.map_err(host_fault)? else { break };
+                found = true;
+                self.take(index, &submission)?;
+            }
+        }
+        Ok(found)
+    }
+
+    #[inline]
+    fn take(&mut self, index: usize, submission: &Submission) -> io::Result<()> {
+        let lane = &mut self.lanes[index];
+        let _ = lane.end.prefetch_next();
+        let mut after = After::Serve;
+        match lane.end.start(submission) {
+            state::Start::TakenBack => refuse(&mut lane.end, submission, Status::Cancelled, ""),
+            state::Start::Yours
+                if submission.deadline_ns != u64::MAX && is_past(&mut self.clock, submission.deadline_ns) =>
+            {
+                refuse(&mut lane.end, submission, Status::Expired, "deadline passed before the call started");
+            }
+            state::Start::Yours => match self.targets.get(submission.function as usize) {
+                Some(&Target::Loaded(entry, number)) => {
+                    let instance = &mut self.instances[number as usize];
+                    after = self.executor.call(&mut lane.end, submission, entry, instance, &self.clock);
+                }
+                Some(Target::Refused) => {
+                    refuse(
+                        &mut lane.end,
+                        submission,
+                        Status::LoadFailed,
+                        "the function's module was refused",
+                    );
+                }
+                _ => refuse(&mut lane.end, submission, Status::NotFound, "no function of that number"),
+            },
+        }
+        wake_host(lane)?;
+        match after {
+            After::Serve => Ok(()),
+            After::Retire(fault) => {
+                Err(io::Error::other(format!("a function broke memory safety: {}", fault.describe())))
+            }
+        }
+    }
+
+    /// Whether every host that has said where it runs shares this core.
+    fn shares_core(&self) -> bool {
+        self.lanes.iter().all(|lane| {
+            let host = lane.end.host_words().host_cpu.0.load(Ordering::Relaxed);
+            host != 0 && host == lane.end.worker_words().worker_cpu.0.load(Ordering::Relaxed)
+        })
+    }
+
+    fn control_waits(&self) -> bool {
+        self.lanes
+            .iter()
+            .any(|lane| lane.end.host_words().control.0.load(Ordering::Acquire) != lane.control_seen)
+    }
+
+    /// Takes what waits on the control socket. True at its end.
+    fn hear(&mut self) -> io::Result<bool> {
+        for lane in &mut self.lanes {
+            lane.control_seen = lane.end.host_words().control.0.load(Ordering::Acquire);
+        }
+        loop {
+            match self.control.look()? {
+                Heard::Message(message, fds) => {
+                    self.obey(message, fds)?;
+                }
+                Heard::Nothing => return Ok(false),
+                Heard::End => return Ok(true),
+            }
+        }
+    }
+
+    /// Sleeps until a lane's bell moves. True when the node is gone.
+    fn sleep(&mut self) -> io::Result<bool> {
+        let start = monotonic_ns();
+        for lane in &self.lanes {
+            lane.end.worker_words().worker_epoch.doze();
+        }
+        let woken = self.wait_on_bells(start + SLEEP_NS_MAX);
+        for lane in &self.lanes {
+            lane.end.worker_words().worker_epoch.wake();
+        }
+        self.idle.slept(monotonic_ns() - start);
+        if woken? == Woken::TimedOut { self.hear() } else { Ok(false) }
+    }
+
+    /// Looks once more, after the naps were announced, and then waits.
+    fn wait_on_bells(&self, deadline_ns: u64) -> io::Result<Woken> {
+        let Some(first) = self.lanes.first() else {
+            return Err(io::Error::other("a worker without lanes cannot serve"));
+        };
+        let mut waiters = [waiter(first); futex::WAIT_ANY_MAX];
+        for (slot, lane) in waiters.iter_mut().zip(&self.lanes) {
+            *slot = waiter(lane);
+        }
+        if self.lanes.iter().any(|lane| lane.end.is_ready()) || self.control_waits() {
+            return Ok(Woken::Changed);
+        }
+        futex::wait_any(&waiters[..self.lanes.len()], deadline_ns)
+    }
+}
+
+fn waiter(lane: &Lane) -> Waiter<'_> {
+    let bell = &lane.end.host_words().worker_bell;
+    Waiter { expected: bell.seen(), word: bell.word().as_std() }
+}
+
+fn host_fault(fault: microfaas_lane::worker::HostFault) -> io::Error {
+    io::Error::other(format!("the host's submission cannot be one: {:?}", fault.submission))
+}
+
+fn is_past(clock: &mut CycleClock, deadline_ns: u64) -> bool {
+    let now = cycles();
+    if clock.is_older_than(now, CLOCK_CYCLES_MAX) {
+        clock.rebase();
+    }
+    clock.at(now) > deadline_ns
+}
+
+#[inline]
+fn wake_host(lane: &Lane) -> io::Result<()> {
+    let sleeps = lane.end.host_sleeps();
+    if sleeps.futex {
+        futex::wake_all(lane.end.worker_words().host_bell.word().as_std())?;
+    }
+    if sleeps.event {
+        eventfd::signal(lane.event.as_fd())?;
+    }
+    Ok(())
+}
