@@ -93,11 +93,18 @@ fn keep_message(info: &PanicHookInfo<'_>) {
     let text = text_of(info.payload()).unwrap_or("panic without a text");
     match info.location() {
         Some(at) => {
-            runtime::set_message(format_args!("{text} ({}:{}:{})", at.file(), at.line(), at.column()))
+            let file = short(at.file());
+            runtime::set_message(format_args!("{text} ({file}:{}:{})", at.line(), at.column()));
         }
         None => runtime::set_message(format_args!("{text}")),
     }
     MESSAGE_SET.store(true, Ordering::Relaxed);
+}
+
+/// A source file from its crate's directory on: where that lay on the machine that built it is none of the caller's business.
+fn short(file: &str) -> &str {
+    let in_crate = file.rfind("/src/").unwrap_or(file.len());
+    file[..in_crate].rfind('/').map_or(file, |slash| &file[slash + 1..])
 }
 
 fn text_of(payload: &(dyn Any + Send)) -> Option<&str> {
@@ -105,4 +112,23 @@ fn text_of(payload: &(dyn Any + Send)) -> Option<&str> {
         .downcast_ref::<&'static str>()
         .copied()
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::short;
+
+    #[test]
+    fn files_are_named_from_their_crate_on() {
+        for (file, expect) in [
+            ("/home/me/shop/cart/src/api/add.rs", "cart/src/api/add.rs"),
+            ("/rustc/59807616/library/core/src/option.rs", "core/src/option.rs"),
+            ("/home/me/.cargo/registry/src/index-1a2b/syn-2.0.1/src/lib.rs", "syn-2.0.1/src/lib.rs"),
+            ("src/lib.rs", "src/lib.rs"),
+            ("/home/me/generated.rs", "generated.rs"),
+            ("", ""),
+        ] {
+            assert_eq!(short(file), expect, "{file}");
+        }
+    }
 }

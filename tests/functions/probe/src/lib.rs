@@ -3,7 +3,7 @@
 //! Bodies that are numbers are decimal text.
 #![forbid(unsafe_code)]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::hint::black_box;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -114,6 +114,16 @@ pub fn hoard(_: &[u8]) -> Result<String, Error> {
     let mut hoard = std::mem::ManuallyDrop::new(HOARD.try_lock().map_err(|_| Error::new("still locked"))?);
     hoard.push(vec![7; 1024]);
     Ok(hoard.len().to_string())
+}
+
+/// As `hoard`, in a thread-local with a destructor, which never runs in a module.
+#[microfaas::function]
+pub fn hoard_local(_: &[u8]) -> String {
+    thread_local!(static HOARD: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) });
+    HOARD.with_borrow_mut(|hoard| {
+        hoard.push(vec![7; 1024]);
+        hoard.len().to_string()
+    })
 }
 
 /// `STATIC THREAD_LOCAL`: how often each was counted up, this time included. Always `1 1`.
