@@ -1,5 +1,6 @@
 //! The least that a module needs of a worker: a runtime over a bump arena, and a buffer for the response.
 #![expect(unsafe_code, reason = "plays the worker's side of the module ABI")]
+#![expect(clippy::unwrap_used, reason = "a test's helper")]
 
 use std::cell::{Cell, RefCell};
 use std::path::Path;

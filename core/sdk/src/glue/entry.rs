@@ -103,6 +103,9 @@ fn keep_message(info: &PanicHookInfo<'_>) {
 
 /// A source file from its crate's directory on: where that lay on the machine that built it is none of the caller's business.
 fn short(file: &str) -> &str {
+    if !file.starts_with('/') {
+        return file;
+    }
     let in_crate = file.rfind("/src/").unwrap_or(file.len());
     file[..in_crate].rfind('/').map_or(file, |slash| &file[slash + 1..])
 }
