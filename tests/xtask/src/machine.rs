@@ -6,6 +6,8 @@ use crate::tree::Tree;
 /// Put together here so that this file does not contain them.
 const HOMES: &[&str] =
     &[concat!("/ho", "me/"), concat!("/ro", "ot/"), concat!("/wo", "rk/"), concat!("/Use", "rs/")];
+/// Folders of nobody in particular, as examples have them.
+const NOBODY: &[&str] = &["me", "you", "user"];
 /// The one source a `Cargo.lock` may name; packages of the workspace name none.
 const SOURCE: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
@@ -26,13 +28,14 @@ pub(crate) fn check(tree: &Tree) -> Vec<Finding> {
         .collect()
 }
 
-/// Whether `line` has `home` as the beginning of a path, not in the middle of a longer one or of a URL.
+/// Whether `line` has `home` as the beginning of a path into somebody's folder, not in the middle of a longer path or a URL.
 fn names(line: &str, home: &str) -> bool {
     line.match_indices(home).any(|(at, _)| {
         let before = line[..at].chars().next_back();
-        let after = line[at + home.len()..].chars().next();
-        !before.is_some_and(|c| c.is_alphanumeric() || "./_-".contains(c))
-            && after.is_some_and(char::is_alphanumeric)
+        let rest = &line[at + home.len()..];
+        let folder = rest.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+        let begins = !before.is_some_and(|c| c.is_alphanumeric() || "./_-".contains(c));
+        begins && !folder.is_empty() && !NOBODY.contains(&folder)
     })
 }
 
@@ -43,7 +46,8 @@ mod tests {
     #[test]
     fn homes_are_found_and_lookalikes_are_not() {
         for (line, expect) in [
-            (format!("cd {}me", HOMES[0]), 1),
+            (format!("cd {}ann", HOMES[0]), 1),
+            (format!("cd {}me/x", HOMES[0]), 0),
             (format!("\"{}.cargo\"", HOMES[1]), 0),
             (format!("x={}main/x", HOMES[2]), 1),
             (format!("https://example.org{}x", HOMES[0]), 0),
