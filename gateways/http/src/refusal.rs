@@ -1,0 +1,159 @@
+//! Answers that are errors: which HTTP status stands for what, and their body.
+
+use hyper::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER};
+use hyper::{HeaderMap, Method, StatusCode};
+
+use crate::Status;
+
+/// An error to be sent.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) http: StatusCode,
+    /// What the body names it: a [`Status`] or the gateway's own.
+    pub(crate) status: &'static str,
+    pub(crate) message: String,
+    /// Boxed, so that the error side of a `Result` stays small.
+    pub(crate) headers: Box<HeaderMap>,
+}
+
+impl Refusal {
+    fn new(http: StatusCode, status: &'static str, message: impl Into<String>) -> Self {
+        Self { http, status, message: message.into(), headers: Box::default() }
+    }
+
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "BAD_REQUEST", message)
+    }
+
+    pub(crate) fn no_route(path: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, Status::NotFound.name(), format!("nothing is at {path}"))
+    }
+
+    pub(crate) fn method_not_allowed(method: &Method, allowed: &[Method]) -> Self {
+        let allowed = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+        let message = format!("method {method} is not one of {allowed}");
+        let mut refusal = Self::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", message);
+        if let Ok(value) = HeaderValue::from_str(&allowed) {
+            refusal.headers.insert(ALLOW, value);
+        }
+        refusal
+    }
+
+    pub(crate) fn body_too_large(limit: usize) -> Self {
+        let message = format!("the request body is over the limit of {limit} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, Status::TooLarge.name(), message).and_close()
+    }
+
+    pub(crate) fn body_stalled() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", "the request body stopped coming")
+            .and_close()
+    }
+
+    pub(crate) fn headers_too_large(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "HEADERS_TOO_LARGE", message)
+    }
+
+    /// The function's answer cannot be sent.
+    pub(crate) fn bad_response(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, "BAD_RESPONSE", message)
+    }
+
+    /// A call that was not accepted.
+    pub(crate) fn not_accepted(status: Status, message: impl Into<String>) -> Self {
+        let http = match status {
+            Status::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            other => http_of(other),
+        };
+        Self::of_call(http, status, message)
+    }
+
+    /// A call that was accepted and did not end well.
+    pub(crate) fn failed(status: Status, message: impl Into<String>) -> Self {
+        Self::of_call(http_of(status), status, message)
+    }
+
+    fn of_call(http: StatusCode, status: Status, message: impl Into<String>) -> Self {
+        let mut refusal = Self::new(http, status.name(), message);
+        if status == Status::Overloaded {
+            // Slots come free within milliseconds; one second is the shortest that the header can say.
+            refusal.headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        refusal
+    }
+
+    /// The connection cannot go on: what is left of the request would be taken for the next.
+    fn and_close(mut self) -> Self {
+        self.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        self
+    }
+
+    pub(crate) fn body(&self, request_id: &str) -> Vec<u8> {
+        let error = serde_json::json!({
+            "error": { "status": self.status, "message": self.message, "request_id": request_id }
+        });
+        let mut body = error.to_string().into_bytes();
+        body.push(b'\n');
+        body
+    }
+}
+
+/// The HTTP status of a call that ended so; `TOO_LARGE` is about the response here.
+fn http_of(status: Status) -> StatusCode {
+    match status {
+        Status::Ok => StatusCode::OK,
+        Status::NotFound => StatusCode::NOT_FOUND,
+        Status::TooLarge | Status::WorkerLost => StatusCode::BAD_GATEWAY,
+        Status::Banned | Status::Overloaded | Status::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
+        Status::Timeout | Status::Expired => StatusCode::GATEWAY_TIMEOUT,
+        // Error, Panic, Oom, Fault, Denied, LoadFailed, and what later versions add.
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_status_has_its_http_status() {
+        let table = [
+            (Status::Ok, 200),
+            (Status::Error, 500),
+            (Status::Panic, 500),
+            (Status::Timeout, 504),
+            (Status::Expired, 504),
+            (Status::Cancelled, 503),
+            (Status::Oom, 500),
+            (Status::Fault, 500),
+            (Status::Denied, 500),
+            (Status::TooLarge, 502),
+            (Status::NotFound, 404),
+            (Status::LoadFailed, 500),
+            (Status::Banned, 503),
+            (Status::Overloaded, 503),
+            (Status::WorkerLost, 502),
+        ];
+        assert_eq!(table.map(|(status, _)| status), Status::ALL);
+        for (status, http) in table {
+            assert_eq!(http_of(status).as_u16(), http, "{status}");
+        }
+        assert_eq!(Refusal::not_accepted(Status::TooLarge, "").http.as_u16(), 413);
+    }
+
+    #[test]
+    fn only_overload_asks_for_a_retry() {
+        for status in Status::ALL {
+            let refusal = Refusal::failed(status, "");
+            assert_eq!(refusal.headers.contains_key(RETRY_AFTER), status == Status::Overloaded, "{status}");
+        }
+    }
+
+    #[test]
+    fn the_body_is_json_whatever_the_message() {
+        let refusal = Refusal::failed(Status::Error, "a \"quote\"\nand a line\u{1b}");
+        let body: serde_json::Value = serde_json::from_slice(&refusal.body("id-1")).unwrap();
+        assert_eq!(body["error"]["status"], "ERROR");
+        assert_eq!(body["error"]["message"], "a \"quote\"\nand a line\u{1b}");
+        assert_eq!(body["error"]["request_id"], "id-1");
+    }
+}

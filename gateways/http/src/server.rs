@@ -1,0 +1,169 @@
+//! Listening, connections, and stopping.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::backend::Backend;
+use crate::config::{Config, ConfigError};
+use crate::first_bytes::FirstBytes;
+use crate::service::Service;
+
+/// After `accept` failed for want of descriptors or memory: a moment in which some may come free.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Requests at once on one HTTP/2 connection.
+const STREAMS_MAX: u32 = 128;
+/// An HTTP/2 peer that is silent for the first is asked, and after the second taken for dead.
+const PING_AFTER: Duration = Duration::from_secs(20);
+const PONG_WITHIN: Duration = Duration::from_secs(20);
+
+/// A gateway that listens.
+#[derive(Debug)]
+pub struct Gateway<B> {
+    listener: TcpListener,
+    local_addr: SocketAddr,
+    service: Arc<Service<B>>,
+}
+
+/// Why a gateway could not start.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum GatewayError {
+    /// The address cannot be listened on: another process does, it is not ours, or not allowed.
+    #[error("cannot listen on {addr}: {}", os_text(source))]
+    Bind {
+        /// The address, as given.
+        addr: String,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// A setting that cannot be.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+/// How [`Gateway::serve`] ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stopped {
+    /// Connections that were cut because their requests did not end in time.
+    pub connections_cut: usize,
+}
+
+impl<B: Backend> Gateway<B> {
+    /// Listens on `addr` (`127.0.0.1:8080`; port 0 for any free one). Nothing is accepted before
+    /// [`serve`](Self::serve), but the kernel queues connections from now on.
+    ///
+    /// # Errors
+    /// A busy or impossible address, or a setting that cannot be; nothing is left open.
+    pub async fn bind(addr: &str, config: Config, backend: Arc<B>) -> Result<Self, GatewayError> {
+        config.check()?;
+        let bind_error = |source| GatewayError::Bind { addr: addr.to_owned(), source };
+        let listener = TcpListener::bind(addr).await.map_err(bind_error)?;
+        let local_addr = listener.local_addr().map_err(bind_error)?;
+        Ok(Self { listener, local_addr, service: Arc::new(Service::new(backend, config)) })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Serves until `shutdown` is done; then closes the port, lets requests in flight finish for
+    /// [`Config::stop_timeout`], and cuts what is left, which takes their calls back.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Stopped {
+        let Self { listener, service, .. } = self;
+        let builder = Arc::new(connection_builder(service.config()));
+        let permits = Arc::new(Semaphore::new(service.config().connections_max));
+        let graceful = GracefulShutdown::new();
+        let mut connections = JoinSet::new();
+        let mut shutdown = std::pin::pin!(shutdown);
+
+        loop {
+            let accepted = tokio::select! {
+                () = &mut shutdown => break,
+                Some(_) = connections.join_next() => continue,
+                accepted = accept(&listener, &permits) => accepted,
+            };
+            let (stream, peer, permit) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let _ = stream.set_nodelay(true); // Only a matter of speed.
+            let io = TokioIo::new(FirstBytes::new(stream, service.config().head_timeout));
+            let service = Arc::clone(&service);
+            let handler = service_fn(move |request| {
+                let service = Arc::clone(&service);
+                async move { Ok::<_, std::convert::Infallible>(service.handle(peer, request).await) }
+            });
+            let connection = graceful.watch(builder.serve_connection(io, handler).into_owned());
+            connections.spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%peer, %error, "a connection broke");
+                }
+                drop(permit);
+            });
+        }
+
+        drop(listener);
+        let stop_timeout = service.config().stop_timeout;
+        if tokio::time::timeout(stop_timeout, graceful.shutdown()).await.is_err() {
+            tracing::warn!(timeout_ms = stop_timeout.as_millis(), "requests did not end in time");
+        }
+        while connections.try_join_next().is_some() {}
+        let connections_cut = connections.len();
+        connections.shutdown().await;
+        Stopped { connections_cut }
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer, permit))
+}
+
+fn connection_builder(config: &Config) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(config.head_timeout)
+        .max_buf_size(config.head_bytes_max)
+        .max_headers(microfaas_lane::message::PAIRS_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(config.head_bytes_max).unwrap_or(u32::MAX))
+        .max_concurrent_streams(STREAMS_MAX)
+        .keep_alive_interval(PING_AFTER)
+        .keep_alive_timeout(PONG_WITHIN);
+    builder
+}
+
+/// The kernel's words, without the number.
+fn os_text(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another process listens there".to_owned(),
+        io::ErrorKind::AddrNotAvailable => "this machine does not have that address".to_owned(),
+        io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege".to_owned(),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,153 @@
+//! One request, from its head to its response.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::header::{EXPECT, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode};
+
+use crate::Status;
+use crate::access::Access;
+use crate::answer;
+use crate::backend::{Backend, CallRequest};
+use crate::body::{self, BodyError};
+use crate::config::Config;
+use crate::refusal::Refusal;
+use crate::request::{self, Metadata};
+use crate::request_id;
+use crate::routes::{Routes, Target};
+
+/// What all connections of a gateway share.
+#[derive(Debug)]
+pub(crate) struct Service<B> {
+    backend: Arc<B>,
+    config: Config,
+    routes: Routes,
+}
+
+impl<B: Backend> Service<B> {
+    pub(crate) fn new(backend: Arc<B>, mut config: Config) -> Self {
+        let routes = Routes::new(std::mem::take(&mut config.routes));
+        Self { backend, config, routes }
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Answers one request. Dropped, it takes the call back.
+    pub(crate) async fn handle(&self, peer: SocketAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (parts, body) = request.into_parts();
+        let id = request_id::of(parts.headers.get(request_id::HEADER));
+        let mut access =
+            Access::new(self.config.access_log, id, peer, parts.method.clone(), parts.uri.path());
+        let is_head = parts.method == Method::HEAD;
+
+        let mut response = match self.answer(&parts, body, &mut access).await {
+            Ok(response) => response,
+            Err(refusal) => {
+                access.status = refusal.status;
+                answer::refuse(&refusal, access.id(), is_head)
+            }
+        };
+        if let Ok(id) = HeaderValue::from_str(access.id()) {
+            response.headers_mut().insert(HeaderName::from_static(request_id::HEADER), id);
+        }
+        let bytes_out = response.body().size_hint().lower();
+        access.answered(response.status(), bytes_out);
+        response
+    }
+
+    async fn answer(
+        &self,
+        parts: &Parts,
+        body: Incoming,
+        access: &mut Access,
+    ) -> Result<Response<Full<Bytes>>, Refusal> {
+        let path = parts.uri.path();
+        let (name, path) = match self.routes.find(&parts.method, path) {
+            Target::Function { name, path } => (name, path),
+            Target::Health => return Ok(self.health(access, parts.method == Method::HEAD)),
+            Target::Unknown => return Err(Refusal::no_route(path)),
+            Target::NotAllowed(methods) => return Err(Refusal::method_not_allowed(&parts.method, &methods)),
+        };
+        name.clone_into(&mut access.function);
+        // What can be refused by its head is, before a byte of the body is read.
+        let deadline = request::deadline(&parts.headers, self.config.deadline_max)?;
+        let metadata = Metadata::new(parts, path)?;
+        let id = access.id().to_owned();
+        let meta = metadata.pairs(parts, &id)?;
+        let body = self.body(parts, body).await?;
+        access.bytes_in = body.len();
+
+        let deadline = match deadline.map(|limit| limit.checked_sub(access.arrived().elapsed())) {
+            None => None,
+            Some(Some(left)) if left > Duration::ZERO => Some(left),
+            Some(_) => {
+                return Err(Refusal::not_accepted(
+                    Status::Expired,
+                    "the deadline passed while the body was coming",
+                ));
+            }
+        };
+        let call = self
+            .backend
+            .submit(CallRequest { function: name, body: &body, meta: &meta, deadline })
+            .map_err(|refused| Refusal::not_accepted(refused.status, refused.message))?;
+        // The call has copies; while it runs, the request's memory is better used otherwise.
+        drop((body, meta));
+        let answer = call.await;
+
+        access.status = answer.status.name();
+        access.worker = answer.worker;
+        access.cpu_ns = answer.cpu_ns;
+        if !matches!(answer.status, Status::Ok | Status::Error | Status::Expired | Status::Cancelled) {
+            tracing::warn!(
+                target: "microfaas::call",
+                id = %access.id(),
+                function = ?name,
+                status = answer.status.name(),
+                worker = answer.worker,
+                detail = ?answer::detail(&answer),
+                "a call failed",
+            );
+        }
+        answer::respond(answer, parts.method == Method::HEAD, self.config.expose_panics)
+    }
+
+    async fn body(&self, parts: &Parts, mut incoming: Incoming) -> Result<Bytes, Refusal> {
+        let limit = self.config.body_bytes_max;
+        match body::read(&mut incoming, limit, self.config.body_timeout).await {
+            Ok(body) => Ok(body),
+            Err(BodyError::TooLarge) => {
+                // A client that waits for `100 Continue` sends nothing that would have to be drained.
+                if !parts.headers.contains_key(EXPECT) {
+                    tokio::spawn(body::linger(incoming.boxed_unsync()));
+                }
+                Err(Refusal::body_too_large(limit))
+            }
+            Err(BodyError::Stalled) => Err(Refusal::body_stalled()),
+            Err(BodyError::Broken(reason)) => {
+                Err(Refusal::bad_request(format!("the request body is broken: {reason}")))
+            }
+        }
+    }
+
+    fn health(&self, access: &mut Access, is_head: bool) -> Response<Full<Bytes>> {
+        access.status = Status::Ok.name();
+        let health = self.backend.health();
+        let (http, word) = match health.workers_up {
+            0 => (StatusCode::SERVICE_UNAVAILABLE, "down"),
+            up if up < health.workers => (StatusCode::OK, "degraded"),
+            _ => (StatusCode::OK, "up"),
+        };
+        let text = serde_json::json!({
+            "status": word, "workers": health.workers, "workers_up": health.workers_up
+        });
+        answer::json(http, format!("{text}\n"), is_head)
+    }
+}

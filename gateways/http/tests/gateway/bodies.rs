@@ -1,0 +1,107 @@
+//! The limit on request bodies, however they come.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use microfaas_http::Config;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::client::{call, raw};
+use crate::fake::{run, serve};
+
+fn limited(body_bytes_max: usize) -> Config {
+    Config { body_bytes_max, ..Config::default() }
+}
+
+#[test]
+fn the_limit_is_exact() {
+    run(async {
+        let served = serve(limited(100_000)).await;
+        let got = call(served.addr, "POST", "/fn/echo", &vec![7; 100_000]).await;
+        assert_eq!((got.http, got.body.len()), (200, 100_000));
+        let got = call(served.addr, "POST", "/fn/echo", &vec![7; 100_001]).await;
+        assert_eq!((got.http, got.error().0.as_str()), (413, "TOO_LARGE"));
+        assert_eq!(served.fake.submitted.load(Ordering::SeqCst), 1);
+    });
+}
+
+#[test]
+fn an_announced_body_is_refused_before_it_comes() {
+    run(async {
+        let served = serve(limited(10)).await;
+        // Nothing of the body is ever sent: only the announcement can be the reason.
+        let answer = raw(
+            served.addr,
+            b"POST /fn/echo HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\ncontent-length: 11\r\n\r\n",
+        )
+        .await;
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+    });
+}
+
+#[test]
+fn an_endless_chunked_body_is_cut() {
+    run(async {
+        let served = serve(limited(10_000)).await;
+        let mut stream = TcpStream::connect(served.addr).await.unwrap();
+        stream
+            .write_all(b"POST /fn/echo HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n")
+            .await
+            .unwrap();
+        let chunk = [b"1000\r\n".as_slice(), &[b'x'; 4096], b"\r\n"].concat();
+        let (mut read, mut write) = stream.into_split();
+        // Sends for ever; ends only because the gateway closes.
+        let endless = tokio::spawn(async move { while write.write_all(&chunk).await.is_ok() {} });
+        let mut head = [0; 12];
+        read.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head, b"HTTP/1.1 413");
+        endless.await.unwrap();
+        assert_eq!(served.fake.submitted.load(Ordering::SeqCst), 0);
+    });
+}
+
+#[test]
+fn expect_100_continue() {
+    run(async {
+        let served = serve(limited(10)).await;
+        let mut stream = TcpStream::connect(served.addr).await.unwrap();
+        stream
+            .write_all(b"POST /fn/echo HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\ncontent-length: 2\r\nconnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        let mut interim = [0; 25];
+        stream.read_exact(&mut interim).await.unwrap();
+        assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+        stream.write_all(b"ok").await.unwrap();
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).await.unwrap();
+        assert!(rest.starts_with("HTTP/1.1 200 ") && rest.ends_with("\r\n\r\nok"), "{rest}");
+    });
+}
+
+#[test]
+fn a_body_that_stops_coming() {
+    run(async {
+        let served = serve(Config { body_timeout: Duration::from_millis(50), ..Config::default() }).await;
+        let answer =
+            raw(served.addr, b"POST /fn/echo HTTP/1.1\r\nhost: h\r\ncontent-length: 5\r\n\r\nab").await;
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+        assert_eq!(served.fake.submitted.load(Ordering::SeqCst), 0);
+    });
+}
+
+#[test]
+fn a_body_with_broken_framing() {
+    run(async {
+        let served = serve(Config::default()).await;
+        let answer = raw(
+            served.addr,
+            b"POST /fn/echo HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        )
+        .await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        assert_eq!(served.fake.submitted.load(Ordering::SeqCst), 0);
+    });
+}
