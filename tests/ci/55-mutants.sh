@@ -1,41 +1,40 @@
 #!/usr/bin/env bash
-# Models that cannot fail prove nothing: with each mutant of tests/model/mutants.txt built in, they must.
+# Models that cannot fail prove nothing: with each mutant of tests/model/mutants.txt chosen, one of them must.
 #   55-mutants.sh [NAME…]   only these mutants
-# A mutant is `#[cfg(mutant = "NAME")]` in the lane. The flag is passed by a compiler wrapper, one a mutant,
-# that cargo applies to crates of this workspace only: dependencies are built once for all of them.
+# A mutant is a line `mutant("NAME")` in the lane: code that exists only under loom and is chosen when a model starts, by
+# MICROFAAS_MUTANT. So the models of stage 50 are run again and nothing is compiled.
 source "$(dirname "$0")/lib.sh"
 
 LIST=tests/model/mutants.txt
 MUTANT_SECONDS_MAX="${MUTANT_SECONDS_MAX:-300}"
 [[ -f $LIST ]] || die "$LIST is missing"
 
-if (($#)); then
-    names=("$@")
-else
-    mapfile -t names < <(sed -e 's/#.*//' -e 's/[[:space:]]//g' -e '/^$/d' "$LIST")
-fi
-((${#names[@]})) || die "$LIST names no mutant"
+listed="$(sed -e 's/#.*//' -e 's/[[:space:]]//g' -e '/^$/d' "$LIST" | sort -u)"
+written="$(grep -rhoP '\bmutant\("\K[a-z0-9_]+(?="\))' core/lane/src | sort -u)"
+[[ -n $listed ]] || die "$LIST names no mutant"
+difference="$(comm -3 <(echo "$listed") <(echo "$written") | tr -d '\t' | paste -sd' ')"
+[[ -z $difference ]] || die "in only one of $LIST and core/lane/src: $difference"
 
-wrappers="$(realpath -m "$TARGET")/mutants"
+mapfile -t names <<<"$listed"
+if (($#)); then names=("$@"); fi
+
+logs="$TARGET/mutants"
+mkdir -p "$logs"
+logs="$(realpath "$logs")"
 export RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="$TARGET/loom" LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PREEMPTIONS:-2}"
 
-# models ARGS…: cargo test with the mutant of $RUSTC_WORKSPACE_WRAPPER.
+# models ARGS…: as stage 50 runs them.
 models() { timeout --kill-after=10 "$MUTANT_SECONDS_MAX" cargo test --quiet --package microfaas-model --tests --release --locked "$@"; }
 
+models --no-run
 caught=0
 survived=()
 for name in "${names[@]}"; do
-    grep -rqF "mutant = \"$name\"" core || die "$LIST: no code has cfg(mutant = \"$name\")"
-    mkdir -p "$wrappers/$name"
-    wrapper="$wrappers/$name/rustc"
-    printf '#!/bin/sh\nexec "$@" --cfg '\''mutant="%s"'\''\n' "$name" >"$wrapper"
-    chmod +x "$wrapper"
-    export RUSTC_WORKSPACE_WRAPPER="$wrapper"
-    log="$wrappers/$name/log"
-    models --no-run >"$log" 2>&1 || { cat "$log" >&2; die "mutant $name does not compile"; }
+    [[ $'\n'$written$'\n' == *$'\n'"$name"$'\n'* ]] || die "there is no mutant $name"
+    log="$logs/$name.log"
     status=0
-    models --no-fail-fast >"$log" 2>&1 || status=$?
-    # It compiles (above), so 101 is a model that failed, by a panic or by an abort; a time-out (124) is not one.
+    MICROFAAS_MUTANT="$name" models >"$log" 2>&1 || status=$?
+    # Everything is compiled, so 101 is a model that failed, by a panic or by an abort; a time-out (124) is neither.
     if ((status == 101)); then
         caught=$((caught + 1))
         by="$(sed -n 's/^    \([a-z_0-9:]*\)$/\1/p' "$log" | sort -u | paste -sd' ')"

@@ -59,6 +59,28 @@ expect() {
 # contains TEXT: whether the answer has it.
 contains() { grep -qF -- "$1" "$scratch/body"; }
 
+# all COMMAND ARG…: whether COMMAND is true for each ARG.
+all() {
+    local command="$1" arg
+    for arg in "${@:2}"; do "$command" "$arg" || return 1; done
+}
+
+# header TEXT: whether a line of the answer's head begins with it.
+header() { grep -qi -- "^$1" "$scratch/head"; }
+
+# field NAME VALUE: whether the answer is JSON that has it, as Python prints it.
+field() { [[ "$(python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1" <"$scratch/body")" == "$2" ]]; }
+
+# png_size: width and height that the answer's header states, nothing if it is no PNG.
+png_size() {
+    python3 -c '
+import struct, sys
+head = sys.stdin.buffer.read(24)
+if head[:8] == b"\x89PNG\r\n\x1a\n" and head[12:16] == b"IHDR":
+    print(*struct.unpack(">II", head[16:24]))
+' <"$scratch/body"
+}
+
 # show [LINES]: the answer's first lines, indented.
 show() {
     head -n "${1:-8}" "$scratch/body" | cut -c1-160 | sed 's/^/      /'
@@ -97,20 +119,62 @@ server=$!
 within "$WAIT_SECONDS" ready || { tail -20 "$scratch/log" >&2; die "the server did not answer /healthz in $WAIT_SECONDS s"; }
 echo "      $base, process $server"
 
-title "hello"
-call 200 hello --data-binary "world"
+title "hello: a greeting"
+call 200 hello --data-binary "Ada"
 show
-expect "it greets by name" contains "world"
+expect "it greets by name" test "$(cat "$scratch/body")" = "Hello, Ada!"
 
-title "sha512: the paper's function"
-call 200 sha512 --data-binary "@$DATA/article.md"
+title "sha512: the function that the paper measures with"
+call 200 sha512 --data-binary "@$DATA/sample.md"
 show
-expect "the digest is sha512sum's" contains "$(sha512sum <"$DATA/article.md" | cut -d' ' -f1)"
+expect "the digest is what sha512sum says" test "$(cat "$scratch/body")" = "$(sha512sum <"$DATA/sample.md" | cut -d' ' -f1)"
 
-title "markdown to HTML"
-call 200 markdown --data-binary "@$DATA/article.md"
+title "jwt-verify: a good token, HS256"
+call 200 jwt-verify --header "authorization: Bearer $(cat "$DATA/hs256.jwt")"
 show
-expect "it has a heading" contains "<h1"
+expect "it allows" field allow True
+expect "and says who it is" contains '"sub":"alice"'
+
+title "jwt-verify: a good token, ES256"
+call 200 jwt-verify --header "authorization: Bearer $(cat "$DATA/es256.jwt")"
+show
+expect "it allows" field allow True
+
+title "jwt-verify: a token that has expired"
+call 401 jwt-verify --header "authorization: Bearer $(cat "$DATA/expired.jwt")"
+show
+expect "it denies" field allow False
+expect "and says why" field reason ExpiredSignature
+
+title "jwt-verify: a forged token"
+call 401 jwt-verify --header "authorization: Bearer $(cat "$DATA/forged.jwt")"
+show
+expect "it denies" field allow False
+expect "and says why" field reason InvalidSignature
+
+title "jwt-verify: a public key taken for a secret"
+call 401 jwt-verify --header "authorization: Bearer $(cat "$DATA/confused.jwt")"
+show
+expect "it denies" field allow False
+
+title "markdown: a page to HTML"
+call 200 markdown --data-binary "@$DATA/sample.md"
+show 12
+expect "it says what it is" header "content-type: text/html"
+expect "it has a heading, a table and code" all contains "<h1>" "<table>" '<code class="language-rust">'
+
+title "thumbnail: a photo, 128 pixels wide"
+call 200 thumbnail --data-binary "@$DATA/photo.jpg"
+expect "it says what it is" header "content-type: image/png"
+expect "a PNG of 128 x 85 from a JPEG of $(wc -c <"$DATA/photo.jpg") bytes" test "$(png_size)" = "128 85"
+
+title "thumbnail: a drawing, 64 pixels"
+call 200 "thumbnail?w=64" --data-binary "@$DATA/drawing.png"
+expect "a PNG of 64 x 48" test "$(png_size)" = "64 48"
+
+title "thumbnail: no picture at all"
+call 415 thumbnail --data-binary "GIF89a"
+show
 
 title "no such function"
 call 404 no-such-function
