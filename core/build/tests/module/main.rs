@@ -25,7 +25,7 @@ fn probe() -> &'static BuiltModule {
         let modules = build(&options, &mut |line| lines.push(line.to_owned()));
         let modules = modules.unwrap_or_else(|e| panic!("{e}\n{}", e.cargo_output().unwrap_or_default()));
         assert!(lines[0].starts_with("building probe (echo, "), "{lines:?}");
-        modules.into_iter().next().unwrap()
+        modules.into_iter().next().expect("one crate makes one module")
     })
 }
 

@@ -201,8 +201,10 @@ unsafe extern "C" fn realloc(block: *mut u8, old: usize, align: usize, new: usiz
 
 /// Always moves the buffer, so that a pointer kept across it is found out.
 unsafe extern "C" fn reserve(total: usize) {
-    // SAFETY: called during a call, on this thread; the runtime is alive.
-    let call = unsafe { &mut *(*RUNTIME.get()).call };
+    // SAFETY: called on the thread of the worker that set it, whose runtime is alive.
+    let call = unsafe { (*RUNTIME.get()).call };
+    // SAFETY: called during a call; the module holds no reference to it.
+    let call = unsafe { &mut *call };
     assert!(total > call.out_capacity, "asked for less than there is");
     let mut larger = vec![u64::MAX; total.div_ceil(8)];
     // `usize::MAX` until something was written.
