@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Every crate of the repository is formatted. `--fix` formats instead of complaining.
+# Every Rust file of the repository is formatted, whatever crate it is in. `--fix` formats instead of complaining.
 source "$(dirname "$0")/lib.sh"
 
 check=(--check)
 if [[ "${1:-}" == --fix ]]; then check=(); fi
-failed=0
-while read -r manifest; do
-    cargo fmt --manifest-path "$manifest" --all -- "${check[@]}" || failed=1
-done < <(manifests)
-exit "$failed"
+git ls-files -z --cached --others --exclude-standard -- '*.rs' |
+    while IFS= read -r -d '' file; do
+        # Tracked and deleted is no file.
+        if [[ -f $file ]]; then printf '%s\0' "$file"; fi
+    done |
+    xargs -0 rustfmt --edition 2024 --config-path . "${check[@]}"

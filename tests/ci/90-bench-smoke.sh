@@ -3,9 +3,7 @@
 source "$(dirname "$0")/lib.sh"
 
 # Release, as the benchmark builds them: compiled once for both.
-RIVALS_TARGET="$TARGET"
-if [[ -z "${CARGO_TARGET_DIR:-}" ]]; then RIVALS_TARGET=tests/bench/rivals/target; fi
-cargo test --quiet --release --locked --target-dir "$RIVALS_TARGET" --manifest-path tests/bench/rivals/Cargo.toml
+cargo test --quiet --release --locked --manifest-path tests/bench/rivals/Cargo.toml
 
 cargo build --quiet --release --workspace --bins --locked
 report="$(mktemp)"

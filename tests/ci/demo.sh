@@ -107,8 +107,9 @@ title "build"
 cargo build --quiet --release --workspace --bins --locked
 microfaas="$TARGET/release/microfaas"
 rm -rf "$MODULES"
-mapfile -t crates < <(find "$EXAMPLES" -mindepth 2 -maxdepth 2 -name Cargo.toml -printf '%h\n' | sort)
-"$microfaas" build "${crates[@]}" -o "$MODULES"
+mapfile -t folders < <(crates "$EXAMPLES" | xargs -n 1 dirname)
+# One target folder for all: what two functions depend on is compiled once.
+CARGO_TARGET_DIR="$(realpath -m "$TARGET/examples")" "$microfaas" build "${folders[@]}" -o "$MODULES"
 ls "$MODULES" | sed 's/^/      /'
 
 title "serve"

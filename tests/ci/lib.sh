@@ -24,11 +24,5 @@ have() { command -v "$1" >/dev/null 2>&1; }
 # need COMMAND HINT…: it must be installed.
 need() { have "$1" || die "$1 is not installed: ${*:2}"; }
 
-# manifests: every Cargo.toml that is a workspace of its own, the main one first. Fixtures of tests are not built.
-manifests() {
-    local manifest
-    echo Cargo.toml
-    git ls-files --cached --others --exclude-standard -- '*/Cargo.toml' | while read -r manifest; do
-        if grep -q '^\[workspace\]' "$manifest"; then echo "$manifest"; fi
-    done
-}
+# crates FOLDER: every Cargo.toml below it that is of no workspace: function crates, which `microfaas build` builds.
+crates() { git ls-files --cached --others --exclude-standard -- "$1/*/Cargo.toml" | sort; }
