@@ -276,3 +276,6 @@ fn text(value: &Expr) -> Option<String> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;
