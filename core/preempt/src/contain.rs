@@ -11,6 +11,7 @@
 //! | --- | --- | --- |
 //! | all | `SA_SIGINFO` | the context must be edited |
 //! | all | `SA_ONSTACK` | the call's stack may be used up, or its pointer nonsense |
+//! | all | SIGALRM in the mask | an alarm within a handler would find neither a call nor the worker |
 //! | all | no `SA_NODEFER` | the handler cannot fault; if it did, dying is right |
 #![expect(unsafe_code, reason = "signal handlers")]
 
@@ -20,7 +21,7 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use libc::{c_int, c_void, siginfo_t, ucontext_t};
 
 use crate::Stack;
-use crate::frame::{FAULTED, WORKER_SP, in_guard};
+use crate::frame::{FAULTED, LIMIT, WORKER_SP, in_guard};
 use crate::switch::back_address;
 
 /// What a call did.
@@ -111,7 +112,7 @@ pub fn install(repair: Option<Repair>) -> io::Result<Containment> {
     }
     let containment = Containment { _alternate: alternate };
     for signal in SIGNALS {
-        if let Err(error) = set_handler(signal) {
+        if let Err(error) = set_handler(signal, on_fault) {
             std::mem::forget(containment);
             return Err(error);
         }
@@ -119,10 +120,14 @@ pub fn install(repair: Option<Repair>) -> io::Result<Containment> {
     Ok(containment)
 }
 
-fn set_handler(signal: c_int) -> io::Result<()> {
-    let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = on_fault;
+pub(crate) type Handler = extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
+
+/// Installs a handler that runs on the alternate stack, with the alarm blocked meanwhile.
+pub(crate) fn set_handler(signal: c_int, handler: Handler) -> io::Result<()> {
     // SAFETY: all-zero is a valid `sigaction`: no flags, empty mask.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: the mask is initialised, and the signal exists.
+    unsafe { libc::sigaddset(&raw mut action.sa_mask, libc::SIGALRM) };
     action.sa_sigaction = handler as *const () as usize;
     action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
     // SAFETY: the action is initialised and its handler has the signature that SA_SIGINFO asks for.
@@ -147,8 +152,17 @@ extern "C" fn on_fault(signal: c_int, info: *mut siginfo_t, context: *mut c_void
     LAST_ADDRESS.store(address, Ordering::Relaxed);
     let fault = classify(signal, address);
     // SAFETY: the kernel passes a valid context, which we alone look at.
-    let context = unsafe { &mut *context.cast::<ucontext_t>() };
-    redirect(context, worker_sp, FAULTED | fault as u64);
+    end_call(unsafe { &mut *context.cast::<ucontext_t>() }, worker_sp, fault);
+}
+
+/// Makes the interrupted thread continue on its way back to the worker.
+pub(crate) fn end_call(context: &mut ucontext_t, worker_sp: usize, fault: Fault) {
+    // From here on the call is on its way out, and no alarm suspends it.
+    LIMIT.store(u64::MAX, Ordering::Relaxed);
+    set_register(context, libc::REG_RIP, back_address());
+    set_register(context, libc::REG_RSP, worker_sp);
+    set_register(context, libc::REG_RDI, worker_sp);
+    set_register(context, libc::REG_RSI, usize::try_from(FAULTED | fault as u64).unwrap_or(0));
 }
 
 fn repair(address: usize) -> bool {
@@ -173,18 +187,17 @@ fn classify(signal: c_int, address: usize) -> Fault {
     }
 }
 
-/// Makes the interrupted thread continue on its way back to the worker.
-fn redirect(context: &mut ucontext_t, worker_sp: usize, value: u64) {
-    let registers = &mut context.uc_mcontext.gregs;
-    let mut set = |register: c_int, value: u64| {
-        if let Some(slot) = usize::try_from(register).ok().and_then(|i| registers.get_mut(i)) {
-            *slot = value.cast_signed();
-        }
-    };
-    set(libc::REG_RIP, back_address() as u64);
-    set(libc::REG_RSP, worker_sp as u64);
-    set(libc::REG_RDI, worker_sp as u64);
-    set(libc::REG_RSI, value);
+/// Sets a register of the interrupted context.
+pub(crate) fn set_register(context: &mut ucontext_t, register: c_int, value: usize) {
+    if let Some(slot) = usize::try_from(register).ok().and_then(|i| context.uc_mcontext.gregs.get_mut(i)) {
+        *slot = value.cast_signed() as i64;
+    }
+}
+
+/// A register of the interrupted context.
+pub(crate) fn register(context: &ucontext_t, register: c_int) -> usize {
+    let value = usize::try_from(register).ok().and_then(|i| context.uc_mcontext.gregs.get(i));
+    value.and_then(|value| usize::try_from(value.cast_unsigned()).ok()).unwrap_or(0)
 }
 
 /// The default action, now.

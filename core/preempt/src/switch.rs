@@ -10,36 +10,65 @@ use core::ffi::c_void;
 use core::sync::atomic::Ordering;
 
 use crate::contain::Fault;
-use crate::frame::{FAULTED, LEFT, RETURNED, STACK, WORKER_SP};
+use crate::frame::{CALL_SP, FAULTED, LEFT, LIMIT, RETURNED, STACK, SUSPENDED, WORKER_SP, XSAVE_BYTES};
 use crate::{Ending, Exit, Stack};
 
 /// What a call's stack runs.
 pub type Entry = unsafe extern "C" fn(*mut c_void) -> u32;
 
-/// Runs `entry(argument)` on `stack`, until it returns or is ended.
+/// A suspended call: where its registers lie on its stack.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Suspended(usize);
+
+/// Runs `entry(argument)` on `stack`, until it returns, is ended, or is suspended.
 ///
 /// # Safety
 /// - `entry` may be called with `argument`, and lets no panic out.
 /// - Ending it anywhere, without unwinding, is sound: what it and its callees hold in memory that outlives the call must not be used afterwards as
 ///   if they had finished. (A worker resets the instance and the arena.)
 /// - One thread of the process uses this function, and it is not called from below itself.
+/// - After [`Exit::Suspended`] the stack is left alone until the call was [resumed](resume) and is over, or is given up for good.
 ///
 /// # Cost
 /// About 5 ns over the call itself.
 #[inline]
 pub unsafe fn run(stack: &mut Stack, entry: Entry, argument: *mut c_void) -> Exit {
+    announce(stack);
+    // SAFETY: the top of a `Stack` is aligned to 4096 and has room below it; the rest is the caller's promise.
+    let code = unsafe { enter(WORKER_SP.as_ptr(), stack.top().as_ptr(), entry, argument) };
+    understand(code)
+}
+
+/// Continues a suspended call, until it returns, is ended, or is suspended again. `stack` is the one that it was started on.
+///
+/// # Safety
+/// As for [`run`]; and what the call could refer to when it was suspended (instance, arena, request, response) is as it was.
+#[inline]
+pub unsafe fn resume(stack: &mut Stack, suspended: Suspended) -> Exit {
+    announce(stack);
+    // SAFETY: the pointer is where `suspend` has saved the call's registers, on this stack, by the caller's promise.
+    let code = unsafe { reenter(WORKER_SP.as_ptr(), suspended.0) };
+    understand(code)
+}
+
+/// Tells the signal handlers about the stack.
+#[inline]
+fn announce(stack: &Stack) {
     let (guard, usable) = (stack.guard(), stack.usable());
     STACK[0].store(guard.start, Ordering::Relaxed);
     STACK[1].store(usable.start, Ordering::Relaxed);
     STACK[2].store(usable.end, Ordering::Relaxed);
-    // SAFETY: the top of a `Stack` is aligned to 4096 and has room below it; the rest is the caller's promise.
-    let code = unsafe { enter(WORKER_SP.as_ptr(), stack.top().as_ptr(), entry, argument) };
+}
+
+#[inline]
+fn understand(code: u64) -> Exit {
     WORKER_SP.store(0, Ordering::Relaxed);
     #[expect(clippy::cast_possible_truncation, reason = "the lower half is the value")]
     let value = code as u32;
     match code & !0xffff_ffff {
         LEFT => Exit::Ended(Ending::HostCall(value)),
         FAULTED => Exit::Ended(Ending::Fault(Fault::from_code(value))),
+        SUSPENDED => Exit::Suspended(Suspended(CALL_SP.load(Ordering::Relaxed))),
         _ => Exit::Returned(value),
     }
 }
@@ -50,7 +79,7 @@ pub unsafe fn run(stack: &mut Stack, entry: Entry, argument: *mut c_void) -> Exi
 /// Called from below [`run`], on the call's stack.
 pub unsafe fn leave(code: u32) -> ! {
     // SAFETY: `run` has stored the worker's stack pointer, and its frame is alive below us.
-    unsafe { back(WORKER_SP.load(Ordering::Relaxed), LEFT | u64::from(code)) }
+    unsafe { out(LEFT | u64::from(code)) }
 }
 
 /// Address of the code that brings a thread back to the worker, given the worker's stack pointer in rdi and a value in rsi.
@@ -59,7 +88,20 @@ pub(crate) fn back_address() -> usize {
     back as *const () as usize
 }
 
+/// Address of [`suspend`].
+pub(crate) fn suspend_address() -> usize {
+    let suspend: unsafe extern "C" fn() = suspend;
+    suspend as *const () as usize
+}
+
+/// Bytes that the ABI lets a function use below its stack pointer.
+pub(crate) const RED_ZONE: usize = 128;
+
+/// Bytes that [`suspend`] takes of the call's stack, beside the extended state: red zone, return address, flags, 15 registers, alignment.
+pub(crate) const SUSPEND_BYTES: usize = RED_ZONE + 8 + 8 + 15 * 8 + 64 + 8;
+
 const _: () = assert!(RETURNED == 0, "`enter` returns the entry's value as it is");
+const _: () = assert!(RED_ZONE == 128, "`suspend` ends in `ret 128`");
 
 /// rdi: where to keep the worker's stack pointer; rsi: the call's stack top; rdx: entry; rcx: argument.
 #[unsafe(naked)]
@@ -75,20 +117,133 @@ unsafe extern "C" fn enter(keep: *mut usize, top: *mut u8, entry: Entry, argumen
         "stmxcsr [rsp]",
         "fnstcw [rsp + 4]",
         "mov [rdi], rsp",
-        // The worker's stack pointer survives the entry in a register that it must preserve.
-        "mov rbx, rsp",
         "mov rsp, rsi",
         "mov rdi, rcx",
         "call rdx",
-        "mov eax, eax",
-        "mov rdi, rbx",
-        "mov rsi, rax",
-        "jmp {back}",
-        back = sym back,
+        "mov edi, eax",
+        "jmp {out}",
+        out = sym out,
     )
 }
 
-/// rdi: the worker's stack pointer as kept by `enter`; rsi: what `enter` returns.
+/// Leaves the call for good or for now; rdi: what `enter` or `reenter` returns.
+///
+/// The limit goes first: from then on no alarm suspends what is on its way out (timing point 4 in `docs/preemption.md`). Only then is the worker's stack pointer
+/// read, which is another one after each suspension.
+#[unsafe(naked)]
+unsafe extern "C" fn out(value: u64) -> ! {
+    naked_asm!(
+        "mov qword ptr [rip + {limit}], -1",
+        "mov rsi, rdi",
+        "mov rdi, [rip + {worker_sp}]",
+        "jmp {back}",
+        back = sym back,
+        limit = sym LIMIT,
+        worker_sp = sym WORKER_SP,
+    )
+}
+
+/// rdi: where to keep the worker's stack pointer; rsi: where `suspend` has saved the call's registers.
+#[unsafe(naked)]
+unsafe extern "C" fn reenter(keep: *mut usize, call_sp: usize) -> u64 {
+    naked_asm!(
+        "push rbp",
+        "push rbx",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "sub rsp, 8",
+        "stmxcsr [rsp]",
+        "fnstcw [rsp + 4]",
+        "mov [rdi], rsp",
+        "mov rsp, rsi",
+        // Pairs with `suspend`: the same steps backwards.
+        "mov eax, -1",
+        "mov edx, -1",
+        "xrstor64 [rsp]",
+        "add rsp, [rip + {xsave_bytes}]",
+        "pop rsp",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop r11",
+        "pop r10",
+        "pop r9",
+        "pop r8",
+        "pop rdi",
+        "pop rsi",
+        "pop rbp",
+        "pop rbx",
+        "pop rdx",
+        "pop rcx",
+        "pop rax",
+        "popfq",
+        "ret 128",
+        xsave_bytes = sym XSAVE_BYTES,
+    )
+}
+
+/// Where a handler sends a call that is to be suspended, with all registers as they were but rsp, which is lower by the red zone and
+/// one word, the word holding the address to continue at. Saves every register, the extended state included, on the call's stack, and goes
+/// back to the worker.
+///
+/// Saving in user mode instead of keeping the kernel's signal frame means that the handler returns as any other does: no
+/// signal stays blocked, and resuming takes no system call.
+#[unsafe(naked)]
+unsafe extern "C" fn suspend() {
+    naked_asm!(
+        // Before anything else: see `out`.
+        "mov qword ptr [rip + {limit}], -1",
+        "pushfq",
+        "push rax",
+        "push rcx",
+        "push rdx",
+        "push rbx",
+        "push rbp",
+        "push rsi",
+        "push rdi",
+        "push r8",
+        "push r9",
+        "push r10",
+        "push r11",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "mov rbx, rsp",
+        "mov rcx, [rip + {xsave_bytes}]",
+        // Room for the extended state, aligned to 64, with the old stack pointer above it.
+        "sub rsp, 8",
+        "and rsp, -64",
+        "sub rsp, rcx",
+        "mov [rsp + rcx], rbx",
+        // The header of the area must be zero where XSAVE does not write it.
+        "xor eax, eax",
+        "mov [rsp + 512], rax",
+        "mov [rsp + 520], rax",
+        "mov [rsp + 528], rax",
+        "mov [rsp + 536], rax",
+        "mov [rsp + 544], rax",
+        "mov [rsp + 552], rax",
+        "mov [rsp + 560], rax",
+        "mov [rsp + 568], rax",
+        "mov eax, -1",
+        "mov edx, -1",
+        "xsave64 [rsp]",
+        "mov [rip + {call_sp}], rsp",
+        "movabs rdi, {suspended}",
+        "jmp {out}",
+        out = sym out,
+        limit = sym LIMIT,
+        call_sp = sym CALL_SP,
+        xsave_bytes = sym XSAVE_BYTES,
+        suspended = const SUSPENDED,
+    )
+}
+
+/// rdi: the worker's stack pointer as kept by `enter` or `reenter`; rsi: what that returns.
 #[unsafe(naked)]
 unsafe extern "C" fn back(worker_sp: usize, value: u64) -> ! {
     naked_asm!(
@@ -111,10 +266,7 @@ unsafe extern "C" fn back(worker_sp: usize, value: u64) -> ! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
-
-    /// The static state allows one call at a time in the process.
-    static ONE: Mutex<()> = Mutex::new(());
+    use crate::timer::tests::ONE;
 
     fn check(entry: Entry, argument: usize, expected: Exit) {
         let _one = ONE.lock().unwrap_or_else(|e| e.into_inner());

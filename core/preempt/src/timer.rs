@@ -1,0 +1,275 @@
+//! The alarm that suspends a call at its limit. Nothing in its handler but async-signal-safe functions.
+//!
+//! On a virtual machine a timer is dear: arming one that becomes the nearest costs 1.4 to 8 us, its expiry 13 us. So it is not armed for each
+//! call. A call's limit is a number in memory; the timer, once armed, keeps running across calls, and its handler looks at the limit of
+//! the call that runs then: not yet reached, it arms the timer for the rest; none, it leaves it off; reached, it suspends the call. A
+//! call start costs one store and one compare.
+//!
+//! The limit is also the switch between handler and worker: it is set before a call is entered and [`u64::MAX`] from its way out on, so an alarm that comes at any other
+//! time changes nothing.
+#![expect(unsafe_code, reason = "a signal handler and a kernel timer")]
+
+use std::io;
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
+
+use libc::{c_int, c_void, siginfo_t, ucontext_t};
+use microfaas_sys::clock::{CycleClock, cycles};
+
+use crate::contain::{Fault, end_call, register, set_handler, set_register};
+use crate::frame::{LIMIT, WORKER_SP, XSAVE_BYTES, room_below};
+use crate::switch::{RED_ZONE, SUSPEND_BYTES, suspend_address};
+
+/// Never armed for less: below the handler's own cost an alarm would meet its successor.
+pub const ARM_NS_MIN: u64 = 20_000;
+
+/// Stray alarms in a row after which a call whose stack pointer is on no known stack is ended.
+const STRAY_MAX: usize = 64;
+
+/// When the timer is due, in cycles; `u64::MAX` while it is off.
+static DUE: AtomicU64 = AtomicU64::new(u64::MAX);
+/// The kernel's number of the timer.
+static TIMER: AtomicI32 = AtomicI32::new(-1);
+/// Nanoseconds in 2^32 cycles, for the handler.
+static NS_PER_4G_CYCLES: AtomicU64 = AtomicU64::new(0);
+/// Alarms in a row that found a limit passed and nobody to suspend.
+static STRAY: AtomicUsize = AtomicUsize::new(0);
+/// Alarms handled.
+static ALARMS: AtomicU64 = AtomicU64::new(0);
+
+/// Installs the alarm for the calling thread, which is the one that runs calls. After [`contain::install`](crate::contain::install), whose alternate stack it
+/// uses. Takes SIGALRM and one POSIX timer of `CLOCK_MONOTONIC`.
+///
+/// # Errors
+/// Where the kernel refuses the handler or the timer.
+pub fn install(clock: &CycleClock) -> io::Result<()> {
+    XSAVE_BYTES.store(extended_state_bytes().next_multiple_of(64), Ordering::Relaxed);
+    NS_PER_4G_CYCLES.store(clock.to_ns(1 << 32), Ordering::Relaxed);
+    set_handler(libc::SIGALRM, on_alarm)?;
+    // SAFETY: all-zero is a valid `sigevent`.
+    let mut event: libc::sigevent = unsafe { std::mem::zeroed() };
+    event.sigev_notify = libc::SIGEV_THREAD_ID;
+    event.sigev_signo = libc::SIGALRM;
+    // SAFETY: gettid has no preconditions.
+    event.sigev_notify_thread_id = unsafe { libc::gettid() };
+    let mut timer: c_int = -1;
+    // SAFETY: both pointers are to live locals; the raw call writes the kernel's number, an int.
+    let made = unsafe {
+        libc::syscall(libc::SYS_timer_create, libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer)
+    };
+    if made != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    TIMER.store(timer, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Bytes that XSAVE writes for the components that the kernel has switched on.
+fn extended_state_bytes() -> usize {
+    std::arch::x86_64::__cpuid_count(0xd, 0).ebx as usize
+}
+
+/// Sets the limit of the call that is entered next: it is suspended once the cycle counter passes `limit`.
+///
+/// # Cost
+/// One store and one compare, unless the timer is off or due later than the limit: then a system call.
+#[inline]
+pub fn limit(limit: u64) {
+    STRAY.store(0, Ordering::Relaxed);
+    LIMIT.store(limit, Ordering::Relaxed);
+    // An alarm between the store and this look has seen the limit, and armed the timer itself.
+    if DUE.load(Ordering::Relaxed) > limit {
+        arm(limit, cycles());
+    }
+}
+
+/// Alarms handled so far.
+#[must_use]
+pub fn alarms() -> u64 {
+    ALARMS.load(Ordering::Relaxed)
+}
+
+/// # Async-signal safety
+/// Yes: one system call.
+fn arm(due: u64, now: u64) {
+    let rate = u128::from(NS_PER_4G_CYCLES.load(Ordering::Relaxed));
+    let ns = u64::try_from((u128::from(due.saturating_sub(now)) * rate) >> 32).unwrap_or(u64::MAX);
+    let ns = ns.max(ARM_NS_MIN);
+    DUE.store(due.max(now), Ordering::Relaxed);
+    let value = libc::timespec {
+        tv_sec: libc::time_t::try_from(ns / 1_000_000_000).unwrap_or(libc::time_t::MAX),
+        tv_nsec: libc::c_long::try_from(ns % 1_000_000_000).unwrap_or(0),
+    };
+    let once = libc::itimerspec { it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
+    let timer = TIMER.load(Ordering::Relaxed);
+    let nothing = std::ptr::null_mut::<libc::itimerspec>();
+    // SAFETY: reads one `itimerspec`. The raw call, since the C library's takes an opaque handle of its own.
+    unsafe { libc::syscall(libc::SYS_timer_settime, timer, 0, &raw const once, nothing) };
+}
+
+extern "C" fn on_alarm(_signal: c_int, _info: *mut siginfo_t, context: *mut c_void) {
+    // SAFETY: errno is this thread's own.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: readable, as above.
+    let kept = unsafe { *errno };
+    ALARMS.fetch_add(1, Ordering::Relaxed);
+    // SAFETY: the kernel passes a valid context, which we alone look at.
+    on_limit(unsafe { &mut *context.cast::<ucontext_t>() });
+    // SAFETY: writable, as above.
+    unsafe { *errno = kept };
+}
+
+fn on_limit(context: &mut ucontext_t) {
+    DUE.store(u64::MAX, Ordering::Relaxed);
+    let limit = LIMIT.load(Ordering::Relaxed);
+    if limit == u64::MAX {
+        return;
+    }
+    let now = cycles();
+    if now < limit {
+        return arm(limit, now);
+    }
+    let sp = register(context, libc::REG_RSP);
+    match room_below(sp) {
+        Some(room) if room >= SUSPEND_BYTES + XSAVE_BYTES.load(Ordering::Relaxed) => suspend(context, sp),
+        // On its own stack with no room left for its registers: answered as what it is about to be.
+        Some(_) => end(context, Fault::StackOverflow),
+        // On the worker's stack, a few instructions before the call or after it: look again soon. A call that has put its stack pointer elsewhere does not get away with it.
+        None if STRAY.fetch_add(1, Ordering::Relaxed) < STRAY_MAX => arm(now, now),
+        None => end(context, Fault::Segment),
+    }
+}
+
+/// Makes the interrupted call continue in `suspend`, which continues it where it was when it is resumed.
+fn suspend(context: &mut ucontext_t, sp: usize) {
+    let sp = sp - RED_ZONE - size_of::<usize>();
+    let at = std::ptr::with_exposed_provenance_mut::<usize>(sp);
+    let rip = register(context, libc::REG_RIP);
+    // SAFETY: on the call's stack, below its red zone, in the room that `on_limit` has checked; unaligned, as a stack pointer may be anything.
+    unsafe { at.write_unaligned(rip) };
+    set_register(context, libc::REG_RSP, sp);
+    set_register(context, libc::REG_RIP, suspend_address());
+}
+
+fn end(context: &mut ucontext_t, fault: Fault) {
+    let worker_sp = WORKER_SP.load(Ordering::Relaxed);
+    if worker_sp != 0 {
+        end_call(context, worker_sp, fault);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::{Ending, Exit, Stack, contain, resume, run};
+    use std::sync::{Mutex, PoisonError};
+    use std::time::Duration;
+
+    /// The static state allows one thread at a time to run calls.
+    pub(crate) static ONE: Mutex<()> = Mutex::new(());
+
+    /// Runs on a thread of its own, whose alarm it is, to the end or for ever so often.
+    fn on_worker_thread(test: impl FnOnce(&CycleClock) + Send + 'static) {
+        let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let thread = std::thread::spawn(move || {
+            let handlers = contain::install(None).unwrap();
+            let clock = CycleClock::calibrate(Duration::from_millis(2));
+            install(&clock).unwrap();
+            test(&clock);
+            limit(u64::MAX);
+            std::mem::forget(handlers);
+        });
+        thread.join().unwrap();
+    }
+
+    fn cycles_in(clock: &CycleClock, time: Duration) -> u64 {
+        let ns = u64::try_from(time.as_nanos()).unwrap();
+        ns * (1 << 20) / clock.to_ns(1 << 20)
+    }
+
+    /// A sum that depends on every vector register's lanes and on the order of operations.
+    #[inline(never)]
+    fn sum(rounds: u32) -> f64 {
+        let mut lanes = [1.0f64, 1.1, 1.3, 1.7, 2.1, 2.3, 2.9, 3.1];
+        for round in 0..rounds {
+            for (i, lane) in lanes.iter_mut().enumerate() {
+                *lane = (*lane * 1.000_000_1 + f64::from(round & 7) / 3.0).sqrt() + i as f64;
+            }
+        }
+        lanes.iter().sum()
+    }
+
+    unsafe extern "C" fn compute(argument: *mut c_void) -> u32 {
+        // SAFETY: the test passes a pointer to its own f64.
+        unsafe { *argument.cast::<f64>() = sum(200_000) };
+        7
+    }
+
+    unsafe extern "C" fn spin(_: *mut c_void) -> u32 {
+        loop {
+            std::hint::black_box(0);
+        }
+    }
+
+    unsafe extern "C" fn overflow(_: *mut c_void) -> u32 {
+        fn deeper(n: u64) -> u64 {
+            let frame = std::hint::black_box([n; 64]);
+            deeper(n + 1) + frame[3]
+        }
+        u32::try_from(deeper(0)).unwrap_or(0)
+    }
+
+    #[test]
+    fn a_call_that_is_suspended_often_computes_the_same() {
+        on_worker_thread(|clock| {
+            let expected = sum(200_000);
+            let slice = cycles_in(clock, Duration::from_micros(50));
+            let mut stacks: Vec<Stack> = (0..2).map(|_| Stack::new(1 << 20).unwrap()).collect();
+            let (mut suspensions, mut results) = (0, [0.0f64; 2]);
+            // Two calls by turns, so that each resumes after the other has used all registers.
+            let mut waiting: Vec<(usize, Exit)> = Vec::new();
+            for (i, stack) in stacks.iter_mut().enumerate() {
+                limit(cycles() + slice);
+                // SAFETY: the entry may be suspended anywhere; its argument outlives it.
+                waiting.push((i, unsafe { run(stack, compute, (&raw mut results[i]).cast()) }));
+            }
+            while let Some((i, exit)) = (!waiting.is_empty()).then(|| waiting.remove(0)) {
+                match exit {
+                    Exit::Suspended(at) => {
+                        suspensions += 1;
+                        limit(cycles() + slice);
+                        // SAFETY: suspended on this stack, and what it refers to is untouched.
+                        waiting.push((i, unsafe { resume(&mut stacks[i], at) }));
+                    }
+                    exit => assert_eq!(exit, Exit::Returned(7)),
+                }
+            }
+            assert_eq!(results.map(f64::to_bits), [expected.to_bits(); 2]);
+            assert!(suspensions >= 2, "only {suspensions} suspensions in two long calls");
+        });
+    }
+
+    #[test]
+    fn an_endless_call_comes_back_and_is_given_up() {
+        on_worker_thread(|clock| {
+            let mut stack = Stack::new(1 << 20).unwrap();
+            for _ in 0..200 {
+                limit(cycles() + cycles_in(clock, Duration::from_micros(30)));
+                // SAFETY: the entry refers to nothing.
+                let exit = unsafe { run(&mut stack, spin, std::ptr::null_mut()) };
+                assert!(matches!(exit, Exit::Suspended(_)), "{exit:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_stack_overflow_is_named_and_the_next_call_runs() {
+        on_worker_thread(|_| {
+            let mut stack = Stack::new(crate::STACK_BYTES_MIN).unwrap();
+            for _ in 0..10 {
+                // SAFETY: the entry refers to nothing.
+                let exit = unsafe { run(&mut stack, overflow, std::ptr::null_mut()) };
+                assert_eq!(exit, Exit::Ended(Ending::Fault(Fault::StackOverflow)));
+            }
+        });
+    }
+}
