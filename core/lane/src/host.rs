@@ -72,6 +72,14 @@ pub struct Reserved {
     lane: u64,
 }
 
+impl Reserved {
+    /// Number of the slot.
+    #[must_use]
+    pub fn slot(&self) -> u32 {
+        self.slot
+    }
+}
+
 /// A submitted call: slot and generation. Plain numbers, so that it can cross a C ABI as a user datum; a stale one is noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ticket {
@@ -113,6 +121,8 @@ pub struct Request {
 pub struct Completed {
     /// The call.
     pub ticket: Ticket,
+    /// The verdict.
+    pub status: Status,
     /// Nobody waits for it; its slot is free again.
     pub abandoned: bool,
 }
@@ -312,7 +322,7 @@ impl<M: Memory> HostLane<M> {
             Settled::NotInFlight => return Err(refused),
         };
         reader.head += 1;
-        Ok(Some(Completed { ticket, abandoned }))
+        Ok(Some(Completed { ticket, status: outcome.status, abandoned }))
     }
 
     /// The one place where a worker's words become facts.
@@ -430,6 +440,14 @@ impl<M: Memory> HostLane<M> {
         }
     }
 
+    /// The calls in flight, wanted or not; those submitted or completed meanwhile may or may not be among them.
+    pub fn in_flight(&self) -> impl Iterator<Item = Ticket> + '_ {
+        (0u32..).zip(self.records()).filter_map(|(slot, record)| {
+            let generation = record.generation();
+            record.in_flight(generation).then_some(Ticket { slot, generation })
+        })
+    }
+
     /// Settles every call in flight as lost; `settled` is told of each. For a lane whose worker is gone or cut off.
     /// What was completed and not yet polled should be polled first. Each call that was not started is taken back on the way, so that
     /// a worker which still lives does not start it later.
@@ -438,18 +456,14 @@ impl<M: Memory> HostLane<M> {
     /// *after* [`worker_sleeps`](Self::worker_sleeps) (whose fence orders the look), the mark is followed by a `fence(SeqCst)`, and a
     /// submitter that finds it calls this again.
     pub fn settle_all(&self, _reader: &mut Reader, mut settled: impl FnMut(Completed)) {
-        for (slot, record) in (0u32..).zip(self.records()) {
-            let generation = record.generation();
-            if !record.in_flight(generation) {
-                continue;
-            }
-            let ticket = Ticket { slot, generation };
+        for ticket in self.in_flight() {
             let never_started = self.take_back(ticket) || self.phase(ticket) == Some(Phase::Cancelled);
-            match record.settle(generation, &Outcome::bare(Status::WorkerLost, never_started)) {
-                Settled::Done => settled(Completed { ticket, abandoned: false }),
+            let outcome = Outcome::bare(Status::WorkerLost, never_started);
+            match self.records()[ticket.slot as usize].settle(ticket.generation, &outcome) {
+                Settled::Done => settled(Completed { ticket, status: Status::WorkerLost, abandoned: false }),
                 Settled::Abandoned => {
-                    self.free.give_back(slot);
-                    settled(Completed { ticket, abandoned: true });
+                    self.free.give_back(ticket.slot);
+                    settled(Completed { ticket, status: Status::WorkerLost, abandoned: true });
                 }
                 Settled::NotInFlight => {}
             }
