@@ -111,6 +111,13 @@ impl CycleClock {
         ns
     }
 
+    /// Cycles in that many nanoseconds.
+    #[inline]
+    #[must_use]
+    pub fn to_cycles(&self, ns: u64) -> u64 {
+        u64::try_from((u128::from(ns) << 32) / u128::from(self.scale.max(1))).unwrap_or(u64::MAX)
+    }
+
     /// `CLOCK_MONOTONIC` at a reading of [`cycles`] taken after the calibration; drifts from the kernel's by the measured rate's error.
     #[inline]
     #[must_use]

@@ -4,6 +4,7 @@
 
 pub mod affinity;
 pub mod clock;
+pub mod epoll;
 pub mod eventfd;
 pub mod futex;
 pub mod loaded_object;
