@@ -1,1 +1,53 @@
-//! In work.
+//! The host side of microfaas: starts and supervises workers, dispatches calls to them, hands the answers back.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use microfaas_node::Node;
+//!
+//! let node = Node::builder().modules("modules").workers(2).start()?;
+//! let answer = node.invoke("hello", b"world".as_slice())?;
+//! println!("{}", String::from_utf8_lossy(&answer.body));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Many threads may use one [`Node`] at once. A call can be waited for ([`Node::invoke`]), awaited ([`Node::invoke_async`]), or submitted
+//! ([`Node::submit`]) and looked after later: by [`Call::try_take`], [`Call::wait`], as a future, or from an event loop with [`Node::event_fd`].
+//! **Every accepted call gets exactly one completion**, whatever becomes of its worker: a worker that dies, hangs or breaks the lane's
+//! protocol is replaced, and its calls are answered with `WORKER_LOST`.
+//!
+//! Nothing is allocated or logged on the path of a call, and no system call is made while both sides are awake.
+//!
+//! **Architecture Invariant:** this crate knows nothing of HTTP, C or Python, and never depends on the worker.
+
+mod builder;
+mod call;
+mod completion;
+mod driver;
+mod error;
+mod find_worker;
+mod hub;
+mod lane;
+mod launch;
+mod memory;
+mod node;
+mod notice;
+mod park;
+mod registry;
+mod restart;
+mod seat;
+mod supervisor;
+
+pub use builder::NodeBuilder;
+pub use call::{Call, FunctionHandle, Prepared, Request};
+pub use completion::{Completion, Meta, Response};
+pub use error::{CallError, LaunchError, NodeError};
+pub use find_worker::{WORKER_PROGRAM, WORKER_VARIABLE};
+pub use microfaas_control::sandbox::{Layer, LayerState, SandboxPolicy, SandboxReport};
+pub use microfaas_control::{Limits, Policy};
+pub use microfaas_lane::layout::Geometry;
+pub use microfaas_lane::message;
+pub use microfaas_lane::{Status, Violation};
+pub use node::{Node, Stats, Target};
+pub use registry::{FunctionConfig, FunctionInfo};
+pub use seat::{WorkerInfo, WorkerState};

@@ -1,0 +1,273 @@
+//! Settings of a node, and its start: everything is checked before anything is made.
+
+use std::ffi::OsString;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use microfaas_control::sandbox::SandboxPolicy;
+use microfaas_control::{BUDGET_NS_MAX, Limits, QUANTUM_NS_MIN, SUSPENDED_MAX};
+use microfaas_lane::layout::Geometry;
+use microfaas_sys::affinity;
+
+use crate::call::nanoseconds;
+use crate::find_worker;
+use crate::hub::Hub;
+use crate::launch::Plan;
+use crate::node::Shared;
+use crate::registry::{FunctionConfig, Registry, Source};
+use crate::seat::Seat;
+use crate::supervisor::Supervisor;
+use crate::{Node, NodeError};
+
+const WORKERS: RangeInclusive<u64> = 1..=1024;
+const STACK_BYTES: RangeInclusive<u64> = 64 << 10..=1 << 30;
+const ARENA_BYTES: RangeInclusive<u64> = 64 << 10..=1 << 40;
+const SPIN_NS: RangeInclusive<u64> = 0..=1_000_000_000;
+/// A deadline of nothing would never let a call start.
+const DEADLINE_NS: RangeInclusive<u64> = 1..=u64::MAX;
+
+static NODES: AtomicU32 = AtomicU32::new(0);
+
+/// Settings of a new node; every one has a default but where its modules are.
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until `start`"]
+pub struct NodeBuilder {
+    sources: Vec<Source>,
+    functions: Vec<(String, FunctionConfig)>,
+    workers: Option<u32>,
+    pin: bool,
+    geometry: Geometry,
+    deadline: Duration,
+    spin: Duration,
+    stall: Duration,
+    stack_bytes: u64,
+    arena_bytes: u64,
+    init_bytes: u64,
+    suspended_max: u32,
+    sandbox: SandboxPolicy,
+    worker_binary: Option<PathBuf>,
+    worker_env: Vec<(OsString, OsString)>,
+}
+
+impl Default for NodeBuilder {
+    fn default() -> Self {
+        Self {
+            sources: Vec::new(),
+            functions: Vec::new(),
+            workers: None,
+            pin: true,
+            geometry: Geometry::default(),
+            deadline: Duration::from_secs(30),
+            spin: Duration::from_micros(50),
+            stall: Duration::from_secs(1),
+            stack_bytes: 1 << 20,
+            arena_bytes: 64 << 20,
+            init_bytes: 64 << 20,
+            suspended_max: 16,
+            sandbox: SandboxPolicy::default(),
+            worker_binary: None,
+            worker_env: Vec::new(),
+        }
+    }
+}
+
+impl NodeBuilder {
+    /// Adds every `*.so` in a directory, in the order of their names. May be called again.
+    pub fn modules(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.sources.push(Source::Directory(directory.into()));
+        self
+    }
+
+    /// Adds one module. May be called again.
+    pub fn module(mut self, file: impl Into<PathBuf>) -> Self {
+        self.sources.push(Source::File(file.into()));
+        self
+    }
+
+    /// Settings of one function.
+    pub fn function(mut self, name: impl Into<String>, config: FunctionConfig) -> Self {
+        self.functions.push((name.into(), config));
+        self
+    }
+
+    /// How many workers, 1 to 1024. Default: one for each core that this process may use but one, at least one.
+    pub fn workers(mut self, count: u32) -> Self {
+        self.workers = Some(count);
+        self
+    }
+
+    /// Whether each worker is pinned to a core of its own, from the last allowed one down, as far as there are any. Default: yes.
+    pub fn pin(mut self, pin: bool) -> Self {
+        self.pin = pin;
+        self
+    }
+
+    /// Sizes of the lanes.
+    pub fn geometry(mut self, geometry: Geometry) -> Self {
+        self.geometry = geometry;
+        self
+    }
+
+    /// Slots for small and for large requests of each worker: that many calls can be on their way to it.
+    pub fn slots(mut self, small: u32, large: u32) -> Self {
+        (self.geometry.small_slots, self.geometry.large_slots) = (small, large);
+        self
+    }
+
+    /// Bytes of a small request, body and metadata.
+    pub fn small_bytes(mut self, bytes: u32) -> Self {
+        self.geometry.small_bytes = bytes;
+        self
+    }
+
+    /// Most bytes of any request, body and metadata.
+    pub fn large_bytes(mut self, bytes: u32) -> Self {
+        self.geometry.large_bytes = bytes;
+        self
+    }
+
+    /// Most bytes of any response, body and metadata.
+    pub fn response_bytes(mut self, bytes: u32) -> Self {
+        self.geometry.response_bytes = bytes;
+        self
+    }
+
+    /// How long a caller waits who sets no deadline. Default: 30 s. [`Duration::MAX`] is no limit.
+    pub fn deadline_default(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Longest spin before sleeping, of workers and of waiting callers; at most 1 s. Default: 50 us.
+    pub fn spin(mut self, spin: Duration) -> Self {
+        self.spin = spin;
+        self
+    }
+
+    /// How long after a call's deadline its worker may still be busy with it; then it counts as hung and is replaced. Default: 1 s.
+    pub fn stall(mut self, grace: Duration) -> Self {
+        self.stall = grace;
+        self
+    }
+
+    /// Bytes of a call's stack, 64 KiB to 1 GiB. Default: 1 MiB.
+    pub fn stack_bytes(mut self, bytes: u64) -> Self {
+        self.stack_bytes = bytes;
+        self
+    }
+
+    /// Most heap bytes of one call, from 64 KiB. Default: 64 MiB.
+    pub fn arena_bytes(mut self, bytes: u64) -> Self {
+        self.arena_bytes = bytes;
+        self
+    }
+
+    /// Most heap bytes that a module's `init` may keep, from 64 KiB. Default: 64 MiB.
+    pub fn init_bytes(mut self, bytes: u64) -> Self {
+        self.init_bytes = bytes;
+        self
+    }
+
+    /// Most calls that a worker may have suspended at once, 0 to 1024. Default: 16.
+    pub fn suspended_max(mut self, count: u32) -> Self {
+        self.suspended_max = count;
+        self
+    }
+
+    /// What workers give up before the first code of a function runs. Default: everything that the kernel grants.
+    pub fn sandbox(mut self, policy: SandboxPolicy) -> Self {
+        self.sandbox = policy;
+        self
+    }
+
+    /// The worker's program. Default: see [`WORKER_VARIABLE`](crate::WORKER_VARIABLE).
+    pub fn worker_binary(mut self, program: impl Into<PathBuf>) -> Self {
+        self.worker_binary = Some(program.into());
+        self
+    }
+
+    /// For tests: adds a variable to the workers' environment, which is empty otherwise. It also goes to replacements.
+    pub fn worker_env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.worker_env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Checks all settings, reads the modules, starts the workers and waits until every one of them serves.
+    ///
+    /// # Errors
+    /// [`NodeError`]; nothing is left running then.
+    pub fn start(self) -> Result<Node, NodeError> {
+        let cpus = affinity::allowed()
+            .map_err(|source| NodeError::System { what: "cannot tell which cores are allowed", source })?;
+        let workers =
+            self.workers.unwrap_or_else(|| u32::try_from(cpus.len().max(2) - 1).unwrap_or(1).min(1024));
+        self.check(workers)?;
+        let registry = Registry::read(&self.sources, &self.functions, self.deadline)?;
+        let program = find_worker::find(self.worker_binary.as_deref())?;
+
+        let spin_ns = nanoseconds(self.spin);
+        let hub = Hub::new(spin_ns)
+            .map_err(|source| NodeError::System { what: "cannot make the event descriptors", source })?;
+        let cpu = |i: u32| self.pin.then(|| cpus.iter().rev().nth(i as usize).copied()).flatten();
+        let shared = Arc::new(Shared {
+            id: NODES.fetch_add(1, Ordering::Relaxed),
+            registry,
+            seats: (0..workers).map(|i| Seat::new(i, cpu(i))).collect(),
+            hub: Arc::new(hub),
+            closed: AtomicBool::new(false),
+            stop_by: Mutex::new(None),
+        });
+        shared.hub.belongs_to(&shared);
+        let plan = Plan {
+            program,
+            env: self.worker_env,
+            geometry: self.geometry,
+            spin_ns,
+            stack_bytes: self.stack_bytes,
+            arena_bytes: self.arena_bytes,
+            init_bytes: self.init_bytes,
+            suspended_max: self.suspended_max,
+            sandbox: self.sandbox,
+        };
+        let (started, outcome) = mpsc::sync_channel(1);
+        let supervisor = Supervisor::new(Arc::clone(&shared), plan, nanoseconds(self.stall), started);
+        let thread = std::thread::Builder::new()
+            .name("microfaas-node".into())
+            .spawn(move || supervisor.run())
+            .map_err(|source| NodeError::System { what: "cannot start the supervisor's thread", source })?;
+        let node = Node::new(shared, thread);
+        outcome.recv().expect("the supervisor reports once before it ends")?;
+        Ok(node)
+    }
+
+    fn check(&self, workers: u32) -> Result<(), NodeError> {
+        self.geometry.check()?;
+        let fields = [
+            ("workers", u64::from(workers), WORKERS),
+            ("stack_bytes", self.stack_bytes, STACK_BYTES),
+            ("arena_bytes", self.arena_bytes, ARENA_BYTES),
+            ("init_bytes", self.init_bytes, ARENA_BYTES),
+            ("suspended_max", u64::from(self.suspended_max), 0..=u64::from(SUSPENDED_MAX)),
+            ("spin (ns)", nanoseconds(self.spin), SPIN_NS),
+            ("deadline_default (ns)", nanoseconds(self.deadline), DEADLINE_NS),
+        ];
+        let functions = self.functions.iter().flat_map(|(_, config)| {
+            let Limits { quantum_ns, budget_ns, .. } = config.limits;
+            let deadline = config.deadline.unwrap_or(self.deadline);
+            [
+                ("deadline (ns)", nanoseconds(deadline), DEADLINE_NS),
+                ("budget (ns)", budget_ns, QUANTUM_NS_MIN..=BUDGET_NS_MAX),
+                ("quantum (ns)", quantum_ns, QUANTUM_NS_MIN..=budget_ns),
+            ]
+        });
+        for (field, value, allowed) in fields.into_iter().chain(functions) {
+            if !allowed.contains(&value) {
+                return Err(NodeError::Range { field, value, min: *allowed.start(), max: *allowed.end() });
+            }
+        }
+        Ok(())
+    }
+}

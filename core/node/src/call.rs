@@ -1,0 +1,315 @@
+//! A call on its way, and a request that is being written.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use microfaas_lane::Status;
+use microfaas_lane::host::{Reserved, Ticket};
+use microfaas_lane::message::{Encoder, META_ALIGN, encoded_len, message_len};
+use microfaas_lane::slots::Outcome;
+use microfaas_sys::clock::monotonic_ns;
+
+use crate::lane::Lane;
+use crate::{CallError, Completion};
+
+/// What to ask a function.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Request<'a> {
+    /// The body.
+    pub body: &'a [u8],
+    /// Metadata: name and value pairs, see `microfaas_lane::message` for what is allowed.
+    pub meta: &'a [(&'a str, &'a str)],
+    /// How long the caller waits from now on; the function's default where `None`, no limit for [`Duration::MAX`].
+    pub deadline: Option<Duration>,
+}
+
+impl<'a> Request<'a> {
+    /// A request of this body, without metadata, with the function's deadline.
+    #[must_use]
+    pub fn new(body: &'a [u8]) -> Self {
+        Self { body, ..Self::default() }
+    }
+
+    /// Sets [`meta`](Self::meta).
+    #[must_use]
+    pub fn meta(mut self, meta: &'a [(&'a str, &'a str)]) -> Self {
+        self.meta = meta;
+        self
+    }
+
+    /// Sets [`deadline`](Self::deadline).
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+}
+
+impl<'a> From<&'a [u8]> for Request<'a> {
+    fn from(body: &'a [u8]) -> Self {
+        Self::new(body)
+    }
+}
+
+/// A function to call, resolved once. Plain numbers; of one node only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FunctionHandle {
+    pub(crate) node: u32,
+    pub(crate) id: u32,
+    /// `u64::MAX` for none.
+    pub(crate) deadline_ns: u64,
+}
+
+impl FunctionHandle {
+    /// The function's dense number in its node.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+}
+
+/// Nanoseconds of a duration; the longest there is means no limit.
+pub(crate) fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A slot that is being filled: write into [`buffer`](Self::buffer), as a socket may do directly, then [`submit`](Self::submit).
+/// Dropping it gives the slot back.
+pub struct Prepared {
+    lane: Arc<Lane>,
+    reserved: Option<Reserved>,
+    function: FunctionHandle,
+    body_max: usize,
+}
+
+impl Prepared {
+    pub(crate) fn new(
+        lane: Arc<Lane>,
+        reserved: Reserved,
+        function: FunctionHandle,
+        body_max: usize,
+    ) -> Self {
+        Self { lane, reserved: Some(reserved), function, body_max }
+    }
+
+    /// Room for the body. Holds whatever an earlier request of the slot left there.
+    #[must_use]
+    pub fn buffer(&mut self) -> &mut [u8] {
+        let body_max = self.body_max;
+        self.whole_buffer().get_mut(..body_max).unwrap_or_default()
+    }
+
+    fn whole_buffer(&mut self) -> &mut [u8] {
+        match &mut self.reserved {
+            Some(reserved) => self.lane.host.buffer(reserved),
+            None => &mut [],
+        }
+    }
+
+    /// Hands the call to the worker: the first `body_len` bytes of the buffer, and metadata. `deadline` as in [`Request`].
+    ///
+    /// # Errors
+    /// [`CallError::TooLarge`] where body and metadata are longer than was prepared for, [`CallError::Metadata`], [`CallError::Expired`] where
+    /// the deadline is now. The slot goes back.
+    pub fn submit(
+        mut self,
+        body_len: usize,
+        meta: &[(&str, &str)],
+        deadline: Option<Duration>,
+    ) -> Result<Call, CallError> {
+        let meta_len = self.write_meta(body_len, meta)?;
+        let now_ns = monotonic_ns();
+        let wait_ns = deadline.map_or(self.function.deadline_ns, nanoseconds);
+        if wait_ns == 0 {
+            return Err(CallError::Expired);
+        }
+        let fits = "both were checked against the slot's size, which is at most 1 GiB";
+        let request = microfaas_lane::host::Request {
+            function: self.function.id,
+            body_len: u32::try_from(body_len).expect(fits),
+            meta_len: u32::try_from(meta_len).expect(fits),
+            deadline_ns: now_ns.saturating_add(wait_ns),
+            flags: 0,
+        };
+        let reserved = self.reserved.take().expect("taken here only, where the value ends");
+        let lane = Arc::clone(&self.lane);
+        let ticket = lane.submit(reserved, &request, now_ns);
+        Ok(Call { lane: Some(lane), ticket, submitted_ns: now_ns, deadline_ns: request.deadline_ns })
+    }
+
+    /// Writes the metadata behind the body; returns its length.
+    fn write_meta(&mut self, body_len: usize, meta: &[(&str, &str)]) -> Result<usize, CallError> {
+        let body_max = self.body_max;
+        let buffer = self.whole_buffer();
+        let meta_len = encoded_len(meta.iter().copied());
+        let len = message_len(body_len, meta_len).unwrap_or(usize::MAX);
+        if body_len > body_max || len > buffer.len() {
+            return Err(CallError::TooLarge {
+                len,
+                max: buffer.len().min(body_max.saturating_add(meta_len)),
+            });
+        }
+        if meta.is_empty() {
+            return Ok(0);
+        }
+        let mut encoder = Encoder::new(&mut buffer[body_len.next_multiple_of(META_ALIGN)..]);
+        for (name, value) in meta {
+            encoder.push(name, value).map_err(CallError::Metadata)?;
+        }
+        Ok(encoder.finish())
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if let Some(reserved) = self.reserved.take() {
+            self.lane.host.cancel_reservation(reserved);
+            self.lane.load().sub(1);
+        }
+    }
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prepared")
+            .field("function", &self.function.id)
+            .field("body_max", &self.body_max)
+            .finish()
+    }
+}
+
+/// A call on its way. It can be polled, waited for or awaited; dropping it takes it back where it has not started and forgets it otherwise.
+#[must_use = "dropping a call cancels it"]
+pub struct Call {
+    /// `None` once the answer was taken.
+    lane: Option<Arc<Lane>>,
+    ticket: Ticket,
+    submitted_ns: u64,
+    deadline_ns: u64,
+}
+
+impl Call {
+    /// The answer, if it is there; looks for it in the completion ring. `None` after it was taken, too.
+    ///
+    /// # Cost
+    /// No system call.
+    pub fn try_take(&mut self) -> Option<Completion> {
+        let mut completion = Completion::default();
+        self.try_take_into(&mut completion).then_some(completion)
+    }
+
+    /// As [`try_take`](Self::try_take), into buffers that are used again. True when the answer was taken; `completion` is unchanged otherwise.
+    pub fn try_take_into(&mut self, completion: &mut Completion) -> bool {
+        let Some(lane) = &self.lane else { return false };
+        let outcome = lane.host.outcome(self.ticket).or_else(|| {
+            lane.drain();
+            lane.host.outcome(self.ticket)
+        });
+        match outcome {
+            Some(outcome) => self.take(&outcome, completion),
+            None if self.deadline_ns != u64::MAX && monotonic_ns() >= self.deadline_ns => {
+                self.expire(completion)
+            }
+            None => return false,
+        }
+        true
+    }
+
+    /// Waits for the answer: at most until the call's deadline.
+    pub fn wait(self) -> Completion {
+        let mut completion = Completion::default();
+        self.wait_into(&mut completion);
+        completion
+    }
+
+    /// As [`wait`](Self::wait), into buffers that are used again: allocates only where they are too small.
+    pub fn wait_into(mut self, completion: &mut Completion) {
+        let Some(lane) = &self.lane else { return };
+        match lane.wait(self.ticket, self.deadline_ns) {
+            Some(outcome) => self.take(&outcome, completion),
+            None => {
+                lane.resign(self.ticket);
+                self.expire(completion);
+            }
+        }
+    }
+
+    /// Takes the call back. True when it had not started: it never will. Otherwise it goes on and its answer is dropped.
+    #[must_use]
+    pub fn cancel(mut self) -> bool {
+        self.let_go()
+    }
+
+    /// The worker that has the call; `None` once the answer was taken.
+    #[must_use]
+    pub fn worker(&self) -> Option<u32> {
+        self.lane.as_ref().map(|lane| lane.worker)
+    }
+
+    fn take(&mut self, outcome: &Outcome, completion: &mut Completion) {
+        let Some(lane) = self.lane.take() else { return };
+        let total_ns = monotonic_ns().saturating_sub(self.submitted_ns);
+        completion.take(&lane, self.ticket, outcome, total_ns);
+        lane.release(self.ticket, outcome);
+    }
+
+    /// The deadline has passed. An answer that has come at the last moment is taken.
+    fn expire(&mut self, completion: &mut Completion) {
+        let Some(lane) = &self.lane else { return };
+        let never_started = lane.host.take_back(self.ticket);
+        if let Some(outcome) = lane.host.outcome(self.ticket) {
+            return self.take(&outcome, completion);
+        }
+        let status = if never_started { Status::Expired } else { Status::Timeout };
+        let total_ns = monotonic_ns().saturating_sub(self.submitted_ns);
+        completion.give_up(lane, status, never_started, total_ns);
+        lane.abandon(self.ticket);
+        self.lane = None;
+    }
+
+    fn let_go(&mut self) -> bool {
+        let Some(lane) = self.lane.take() else { return false };
+        let never_started = lane.host.take_back(self.ticket);
+        lane.abandon(self.ticket);
+        never_started
+    }
+}
+
+impl Future for Call {
+    type Output = Completion;
+
+    /// Ready with the answer, or when the deadline has passed.
+    ///
+    /// # Panics
+    /// Where it is polled again after it was ready.
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Completion> {
+        if let Some(completion) = self.try_take() {
+            return Poll::Ready(completion);
+        }
+        let lane = self.lane.as_ref().expect("a call is not polled after it was ready");
+        lane.note(self.ticket).leave_waker(context.waker());
+        crate::driver::ensure(&lane.hub);
+        // What was settled before the waker was left is found here; what comes later finds the waker.
+        match self.try_take() {
+            Some(completion) => Poll::Ready(completion),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let worker = self.worker();
+        f.debug_struct("Call").field("ticket", &self.ticket).field("worker", &worker).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,88 @@
+//! Who wakes the futures of calls: a task on the tokio runtime that polls them, started by the first such poll, one for each runtime.
+//!
+//! The task sleeps on the node's event descriptor, drains all lanes when it wakes, and so wakes the owners. It ends with its runtime or with the node.
+//! The runtime must have its I/O driver enabled. Deadlines are the supervisor's: it wakes the owners of overdue calls.
+//! A future polled outside a tokio runtime, or without the feature `tokio`, is woken by whoever else drains its lane, and at its deadline: such
+//! an executor watches [`Node::event_fd`](crate::Node::event_fd) itself.
+
+#[cfg(feature = "tokio")]
+pub(crate) use with_tokio::{Drivers, ensure};
+
+#[cfg(not(feature = "tokio"))]
+pub(crate) fn ensure(_hub: &std::sync::Arc<crate::hub::Hub>) {}
+
+#[cfg(feature = "tokio")]
+mod with_tokio {
+    #![expect(unsafe_code, reason = "lends a descriptor to the runtime")]
+
+    use std::io;
+    use std::os::fd::OwnedFd;
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    use tokio::io::Interest;
+    use tokio::io::unix::AsyncFd;
+    use tokio::runtime::{Handle, Id};
+
+    use crate::hub::Hub;
+
+    /// The runtimes that have a driver of this node.
+    #[derive(Debug, Default)]
+    pub(crate) struct Drivers {
+        running: Mutex<Vec<Id>>,
+    }
+
+    /// Takes its runtime off the list when the task ends, in whatever way.
+    struct Entry {
+        hub: Arc<Hub>,
+        id: Id,
+    }
+
+    impl Drop for Entry {
+        fn drop(&mut self) {
+            let mut running = self.hub.drivers.running.lock().unwrap_or_else(PoisonError::into_inner);
+            running.retain(|id| *id != self.id);
+        }
+    }
+
+    /// Starts a driver on the current runtime, unless it has one or there is no runtime.
+    pub(crate) fn ensure(hub: &Arc<Hub>) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        let id = runtime.id();
+        let mut running = hub.drivers.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.contains(&id) {
+            return;
+        }
+        running.push(id);
+        let entry = Entry { hub: Arc::clone(hub), id };
+        runtime.spawn(drive(entry));
+    }
+
+    async fn drive(entry: Entry) {
+        let events = match listen(&entry.hub) {
+            Ok(events) => events,
+            Err(error) => {
+                tracing::error!(%error, "futures of calls have no driver, they are ready at their deadlines only");
+                return;
+            }
+        };
+        while let Some(node) = entry.hub.node().filter(|node| !node.has_stopped()) {
+            let quiet = node.arm();
+            drop(node);
+            if quiet {
+                let Ok(mut guard) = events.readable().await else { return };
+                guard.clear_ready();
+            } else {
+                tokio::task::yield_now().await;
+            }
+            let Some(node) = entry.hub.node() else { return };
+            node.disarm();
+            node.poll();
+        }
+    }
+
+    fn listen(hub: &Hub) -> io::Result<AsyncFd<OwnedFd>> {
+        let fd = hub.events().try_clone_to_owned()?;
+        // SAFETY: an `OwnedFd` is open and always the same descriptor for its whole life, and the `AsyncFd` owns it.
+        unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(Into::into)
+    }
+}

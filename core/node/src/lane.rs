@@ -1,0 +1,317 @@
+//! One incarnation of a worker's lane as the host's threads share it: submitting, draining, settling.
+//!
+//! Any thread may drain the completion ring: whoever wants its answer and gets the reader's lock takes everything
+//! that is there, for all owners. The lock is never waited for by a caller; who does not get it knows that somebody else is at work.
+//!
+//! A lane that is *shut* (its worker died, lied or is told to go) settles every call that is in flight. Submitting goes on without a lock
+//! meanwhile, so: a submitter publishes, fences, and looks at `shut`; the one who shuts stores `shut`, fences, and looks at the records. One
+//! of the two settles the late call.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crossbeam_utils::CachePadded;
+use microfaas_lane::host::{Completed, HostLane, Reader, Request, Reserved, Ticket};
+use microfaas_lane::slots::Outcome;
+use microfaas_lane::{Status, Violation};
+use microfaas_sys::futex;
+
+use crate::hub::Hub;
+use crate::memory::LaneMemory;
+use crate::notice::Note;
+use crate::park::Park;
+use crate::seat::{Counters, Load};
+
+/// Completions taken under one fence.
+const BATCH: usize = 32;
+/// Bytes of a large buffer that stay committed.
+const KEEP_BYTES: u32 = 64 * 1024;
+
+/// Why a lane takes no more calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Shut {
+    /// It does not; it is in use.
+    Open = 0,
+    /// The worker died, or was found to lie or to hang.
+    Lost = 1,
+    /// The node is shutting down.
+    Closed = 2,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    pub(crate) host: HostLane<LaneMemory>,
+    reader: Mutex<Reader>,
+    shut: AtomicU32,
+    pub(crate) notes: Box<[Note]>,
+    pub(crate) park: Park,
+    pub(crate) worker: u32,
+    pub(crate) event: OwnedFd,
+    pub(crate) hub: Arc<Hub>,
+    load: Arc<CachePadded<Load>>,
+    counters: Arc<Counters>,
+}
+
+impl Lane {
+    pub(crate) fn new(
+        memory: LaneMemory,
+        worker: u32,
+        event: OwnedFd,
+        hub: Arc<Hub>,
+        load: Arc<CachePadded<Load>>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let (host, reader) = HostLane::new(memory);
+        let notes = (0..host.geometry().slots()).map(|_| Note::default()).collect();
+        let (shut, park) = (AtomicU32::new(Shut::Open as u32), Park::new(hub.spin_ns));
+        Self { host, reader: Mutex::new(reader), shut, notes, park, worker, event, hub, load, counters }
+    }
+
+    pub(crate) fn note(&self, ticket: Ticket) -> &Note {
+        &self.notes[ticket.slot as usize]
+    }
+
+    pub(crate) fn is_shut(&self) -> bool {
+        self.shut.load(Ordering::Relaxed) != Shut::Open as u32
+    }
+
+    /// Whether calls that were settled by shutting the lane were cancelled rather than lost.
+    pub(crate) fn was_closed(&self) -> bool {
+        self.shut.load(Ordering::Relaxed) == Shut::Closed as u32
+    }
+
+    /// Publishes a call and wakes the worker where it sleeps. The slot's buffer holds the request.
+    pub(crate) fn submit(&self, reserved: Reserved, request: &Request, now_ns: u64) -> Ticket {
+        let slot = reserved.slot();
+        let note = &self.notes[slot as usize];
+        note.open(now_ns, request.deadline_ns);
+        if self.host.geometry().is_large(slot) {
+            let touched = request.body_len.saturating_add(request.meta_len).saturating_add(8);
+            note.request_touched.fetch_max(touched.min(self.host.geometry().large_bytes), Ordering::Relaxed);
+        }
+        self.publish_cpu();
+        let ticket = self.host.submit(reserved, request);
+        // Has the fence that orders the submission before all looks below.
+        if self.host.worker_sleeps() {
+            self.ring_worker();
+        }
+        if self.is_shut() {
+            self.settle_rest(&mut self.lock());
+        }
+        self.hub.deadline_set(request.deadline_ns);
+        ticket
+    }
+
+    /// Tells the worker which core its calls come from, where that has changed.
+    fn publish_cpu(&self) {
+        let cpu = microfaas_sys::affinity::current().map_or(0, |cpu| cpu + 1);
+        let word = &self.host.host_words().host_cpu.0;
+        if word.load(Ordering::Relaxed) != cpu {
+            word.store(cpu, Ordering::Relaxed);
+        }
+    }
+
+    /// Wakes the worker.
+    pub(crate) fn ring_worker(&self) {
+        let bell = &self.host.host_words().worker_bell;
+        bell.ring();
+        let _ = futex::wake_all(bell.word().as_std());
+    }
+
+    /// Wakes the host's thread that sleeps on the lane's bell. The bell is the worker's word; the host may move it too,
+    /// since it only ever means "look again".
+    fn ring_leader(&self) {
+        let bell = &self.host.worker_words().host_bell;
+        bell.ring();
+        let _ = futex::wake_all(bell.word().as_std());
+    }
+
+    /// Whether the worker may be running on another core, as it says: then spinning can help.
+    pub(crate) fn worker_is_elsewhere(&self) -> bool {
+        let theirs = self.host.worker_words().worker_cpu.0.load(Ordering::Relaxed);
+        let mine = microfaas_sys::affinity::current().map_or(0, |cpu| cpu + 1);
+        theirs != 0 && mine != 0 && theirs != mine
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Reader> {
+        // A panic between two completions leaves the reader as good as before.
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, Reader>> {
+        match self.reader.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(std::sync::TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(std::sync::TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Takes what has been completed, unless another thread is doing so. Returns how many.
+    pub(crate) fn drain(&self) -> usize {
+        self.try_lock().map_or(0, |mut reader| self.drain_with(&mut reader, None))
+    }
+
+    /// Takes what has been completed, for all owners; `own` is the caller's, who needs no notice. At most two rings' worth, so that a
+    /// worker cannot hold a thread here for ever. Returns how many.
+    pub(crate) fn drain_with(&self, reader: &mut Reader, own: Option<Ticket>) -> usize {
+        let mut total = 0;
+        let limit = 2 * self.host.geometry().ring_entries() as usize;
+        while total < limit && !self.is_shut() {
+            let mut batch = [Ticket { slot: 0, generation: 0 }; BATCH];
+            let mut count = 0;
+            let mut settled = 0;
+            let mut violation = None;
+            while count < BATCH {
+                match self.host.poll(reader) {
+                    Ok(None) => break,
+                    Ok(Some(completed)) => {
+                        settled += 1;
+                        if self.count(completed) && Some(completed.ticket) != own {
+                            batch[count] = completed.ticket;
+                            count += 1;
+                        }
+                        if settled == limit as u32 {
+                            break;
+                        }
+                    }
+                    Err(found) => {
+                        violation = Some(found);
+                        break;
+                    }
+                }
+            }
+            if settled > 0 {
+                self.load.sub(settled);
+            }
+            self.tell(&batch[..count]);
+            total += settled as usize;
+            if let Some(found) = violation {
+                self.violated(reader, found);
+            }
+            if settled == 0 || count < BATCH {
+                break;
+            }
+        }
+        total
+    }
+
+    /// Counts a completion; true where somebody wants it.
+    fn count(&self, completed: Completed) -> bool {
+        if completed.abandoned {
+            self.counters.abandoned();
+            return false;
+        }
+        self.counters.completed(completed.status);
+        true
+    }
+
+    /// Wakes the owners of settled calls.
+    fn tell(&self, tickets: &[Ticket]) {
+        if tickets.is_empty() {
+            return;
+        }
+        // Pairs with the fence in `Note::expect`.
+        fence(Ordering::SeqCst);
+        let mut leader = false;
+        for ticket in tickets {
+            leader |= self.note(*ticket).tell();
+        }
+        if leader {
+            self.ring_leader();
+        }
+        self.hub.settled();
+    }
+
+    /// The worker lied: nothing it says counts any more.
+    fn violated(&self, reader: &mut Reader, violation: Violation) {
+        self.counters.violation(violation);
+        tracing::warn!(worker = self.worker, %violation, "worker broke the lane's protocol, it will be replaced");
+        self.mark(Shut::Lost);
+        self.settle_rest(reader);
+        self.hub.wake_supervisor();
+    }
+
+    fn mark(&self, why: Shut) {
+        let _ =
+            self.shut.compare_exchange(Shut::Open as u32, why as u32, Ordering::Relaxed, Ordering::Relaxed);
+        // Pairs with the fence of a submitter.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Takes what was completed, then settles every call that is still in flight. To be called when the worker is dead, or is not to be heard any more.
+    pub(crate) fn shut_down(&self, why: Shut) {
+        let mut reader = self.lock();
+        self.drain_with(&mut reader, None);
+        self.mark(why);
+        self.settle_rest(&mut reader);
+    }
+
+    /// Settles what is in flight on a lane that is shut.
+    fn settle_rest(&self, reader: &mut Reader) {
+        let mut settled = 0;
+        self.host.settle_all(reader, |completed| {
+            settled += 1;
+            if self.count(completed) {
+                self.tell(&[completed.ticket]);
+            }
+        });
+        self.load.sub(settled);
+    }
+
+    /// The slot of a taken or abandoned call goes back; memory of large buffers before it.
+    pub(crate) fn release(&self, ticket: Ticket, outcome: &Outcome) {
+        let note = self.note(ticket);
+        if outcome.overflow {
+            let len = outcome.body_len.saturating_add(outcome.meta_len).saturating_add(8);
+            let touched = len.min(self.host.geometry().response_bytes);
+            note.response_touched.fetch_max(touched, Ordering::Relaxed);
+        }
+        let memory = self.host.memory();
+        if note.request_touched.load(Ordering::Relaxed) > KEEP_BYTES {
+            let touched = note.request_touched.swap(0, Ordering::Relaxed);
+            memory.give_back_request(ticket.slot, KEEP_BYTES.into(), touched.into());
+        }
+        if note.response_touched.load(Ordering::Relaxed) > KEEP_BYTES {
+            let touched = note.response_touched.swap(0, Ordering::Relaxed);
+            memory.give_back_response(ticket.slot, KEEP_BYTES.into(), touched.into());
+        }
+        self.host.release(ticket);
+    }
+
+    /// The owner no longer cares; the slot is free when the completion comes. What that completion touches is not known then, so the slot's next
+    /// release gives the whole overflow back.
+    pub(crate) fn abandon(&self, ticket: Ticket) {
+        let note = self.note(ticket);
+        note.expect_nothing();
+        if let Some(outcome) = self.host.outcome(ticket) {
+            self.release(ticket, &outcome);
+            return;
+        }
+        note.response_touched.store(self.host.geometry().response_bytes, Ordering::Relaxed);
+        // Where the outcome came in between, this releases the slot.
+        self.host.abandon(ticket);
+    }
+
+    /// The slots whose calls are in flight, with their deadlines.
+    pub(crate) fn in_flight(&self) -> impl Iterator<Item = (Ticket, u64)> + '_ {
+        self.host.in_flight().map(|ticket| (ticket, self.note(ticket).deadline_ns.load(Ordering::Relaxed)))
+    }
+
+    /// Supervisor: the deadline of a call in flight has passed; wakes an owner that has left a waker. Sleepers wake by themselves.
+    pub(crate) fn overdue(&self, ticket: Ticket) {
+        fence(Ordering::SeqCst);
+        let _ = self.note(ticket).tell();
+    }
+
+    pub(crate) fn load(&self) -> &Load {
+        &self.load
+    }
+
+    /// A status that the host itself gives to calls on a lane that was shut.
+    pub(crate) fn verdict(&self, status: Status) -> Status {
+        if status == Status::WorkerLost && self.was_closed() { Status::Cancelled } else { status }
+    }
+}

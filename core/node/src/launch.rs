@@ -1,0 +1,201 @@
+//! Bringing one worker up: start its process, then one question at a time over the control socket until it serves.
+//!
+//! Nothing here waits: the supervisor hands in packets as they come, so that one slow worker does not hold up the others.
+
+use std::ffi::OsString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use microfaas_control::sandbox::{SandboxPolicy, SandboxReport};
+use microfaas_control::{CONTROL_FD, LaneSpec, PACKET_BYTES_MAX, Start, ToNode, ToWorker, decode, encode};
+use microfaas_lane::layout::Geometry;
+use microfaas_sys::process::{self, Process, Spawn};
+use microfaas_sys::{eventfd, socket};
+
+use crate::LaunchError;
+use crate::completion::printable;
+use crate::lane::Lane;
+use crate::memory::{LaneMemory, WorkerFds};
+use crate::node::Shared;
+
+/// How long a worker may take over one answer. Loading a module runs its `init`, which may be long.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// What all workers of a node have in common.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) program: PathBuf,
+    pub(crate) env: Vec<(OsString, OsString)>,
+    pub(crate) geometry: Geometry,
+    pub(crate) spin_ns: u64,
+    pub(crate) stack_bytes: u64,
+    pub(crate) arena_bytes: u64,
+    pub(crate) init_bytes: u64,
+    pub(crate) suspended_max: u32,
+    pub(crate) sandbox: SandboxPolicy,
+}
+
+/// What was asked last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Start,
+    AddLane,
+    Load(usize),
+    Serve,
+}
+
+impl Step {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::AddLane => "add_lane",
+            Self::Load(_) => "load",
+            Self::Serve => "serve",
+        }
+    }
+}
+
+/// A worker on its way up.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    pub(crate) process: Process,
+    pub(crate) control: OwnedFd,
+    lane: Arc<Lane>,
+    /// Until they have been sent.
+    fds: Option<WorkerFds>,
+    step: Step,
+    pub(crate) answer_by: Instant,
+}
+
+/// What an answer led to.
+#[derive(Debug)]
+pub(crate) enum Progress {
+    Asked,
+    Serving(Arc<Lane>, SandboxReport),
+}
+
+impl Launch {
+    /// Makes a lane, starts the process, asks the first question. The calling thread must live as long as the worker is to.
+    pub(crate) fn begin(plan: &Plan, shared: &Shared, index: usize) -> Result<Self, LaunchError> {
+        let (memory, fds) = LaneMemory::create(plan.geometry).map_err(LaunchError::Memory)?;
+        let event = eventfd::create().map_err(LaunchError::Memory)?;
+        shared.hub.listen(event.as_fd()).map_err(LaunchError::Memory)?;
+        let (mine, theirs) = socket::pair().map_err(LaunchError::Socket)?;
+        let spawn = Spawn {
+            program: &plan.program,
+            args: &[],
+            env: &plan.env,
+            fd: theirs.as_fd(),
+            number: CONTROL_FD,
+        };
+        let process = process::spawn(&spawn)
+            .map_err(|source| LaunchError::Spawn { program: plan.program.clone(), source })?;
+        let seat = &shared.seats[index];
+        let info = seat.info();
+        let lane = Lane::new(
+            memory,
+            info.index,
+            event,
+            Arc::clone(&shared.hub),
+            Arc::clone(&seat.load),
+            Arc::clone(&seat.counters),
+        );
+        let launch = Self {
+            process,
+            control: mine,
+            lane: Arc::new(lane),
+            fds: Some(fds),
+            step: Step::Start,
+            answer_by: Instant::now() + ANSWER_WITHIN,
+        };
+        let start = Start {
+            worker: info.index,
+            cpu: info.cpu,
+            spin_ns_max: plan.spin_ns,
+            stack_bytes: plan.stack_bytes,
+            arena_bytes: plan.arena_bytes,
+            init_bytes: plan.init_bytes,
+            suspended_max: plan.suspended_max,
+            node_pid: std::process::id(),
+            sandbox: plan.sandbox,
+        };
+        // A worker that has died already is noticed by its process, with a better message.
+        let _ = launch.send(&ToWorker::Start(start), &[]);
+        Ok(launch)
+    }
+
+    fn send(&self, message: &ToWorker, fds: &[std::os::fd::BorrowedFd<'_>]) -> Result<(), LaunchError> {
+        let packet = encode(message).map_err(|error| LaunchError::Socket(std::io::Error::other(error)))?;
+        socket::send(self.control.as_fd(), &packet, fds).map_err(LaunchError::Socket)
+    }
+
+    /// Takes one packet from the control socket and asks the next question.
+    pub(crate) fn answer(&mut self, shared: &Shared) -> Result<Progress, LaunchError> {
+        let step = self.step;
+        let message = self.receive()?;
+        let next = match (step, message) {
+            (_, ToNode::Fatal { reason }) => {
+                return Err(LaunchError::Fatal(printable(reason.as_bytes())));
+            }
+            (Step::Start, ToNode::Started) => Step::AddLane,
+            (Step::AddLane, ToNode::LaneAdded { lane: 0 }) => Step::Load(0),
+            (Step::Load(i), ToNode::Loaded { module, writable_bytes, init_bytes })
+                if module as usize == i =>
+            {
+                let path = shared.registry.modules[i].path.display();
+                tracing::debug!(module = %path, writable_bytes, init_bytes, "loaded");
+                Step::Load(i + 1)
+            }
+            (Step::Load(i), ToNode::LoadFailed { module, reason }) if module as usize == i => {
+                let path = shared.registry.modules[i].path.clone();
+                return Err(LaunchError::LoadFailed { path, reason: printable(reason.as_bytes()) });
+            }
+            (Step::Serve, ToNode::Ready { sandbox }) => {
+                return Ok(Progress::Serving(Arc::clone(&self.lane), sandbox));
+            }
+            _ => return Err(LaunchError::Protocol { step: step.name() }),
+        };
+        self.ask(next, shared)?;
+        Ok(Progress::Asked)
+    }
+
+    fn receive(&self) -> Result<ToNode, LaunchError> {
+        let mut buffer = vec![0; PACKET_BYTES_MAX];
+        let packet = socket::try_recv(self.control.as_fd(), &mut buffer, 0).map_err(LaunchError::Socket)?;
+        if packet.len == 0 {
+            return Err(LaunchError::Socket(std::io::ErrorKind::UnexpectedEof.into()));
+        }
+        decode(&buffer[..packet.len]).map_err(|_| LaunchError::Protocol { step: self.step.name() })
+    }
+
+    fn ask(&mut self, step: Step, shared: &Shared) -> Result<(), LaunchError> {
+        self.answer_by = Instant::now() + ANSWER_WITHIN;
+        self.step = step;
+        match step {
+            Step::Start => Ok(()),
+            Step::AddLane => {
+                let Some(fds) = self.fds.take() else {
+                    return Err(LaunchError::Protocol { step: step.name() });
+                };
+                let spec = LaneSpec { lane: 0, geometry: *self.lane.host.geometry() };
+                let list = [fds.down.as_fd(), fds.bulk.as_fd(), fds.up.as_fd(), self.lane.event.as_fd()];
+                self.send(&ToWorker::AddLane(spec), &list)
+            }
+            Step::Load(i) => match shared.registry.modules.get(i) {
+                Some(module) => self.send(&ToWorker::Load(module.load.clone()), &[module.image.as_fd()]),
+                None => {
+                    self.step = Step::Serve;
+                    self.send(&ToWorker::Serve, &[])
+                }
+            },
+            Step::Serve => self.send(&ToWorker::Serve, &[]),
+        }
+    }
+
+    /// The worker took too long over the last question.
+    pub(crate) fn silent(&self) -> LaunchError {
+        LaunchError::Silent { step: self.step.name(), seconds: ANSWER_WITHIN.as_secs() }
+    }
+}

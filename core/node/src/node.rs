@@ -1,0 +1,363 @@
+//! A running node: submitting calls to the least busy worker, and looking at what goes on.
+
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use microfaas_control::sandbox::SandboxReport;
+use microfaas_lane::Status;
+use microfaas_lane::Violation;
+use microfaas_lane::host::{ReserveError, Reserved};
+use microfaas_lane::message::{encoded_len, message_len};
+
+use crate::call::{Call, FunctionHandle, Prepared, Request, nanoseconds};
+use crate::hub::Hub;
+use crate::lane::Lane;
+use crate::registry::{FunctionInfo, Registry};
+use crate::seat::Seat;
+use crate::{CallError, Completion, NodeBuilder, Response, WorkerInfo};
+
+/// One machine's runtime, in this process: its workers and its functions. Cheap to clone; the last one dropped shuts it down at once.
+#[derive(Debug, Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<Shared>,
+    supervisor: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the node's handles and its supervisor share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// Tells the function handles of nodes in one process apart.
+    pub(crate) id: u32,
+    pub(crate) registry: Registry,
+    pub(crate) seats: Box<[Seat]>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) closed: AtomicBool,
+    /// When the supervisor is to stop waiting for calls that run; set once.
+    pub(crate) stop_by: Mutex<Option<Instant>>,
+}
+
+/// Counts since the node was started; each is exact, together they are not from one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Calls that came back, by status in the order of `Status::ALL`, whether or not their callers still waited at the end.
+    pub completed: [u64; Status::ALL.len()],
+    /// Calls that came back after their callers had gone: hung up, or past their deadline.
+    pub abandoned: u64,
+    /// Calls on their way now.
+    pub outstanding: u64,
+    /// Workers that ended without being told to.
+    pub restarts: u64,
+    /// Times a worker broke the lane's protocol.
+    pub violations: u64,
+    /// One of the latest such breaks.
+    pub last_violation: Option<Violation>,
+}
+
+impl Stats {
+    /// Calls that came back with this status to a caller who waited.
+    #[must_use]
+    pub fn completed(&self, status: Status) -> u64 {
+        self.completed[status as usize]
+    }
+
+    /// Calls that were accepted.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.completed.iter().sum::<u64>() + self.abandoned + self.outstanding
+    }
+}
+
+/// Something that names a function of a node: a [`FunctionHandle`], resolved once, or its name.
+pub trait Target: sealed::Sealed {}
+
+mod sealed {
+    use super::{CallError, FunctionHandle, Shared};
+
+    #[expect(unnameable_types, reason = "nobody else implements it")]
+    pub trait Sealed {
+        #[expect(private_interfaces, reason = "nobody else calls it")]
+        fn resolve(&self, shared: &Shared) -> Result<FunctionHandle, CallError>;
+    }
+}
+
+impl Target for FunctionHandle {}
+impl Target for str {}
+impl<T: Target + ?Sized> Target for &T {}
+
+impl sealed::Sealed for FunctionHandle {
+    #[expect(private_interfaces, reason = "nobody else calls it")]
+    fn resolve(&self, shared: &Shared) -> Result<FunctionHandle, CallError> {
+        if self.node == shared.id { Ok(*self) } else { Err(CallError::UnknownFunction) }
+    }
+}
+
+impl sealed::Sealed for str {
+    #[expect(private_interfaces, reason = "nobody else calls it")]
+    fn resolve(&self, shared: &Shared) -> Result<FunctionHandle, CallError> {
+        shared.function(self)
+    }
+}
+
+impl<T: sealed::Sealed + ?Sized> sealed::Sealed for &T {
+    #[expect(private_interfaces, reason = "nobody else calls it")]
+    fn resolve(&self, shared: &Shared) -> Result<FunctionHandle, CallError> {
+        (**self).resolve(shared)
+    }
+}
+
+impl Shared {
+    fn function(&self, name: &str) -> Result<FunctionHandle, CallError> {
+        let id = *self.registry.by_name.get(name).ok_or(CallError::UnknownFunction)?;
+        let deadline_ns = nanoseconds(self.registry.functions[id as usize].deadline);
+        Ok(FunctionHandle { node: self.id, id, deadline_ns })
+    }
+
+    /// Takes a slot for a request of `len` bytes at the worker with the fewest outstanding calls, or at another one where it has no slot.
+    fn reserve(&self, len: usize) -> Result<(Arc<Lane>, Reserved), CallError> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(CallError::Closed);
+        }
+        let best = self.least_busy().ok_or(CallError::NoWorker)?;
+        let mut error = CallError::NoWorker;
+        let count = self.seats.len();
+        for i in (best..count).chain(0..best) {
+            let Some(lane) = self.seats[i].lane.load_full() else { continue };
+            match lane.host.reserve(len) {
+                Ok(reserved) => {
+                    lane.load().add();
+                    return Ok((lane, reserved));
+                }
+                Err(ReserveError::TooLarge { max }) => return Err(CallError::TooLarge { len, max }),
+                Err(ReserveError::Exhausted) => error = CallError::Overloaded,
+            }
+        }
+        Err(error)
+    }
+
+    /// The first of the least busy, so that a lone caller keeps to one worker, whose caches are warm.
+    fn least_busy(&self) -> Option<usize> {
+        let loads = self.seats.iter().enumerate().filter_map(|(i, seat)| Some((seat.load.get()?, i)));
+        loads.min().map(|(_, i)| i)
+    }
+}
+
+impl Node {
+    /// Settings for a new node.
+    #[must_use]
+    pub fn builder() -> NodeBuilder {
+        NodeBuilder::default()
+    }
+
+    pub(crate) fn new(shared: Arc<Shared>, supervisor: JoinHandle<()>) -> Self {
+        Self { inner: Arc::new(Inner { shared, supervisor: Mutex::new(Some(supervisor)) }) }
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.inner.shared
+    }
+
+    /// Resolves a function's name.
+    ///
+    /// # Errors
+    /// [`CallError::UnknownFunction`].
+    pub fn function(&self, name: &str) -> Result<FunctionHandle, CallError> {
+        self.shared().function(name)
+    }
+
+    /// Hands a call to a worker; does not wait.
+    ///
+    /// # Errors
+    /// [`CallError`] as far as it is known before the call starts; nothing was submitted then.
+    ///
+    /// # Cost
+    /// No system call while the worker is awake, no allocation, no lock.
+    pub fn submit(&self, function: impl Target, request: Request<'_>) -> Result<Call, CallError> {
+        let meta_len = encoded_len(request.meta.iter().copied());
+        let mut prepared = self.prepare(function, request.body.len(), meta_len)?;
+        prepared.buffer().copy_from_slice(request.body);
+        prepared.submit(request.body.len(), request.meta, request.deadline)
+    }
+
+    /// Takes a slot with room for a body and for metadata that takes `meta_bytes` when encoded, to be filled in place.
+    ///
+    /// # Errors
+    /// [`CallError::UnknownFunction`], [`CallError::TooLarge`], [`CallError::Overloaded`], [`CallError::NoWorker`], [`CallError::Closed`].
+    pub fn prepare(
+        &self,
+        function: impl Target,
+        body_max: usize,
+        meta_bytes: usize,
+    ) -> Result<Prepared, CallError> {
+        let shared = self.shared();
+        let function = function.resolve(shared)?;
+        let len = message_len(body_max, meta_bytes).unwrap_or(usize::MAX);
+        let (lane, reserved) = shared.reserve(len)?;
+        Ok(Prepared::new(lane, reserved, function, body_max))
+    }
+
+    /// Calls a function and waits for the answer.
+    ///
+    /// # Errors
+    /// Whatever is not an answer of the function.
+    pub fn invoke<'a>(
+        &self,
+        function: impl Target,
+        request: impl Into<Request<'a>>,
+    ) -> Result<Response, CallError> {
+        self.submit(function, request.into())?.wait().into_result()
+    }
+
+    /// As [`invoke`](Self::invoke), without holding the thread up while the call runs.
+    ///
+    /// # Errors
+    /// As [`invoke`](Self::invoke).
+    pub async fn invoke_async<'a>(
+        &self,
+        function: impl Target,
+        request: impl Into<Request<'a>>,
+    ) -> Result<Response, CallError> {
+        let call = self.submit(function, request.into())?;
+        call.await.into_result()
+    }
+
+    /// Calls a function and waits; how it ended, whatever the way.
+    pub fn call<'a>(&self, function: impl Target, request: impl Into<Request<'a>>) -> Completion {
+        match self.submit(function, request.into()) {
+            Ok(call) => call.wait(),
+            Err(error) => Completion::refused(&error),
+        }
+    }
+
+    /// Takes what all workers have completed and wakes those who wait for it. Returns how many.
+    ///
+    /// # Cost
+    /// No system call where nobody sleeps.
+    pub fn poll(&self) -> usize {
+        self.shared().poll()
+    }
+
+    /// A descriptor that becomes readable when there may be something to [`poll`](Self::poll), once [`arm`](Self::arm) was called. For one event
+    /// loop; futures of calls on a tokio runtime use it for theirs. It must not be read or written.
+    #[must_use]
+    pub fn event_fd(&self) -> BorrowedFd<'_> {
+        self.shared().hub.events()
+    }
+
+    /// Announces that the event loop is about to sleep on [`event_fd`](Self::event_fd). False when there is something to poll already:
+    /// then it must poll instead, and try again.
+    ///
+    /// # Cost
+    /// One fence and a look for each worker.
+    #[must_use]
+    pub fn arm(&self) -> bool {
+        self.shared().arm()
+    }
+
+    /// Ends the nap of the event loop. To be called before it polls.
+    pub fn disarm(&self) {
+        self.shared().disarm();
+    }
+
+    /// A look at every worker.
+    #[must_use]
+    pub fn workers(&self) -> Vec<WorkerInfo> {
+        self.shared().seats.iter().map(Seat::info).collect()
+    }
+
+    /// What a worker's latest process is sealed in by; `None` where there is no such worker.
+    #[must_use]
+    pub fn sandbox(&self, worker: u32) -> Option<SandboxReport> {
+        self.shared().seats.get(worker as usize).map(Seat::sandbox)
+    }
+
+    /// The functions, by number.
+    #[must_use]
+    pub fn functions(&self) -> &[FunctionInfo] {
+        &self.shared().registry.functions
+    }
+
+    /// Counts since the start.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats::default();
+        for seat in &self.shared().seats {
+            seat.counters.add_to(&mut stats);
+            let info = seat.info();
+            stats.outstanding += u64::from(info.outstanding);
+            stats.restarts += u64::from(info.restarts);
+        }
+        stats
+    }
+
+    /// Takes no more calls, waits at most `grace` for those on their way, and ends the workers. What is left then is answered
+    /// [`Status::Cancelled`]. Returns when no worker is left.
+    pub fn shutdown(&self, grace: Duration) {
+        self.inner.shutdown(grace);
+    }
+}
+
+impl Inner {
+    fn shutdown(&self, grace: Duration) {
+        self.shared.closed.store(true, Ordering::Release);
+        let now = Instant::now();
+        let stop_by = now.checked_add(grace).unwrap_or(now + Duration::from_secs(1 << 32));
+        *self.shared.stop_by.lock().unwrap_or_else(PoisonError::into_inner) = Some(stop_by);
+        self.shared.hub.wake_supervisor();
+        let supervisor = self.supervisor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(supervisor) = supervisor {
+            // It ends in any case; a panic in it was reported by the panic hook, and its workers died with its thread.
+            let _ = supervisor.join();
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shutdown(Duration::ZERO);
+    }
+}
+
+impl Shared {
+    pub(crate) fn poll(&self) -> usize {
+        self.lanes().map(|lane| lane.drain()).sum()
+    }
+
+    /// Whether no worker is left and none will come.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.closed.load(Ordering::Relaxed) && self.lanes().next().is_none()
+    }
+
+    pub(crate) fn arm(&self) -> bool {
+        self.hub.arm();
+        for lane in self.lanes() {
+            lane.host.host_words().event_epoch.doze_shared();
+            // Where another thread holds the reader, it sees that the event loop sleeps and signals what it settles.
+            if lane.try_lock().is_some_and(|reader| lane.host.is_ready(&reader)) {
+                return false;
+            }
+        }
+        true
+    }
+
+    pub(crate) fn disarm(&self) {
+        for lane in self.lanes() {
+            let epoch = &lane.host.host_words().event_epoch;
+            epoch.wake_shared(epoch.current());
+        }
+        self.hub.disarm();
+    }
+
+    pub(crate) fn lanes(&self) -> impl Iterator<Item = Arc<Lane>> {
+        self.seats.iter().filter_map(|seat| seat.lane.load_full())
+    }
+}

@@ -1,0 +1,55 @@
+//! How often a worker may be replaced, as an OTP supervisor limits it: at once while it happens rarely, then with growing pauses.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Replacements at once within [`WINDOW`].
+const FREE: usize = 5;
+const WINDOW: Duration = Duration::from_secs(10);
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// The recent ends of one worker.
+#[derive(Debug, Default)]
+pub(crate) struct Restarts {
+    recent: VecDeque<Instant>,
+    pause: Option<Duration>,
+}
+
+impl Restarts {
+    /// Notes an end; returns how long to wait before the next start.
+    pub(crate) fn ended(&mut self, now: Instant) -> Duration {
+        self.recent.push_back(now);
+        while self.recent.front().is_some_and(|end| now.duration_since(*end) > WINDOW) {
+            self.recent.pop_front();
+        }
+        if self.recent.len() <= FREE && self.pause.is_none_or(|_| self.recent.len() == 1) {
+            self.pause = None;
+            return Duration::ZERO;
+        }
+        let pause = self.pause.map_or(PAUSE_MIN, |pause| (pause * 2).min(PAUSE_MAX));
+        self.pause = Some(pause);
+        pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rare_ends_cost_nothing_and_frequent_ones_more_and_more() {
+        let mut restarts = Restarts::default();
+        let start = Instant::now();
+        for _ in 0..FREE {
+            assert_eq!(restarts.ended(start), Duration::ZERO);
+        }
+        let pauses: Vec<_> = (0..9).map(|_| restarts.ended(start).as_millis()).collect();
+        assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
+        // Slow failures, one each time the pause is over, do not reset the pause.
+        assert_eq!(restarts.ended(start + PAUSE_MAX), PAUSE_MAX);
+        let later = start + 2 * PAUSE_MAX + WINDOW;
+        assert_eq!(restarts.ended(later), Duration::ZERO);
+        assert_eq!(restarts.ended(later), Duration::ZERO);
+    }
+}

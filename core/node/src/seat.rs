@@ -1,0 +1,166 @@
+//! One worker's place in the node: it stays while workers and their lanes come and go.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwapOption;
+use crossbeam_utils::CachePadded;
+use microfaas_control::sandbox::SandboxReport;
+use microfaas_lane::{Status, Violation};
+
+use crate::lane::Lane;
+
+/// What dispatch looks at; one line for each worker.
+#[derive(Debug, Default)]
+pub(crate) struct Load {
+    /// Calls reserved or submitted and not yet settled, of all lanes that this place ever had.
+    outstanding: AtomicU32,
+    /// There is a lane to submit to.
+    open: AtomicBool,
+}
+
+impl Load {
+    pub(crate) fn add(&self) {
+        self.outstanding.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sub(&self, count: u32) {
+        self.outstanding.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    /// Outstanding calls; `None` where nothing can be submitted.
+    pub(crate) fn get(&self) -> Option<u32> {
+        self.open.load(Ordering::Relaxed).then(|| self.outstanding())
+    }
+
+    pub(crate) fn outstanding(&self) -> u32 {
+        self.outstanding.load(Ordering::Relaxed)
+    }
+}
+
+/// Counts of one place. Written under the lane's reader lock or by the supervisor, read by anybody.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    completed: [AtomicU64; Status::ALL.len()],
+    abandoned: AtomicU64,
+    violations: AtomicU64,
+    last_violation: Mutex<Option<Violation>>,
+}
+
+impl Counters {
+    /// Only one thread at a time counts, so this is no read-modify-write.
+    fn bump(counter: &AtomicU64) {
+        counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn completed(&self, status: Status) {
+        Self::bump(&self.completed[status as usize]);
+    }
+
+    pub(crate) fn abandoned(&self) {
+        Self::bump(&self.abandoned);
+    }
+
+    pub(crate) fn violation(&self, violation: Violation) {
+        Self::bump(&self.violations);
+        *self.last_violation.lock().unwrap_or_else(PoisonError::into_inner) = Some(violation);
+    }
+
+    pub(crate) fn add_to(&self, stats: &mut crate::Stats) {
+        for (sum, counter) in stats.completed.iter_mut().zip(&self.completed) {
+            *sum += counter.load(Ordering::Relaxed);
+        }
+        stats.abandoned += self.abandoned.load(Ordering::Relaxed);
+        stats.violations += self.violations.load(Ordering::Relaxed);
+        let last = *self.last_violation.lock().unwrap_or_else(PoisonError::into_inner);
+        stats.last_violation = stats.last_violation.or(last);
+    }
+}
+
+/// What a worker's place is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WorkerState {
+    /// Its process is being set up.
+    Starting,
+    /// It takes calls.
+    Serving,
+    /// It has died too often; its replacement waits for the next attempt.
+    BackingOff,
+    /// The node is shutting down.
+    Stopped,
+}
+
+/// A look at one worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerInfo {
+    /// Its number, from 0.
+    pub index: u32,
+    /// Process id, while there is a process.
+    pub pid: Option<u32>,
+    /// The core that it is pinned to.
+    pub cpu: Option<u32>,
+    /// How many processes this place has had, from 1.
+    pub generation: u32,
+    /// How many of them ended without being told to.
+    pub restarts: u32,
+    /// What it is doing.
+    pub state: WorkerState,
+    /// Calls that it has not completed.
+    pub outstanding: u32,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(crate) load: Arc<CachePadded<Load>>,
+    pub(crate) lane: ArcSwapOption<Lane>,
+    pub(crate) counters: Arc<Counters>,
+    info: Mutex<WorkerInfo>,
+    sandbox: Mutex<SandboxReport>,
+}
+
+impl Seat {
+    pub(crate) fn new(index: u32, cpu: Option<u32>) -> Self {
+        let state = WorkerState::Starting;
+        let info = WorkerInfo { index, pid: None, cpu, generation: 0, restarts: 0, state, outstanding: 0 };
+        Self {
+            load: Arc::default(),
+            lane: ArcSwapOption::empty(),
+            counters: Arc::default(),
+            info: Mutex::new(info),
+            sandbox: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn info(&self) -> WorkerInfo {
+        let info = *self.info.lock().unwrap_or_else(PoisonError::into_inner);
+        WorkerInfo { outstanding: self.load.outstanding(), ..info }
+    }
+
+    /// What the latest worker that came up is sealed in by.
+    pub(crate) fn sandbox(&self) -> SandboxReport {
+        self.sandbox.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn sealed(&self, sandbox: SandboxReport) {
+        *self.sandbox.lock().unwrap_or_else(PoisonError::into_inner) = sandbox;
+    }
+
+    pub(crate) fn update(&self, change: impl FnOnce(&mut WorkerInfo)) {
+        change(&mut self.info.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Calls may be submitted to this lane from now on.
+    pub(crate) fn open(&self, lane: Arc<Lane>) {
+        self.lane.store(Some(lane));
+        self.load.open.store(true, Ordering::Release);
+    }
+
+    /// No new calls; returns the lane, whose calls the caller settles.
+    pub(crate) fn close(&self) -> Option<Arc<Lane>> {
+        self.load.open.store(false, Ordering::Release);
+        self.lane.swap(None)
+    }
+}

@@ -1,0 +1,382 @@
+//! The one thread that starts workers, watches them, and replaces them. It lives as long as the node: workers die with the thread that
+//! started them (see `microfaas_sys::process::spawn`), so no worker outlives its node.
+//!
+//! It sleeps until something happens: a worker ends (its process descriptor), says something (its control socket), a caller found it lying or
+//! set an early deadline (the hub's descriptor), or a call is overdue.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use microfaas_control::sandbox::SandboxReport;
+use microfaas_sys::clock::monotonic_ns;
+use microfaas_sys::process::{Exit, Process};
+use microfaas_sys::{eventfd, poll, socket};
+
+use crate::lane::{Lane, Shut};
+use crate::launch::{Launch, Plan, Progress};
+use crate::node::Shared;
+use crate::restart::Restarts;
+use crate::seat::WorkerState;
+use crate::{LaunchError, NodeError};
+
+/// While the node waits for calls to end before it stops: how often it looks.
+const DRAIN_LOOK: Duration = Duration::from_millis(2);
+/// How long a worker that has closed its control socket may take to end by itself.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What is in a worker's place.
+#[derive(Debug)]
+enum Place {
+    Launching(Box<Launch>),
+    Serving {
+        process: Process,
+        control: OwnedFd,
+        lane: Arc<Lane>,
+    },
+    /// Nothing until then.
+    Pausing(Instant),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    shared: Arc<Shared>,
+    plan: Plan,
+    stall_ns: u64,
+    places: Vec<Place>,
+    restarts: Vec<Restarts>,
+    /// Until every worker has served once.
+    started: Option<SyncSender<Result<(), NodeError>>>,
+}
+
+impl Supervisor {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        plan: Plan,
+        stall_ns: u64,
+        started: SyncSender<Result<(), NodeError>>,
+    ) -> Self {
+        let restarts = shared.seats.iter().map(|_| Restarts::default()).collect();
+        Self { shared, plan, stall_ns, places: Vec::new(), restarts, started: Some(started) }
+    }
+
+    /// Runs until the node is shut down or could not be started. No worker is left then.
+    pub(crate) fn run(mut self) {
+        let outcome = self.start_all();
+        if outcome.is_err() {
+            self.report(outcome);
+        }
+        while self.started_or_starting() {
+            let stop_by = *self.shared.stop_by.lock().unwrap_or_else(PoisonError::into_inner);
+            if stop_by.is_some_and(|time| self.drained_by(time)) {
+                break;
+            }
+            self.report_if_all_serve();
+            self.wait_and_act(stop_by.is_some());
+        }
+        self.stop_all();
+    }
+
+    /// False once the start has failed.
+    fn started_or_starting(&self) -> bool {
+        !self.places.is_empty()
+    }
+
+    fn report(&mut self, outcome: Result<(), NodeError>) {
+        if outcome.is_err() {
+            self.stop_all();
+        }
+        if let Some(started) = self.started.take() {
+            // The starter waits for exactly this.
+            let _ = started.send(outcome);
+        }
+    }
+
+    fn start_all(&mut self) -> Result<(), NodeError> {
+        for index in 0..self.shared.seats.len() {
+            match self.launch(index) {
+                Ok(place) => self.places.push(place),
+                Err(source) => return Err(failed(index, source)),
+            }
+        }
+        Ok(())
+    }
+
+    fn launch(&mut self, index: usize) -> Result<Place, LaunchError> {
+        let launch = Launch::begin(&self.plan, &self.shared, index)?;
+        self.shared.seats[index].update(|info| {
+            info.pid = Some(launch.process.pid());
+            info.generation += 1;
+            info.state = WorkerState::Starting;
+        });
+        Ok(Place::Launching(Box::new(launch)))
+    }
+
+    fn report_if_all_serve(&mut self) {
+        if self.started.is_some() && self.places.iter().all(|place| matches!(place, Place::Serving { .. })) {
+            self.report(Ok(()));
+        }
+    }
+
+    /// Sleeps until there is something to do, and does it.
+    fn wait_and_act(&mut self, draining: bool) {
+        let deadline = self.watch_calls();
+        let timeout = if draining { Some(DRAIN_LOOK) } else { self.timeout(deadline) };
+        let mut fds: Vec<BorrowedFd<'_>> = vec![self.shared.hub.supervisor()];
+        let mut whose = Vec::new();
+        for (index, place) in self.places.iter().enumerate() {
+            if let Some((process, control)) = place.descriptors() {
+                fds.extend([process.as_fd(), control.as_fd()]);
+                whose.push(index);
+            }
+        }
+        let mut ready = vec![false; fds.len()];
+        if let Err(error) = poll::readable(&fds, &mut ready, timeout) {
+            tracing::error!(%error, "the supervisor cannot wait");
+            std::thread::sleep(DRAIN_LOOK);
+        }
+        if ready[0] {
+            let _ = eventfd::drain(self.shared.hub.supervisor());
+        }
+        for (index, pair) in whose.into_iter().zip(ready[1..].chunks_exact(2)) {
+            self.look_at(index, pair[0], pair[1]);
+        }
+        self.look_at_clocks();
+    }
+
+    fn timeout(&self, deadline_ns: u64) -> Option<Duration> {
+        let calls = (deadline_ns != u64::MAX)
+            .then(|| Duration::from_nanos(deadline_ns.saturating_sub(monotonic_ns())));
+        let now = Instant::now();
+        let places = self.places.iter().filter_map(|place| match place {
+            Place::Launching(launch) => Some(launch.answer_by.saturating_duration_since(now)),
+            Place::Pausing(until) => Some(until.saturating_duration_since(now)),
+            Place::Serving { .. } => None,
+        });
+        calls.into_iter().chain(places).min()
+    }
+
+    /// Wakes the owners of overdue calls, kills workers that hang, and says when the next call is due.
+    fn watch_calls(&mut self) -> u64 {
+        loop {
+            let due = self.next_due();
+            self.shared.hub.look_again_at(due);
+            // What was submitted before that is found by this second look; what comes after wakes us.
+            if self.next_due() >= due {
+                return due;
+            }
+        }
+    }
+
+    fn next_due(&self) -> u64 {
+        let now = monotonic_ns();
+        let mut next = u64::MAX;
+        for place in &self.places {
+            let Place::Serving { process, lane, .. } = place else { continue };
+            if lane.is_shut() {
+                // Found lying by a caller.
+                let _ = process.kill();
+                continue;
+            }
+            for (ticket, deadline) in lane.in_flight() {
+                if now < deadline {
+                    next = next.min(deadline);
+                    continue;
+                }
+                lane.overdue(ticket);
+                let hung = deadline.saturating_add(self.stall_ns);
+                if now < hung {
+                    next = next.min(hung);
+                } else if lane.drain() == 0 {
+                    tracing::warn!(
+                        worker = lane.worker,
+                        slot = ticket.slot,
+                        "worker hangs in a call, it will be replaced"
+                    );
+                    let _ = process.kill();
+                }
+            }
+        }
+        next
+    }
+
+    fn look_at(&mut self, index: usize, ended: bool, spoke: bool) {
+        if ended {
+            self.ended(index);
+            return;
+        }
+        if !spoke {
+            return;
+        }
+        match &mut self.places[index] {
+            Place::Launching(launch) => match launch.answer(&self.shared) {
+                Ok(Progress::Asked) => {}
+                Ok(Progress::Serving(lane, sandbox)) => self.serving(index, lane, sandbox),
+                Err(error) => self.launch_failed(index, error),
+            },
+            Place::Serving { process, control, .. } => {
+                let said = last_words(control);
+                tracing::warn!(worker = index, said, "worker spoke out of turn, it will be replaced");
+                if !process.wait(Some(LAST_WORDS)).unwrap_or(false) {
+                    let _ = process.kill();
+                }
+                self.ended(index);
+            }
+            Place::Pausing(_) => {}
+        }
+    }
+
+    fn serving(&mut self, index: usize, lane: Arc<Lane>, sandbox: SandboxReport) {
+        let place = std::mem::replace(&mut self.places[index], Place::Pausing(Instant::now()));
+        let Place::Launching(launch) = place else { return };
+        let Launch { process, control, .. } = *launch;
+        let seat = &self.shared.seats[index];
+        for (layer, reason) in sandbox.refused() {
+            tracing::info!(
+                worker = index,
+                layer = layer.describe(),
+                reason,
+                "a layer of the sandbox was refused"
+            );
+        }
+        seat.update(|info| info.state = WorkerState::Serving);
+        seat.sealed(sandbox);
+        tracing::info!(worker = index, pid = process.pid(), "worker serves");
+        seat.open(Arc::clone(&lane));
+        self.places[index] = Place::Serving { process, control, lane };
+    }
+
+    /// The process of this place has ended, or is about to.
+    fn ended(&mut self, index: usize) {
+        let place = std::mem::replace(&mut self.places[index], Place::Pausing(Instant::now()));
+        match place {
+            Place::Launching(launch) => {
+                let exit = reap(&launch.process);
+                self.launch_failed_after(index, LaunchError::Died(exit));
+            }
+            Place::Serving { process, lane, .. } => {
+                let exit = reap(&process);
+                self.shared.seats[index].close();
+                lane.shut_down(Shut::Lost);
+                tracing::warn!(worker = index, pid = process.pid(), %exit, "worker ended");
+                self.replace(index);
+            }
+            Place::Pausing(until) => self.places[index] = Place::Pausing(until),
+        }
+    }
+
+    fn launch_failed(&mut self, index: usize, error: LaunchError) {
+        let place = std::mem::replace(&mut self.places[index], Place::Pausing(Instant::now()));
+        let Place::Launching(launch) = place else { return };
+        // A closed socket is an end that is still on its way; its exit status says more.
+        let ending = matches!(error, LaunchError::Socket(_));
+        let alone = ending && launch.process.wait(Some(LAST_WORDS)).unwrap_or(false);
+        let _ = launch.process.kill();
+        let exit = reap(&launch.process);
+        self.launch_failed_after(index, if alone { LaunchError::Died(exit) } else { error });
+    }
+
+    fn launch_failed_after(&mut self, index: usize, error: LaunchError) {
+        if self.started.is_some() {
+            self.report(Err(failed(index, error)));
+        } else {
+            tracing::error!(worker = index, %error, "worker did not come up");
+            self.replace(index);
+        }
+    }
+
+    /// Decides when the next worker takes this place.
+    fn replace(&mut self, index: usize) {
+        let now = Instant::now();
+        let pause = self.restarts[index].ended(now);
+        self.shared.seats[index].update(|info| {
+            info.pid = None;
+            info.restarts += 1;
+            info.state = if pause.is_zero() { WorkerState::Starting } else { WorkerState::BackingOff };
+        });
+        if !pause.is_zero() {
+            tracing::error!(worker = index, ?pause, "worker ends too often, its replacement waits");
+        }
+        self.places[index] = Place::Pausing(now + pause);
+    }
+
+    fn look_at_clocks(&mut self) {
+        let now = Instant::now();
+        for index in 0..self.places.len() {
+            match &self.places[index] {
+                Place::Launching(launch) if launch.answer_by <= now => {
+                    let error = launch.silent();
+                    self.launch_failed(index, error);
+                }
+                Place::Pausing(until) if *until <= now && !self.shared.closed.load(Ordering::Relaxed) => {
+                    match self.launch(index) {
+                        Ok(place) => self.places[index] = place,
+                        Err(error) => self.launch_failed_after(index, error),
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether no call is on its way any more, or the time is up.
+    fn drained_by(&self, time: Instant) -> bool {
+        self.shared.poll();
+        let outstanding: u32 = self.shared.seats.iter().map(|seat| seat.load.outstanding()).sum();
+        outstanding == 0 || Instant::now() >= time
+    }
+
+    /// Ends all workers at once and answers what is left. No process remains.
+    fn stop_all(&mut self) {
+        for seat in &self.shared.seats {
+            if let Some(lane) = seat.close() {
+                lane.shut_down(Shut::Closed);
+            }
+        }
+        for place in &self.places {
+            if let Some((process, _)) = place.descriptors() {
+                let _ = process.kill();
+            }
+        }
+        for place in self.places.drain(..) {
+            if let Some((process, _)) = place.descriptors() {
+                let exit = reap(process);
+                tracing::debug!(pid = process.pid(), %exit, "worker ended");
+            }
+        }
+        for seat in &self.shared.seats {
+            seat.update(|info| (info.pid, info.state) = (None, WorkerState::Stopped));
+        }
+        self.shared.hub.wake_event_loop();
+    }
+}
+
+impl Place {
+    fn descriptors(&self) -> Option<(&Process, &OwnedFd)> {
+        match self {
+            Self::Launching(launch) => Some((&launch.process, &launch.control)),
+            Self::Serving { process, control, .. } => Some((process, control)),
+            Self::Pausing(_) => None,
+        }
+    }
+}
+
+fn failed(index: usize, source: LaunchError) -> NodeError {
+    NodeError::Worker { worker: u32::try_from(index).unwrap_or(u32::MAX), source }
+}
+
+fn reap(process: &Process) -> Exit {
+    process.reap().unwrap_or(Exit::Unknown)
+}
+
+/// What a worker says on its way out, for the log.
+fn last_words(control: &OwnedFd) -> String {
+    let mut buffer = vec![0; microfaas_control::PACKET_BYTES_MAX];
+    match socket::try_recv(control.as_fd(), &mut buffer, 0) {
+        Ok(packet) => crate::completion::printable(&buffer[..packet.len]),
+        Err(error) => error.to_string(),
+    }
+}
