@@ -5,19 +5,22 @@
 //!
 //! ```text
 //! sleeper                                   ringer
-//! epoch <- next odd                         publish the entry
-//! fence(SeqCst)                             fence(SeqCst)
-//! seen <- bell                              e <- epoch
+//! seen <- bell                              publish the entry
+//! epoch <- next odd                         fence(SeqCst)
+//! fence(SeqCst)                             e <- epoch
 //! look at the ring again; if empty:         if e is odd and e != rung:
 //!     wait while bell == seen, bounded          rung <- e; bell += 1; wake all
 //! epoch <- next even
 //! ```
 //!
-//! [`Epoch::nap`] is the sleeper's part up to the wait, in the right order.
+//! [`Epoch::nap`] is the sleeper's part up to the wait, in this order. Either the sleeper's second look sees the entry, or the ringer sees
+//! the odd epoch: the fences forbid both from missing (SYNC POINT C). Epochs only grow, so each nap is rung for at most once, however
+//! many entries are published during it.
 //!
-//! Either the sleeper's second look sees the entry, or the ringer sees the odd epoch: the fences forbid both from missing
-//! (SYNC POINT C). In the second case the bell moves after `seen` was read, so the wait returns. Epochs only grow, so each nap is rung
-//! for at most once, however many entries are published during it.
+//! The bell is read *before* the epoch is published (SYNC POINT F), so that a ring for this nap always ends it. Read afterwards, the one ring of the nap
+//! may already be in `seen` while the entry at the head of the ring is still missing: of two submitters the one with the later position has
+//! published and rung, and the other finds the nap rung for. The sleeper would then wait for its time limit with two entries in the ring;
+//! with one ringer whose entries come in order this cannot happen.
 //!
 //! With an eventfd the bell is the descriptor's counter, and only epoch and rung are used.
 //!
@@ -58,11 +61,13 @@ fn sleeper_fence() {
 }
 
 impl Epoch {
-    /// Announces a nap of the only sleeper. Look at the ring again after this, before waiting.
+    /// Announces a nap of the only sleeper. [`Bell::seen`] comes before this, another look at the ring after it, then the wait.
+    /// With an eventfd: it must not be drained between this and the wait.
     #[inline]
     pub fn doze(&self) {
         let now = self.0.load(Ordering::Relaxed);
-        self.0.store((now | 1).wrapping_add(if now & 1 == 1 { 2 } else { 0 }), Ordering::Relaxed);
+        // SYNC POINT F: pairs with the acquire in `due`; the bell was read before it moves for this nap.
+        self.0.store((now | 1).wrapping_add(if now & 1 == 1 { 2 } else { 0 }), Ordering::Release);
         // SYNC POINT C, sleeper's side.
         sleeper_fence();
     }
@@ -81,7 +86,8 @@ impl Epoch {
         loop {
             let next = if now & 1 == 1 { now.wrapping_add(2) } else { now.wrapping_add(1) };
             let next = if mutant("doorbell_shared_epoch") { now | 1 } else { next };
-            match self.0.compare_exchange(now, next, Ordering::Relaxed, Ordering::Relaxed) {
+            // SYNC POINT F: as in `doze`; a later sleeper's exchange keeps what an earlier one released.
+            match self.0.compare_exchange(now, next, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => break,
                 Err(seen) => now = seen,
             }
@@ -95,16 +101,21 @@ impl Epoch {
     #[inline]
     #[must_use]
     pub fn nap(&self, bell: &Bell, ready: impl FnOnce() -> bool) -> Option<u32> {
+        let seen = bell.seen();
         self.doze();
-        look_again(bell, ready)
+        if mutant("doorbell_no_second_look") {
+            return Some(seen);
+        }
+        if ready() { None } else { Some(bell_late(bell, seen)) }
     }
 
     /// As [`nap`](Self::nap), where several threads may sleep on the same epoch.
     #[inline]
     #[must_use]
     pub fn nap_shared(&self, bell: &Bell, ready: impl FnOnce() -> bool) -> Option<u32> {
+        let seen = bell.seen();
         self.doze_shared();
-        look_again(bell, ready)
+        if ready() { None } else { Some(bell_late(bell, seen)) }
     }
 
     /// The value now, for [`wake_shared`](Self::wake_shared).
@@ -130,31 +141,26 @@ impl Epoch {
     }
 }
 
-fn look_again(bell: &Bell, ready: impl FnOnce() -> bool) -> Option<u32> {
-    if mutant("doorbell_look_first") {
-        return if ready() { None } else { Some(bell.seen()) };
-    }
-    // In this order: a bell that moves after `seen` ends the wait, and one that moved before it shows its entry to `ready`.
-    let seen = bell.seen();
-    if ready() { None } else { Some(seen) }
+/// In place of `seen`, what a sleeper would have that reads the bell at the end.
+fn bell_late(bell: &Bell, seen: u32) -> u32 {
+    if mutant("doorbell_bell_late") { bell.seen() } else { seen }
 }
 
 impl Bell {
-    /// The value to wait on. Read after [`Epoch::doze`] and before the second look at the ring.
+    /// The value to wait on, read before [`Epoch::doze`]; see the module. [`Epoch::nap`] does it.
+    ///
+    /// Relaxed, like [`ring`](Self::ring): a bell that moved only ends the wait, and what it was moved for is found by the look after
+    /// the next nap's fence at the latest.
     #[inline]
     #[must_use]
     pub fn seen(&self) -> u32 {
-        let order = if mutant("doorbell_seen_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
-        // SYNC POINT C: pairs with the release in `ring`; who sees the bell moved sees the entry it was moved for.
-        self.0.load(order)
+        self.0.load(Ordering::Relaxed)
     }
 
     /// Moves the bell; the caller then wakes all who wait on it.
     #[inline]
     pub fn ring(&self) {
-        let order = if mutant("doorbell_ring_relaxed") { Ordering::Relaxed } else { Ordering::Release };
-        // SYNC POINT C: pairs with the acquire in `seen`.
-        self.0.fetch_add(1, order);
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The word, for the futex call.
@@ -192,7 +198,8 @@ impl Ringer {
     #[inline]
     #[must_use]
     pub fn due(&self, epoch: &Epoch) -> bool {
-        let now = epoch.0.load(Ordering::Relaxed);
+        // SYNC POINT F: pairs with the release in `doze`.
+        let now = epoch.0.load(Ordering::Acquire);
         if mutant("doorbell_rung_without_epoch") {
             return now & 1 == 1 && self.rung.swap(1, Ordering::Relaxed) == 0;
         }

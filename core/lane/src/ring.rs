@@ -85,9 +85,6 @@ impl<'a> Ring<'a> {
     #[inline]
     pub fn write(&self, position: u64, entry: &Entry) {
         let (line, tag) = self.place(position);
-        if mutant("ring_tag_first") {
-            line.0[0].store(u64::from(tag) << 32 | (entry[0] & 0xffff_ffff), Ordering::Release);
-        }
         for (word, value) in line.0.iter().zip(entry).skip(1) {
             word.store(*value, Ordering::Relaxed);
         }

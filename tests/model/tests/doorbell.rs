@@ -1,0 +1,212 @@
+//! The doorbell: whoever sleeps while there is something for it is woken. A lost wake-up is a deadlock, which loom reports.
+#![cfg(loom)]
+
+use std::sync::Arc;
+
+use loom::thread;
+use microfaas_lane::doorbell::{Bell, Epoch, Ringer};
+use microfaas_lane::ring::{Line, Ring};
+use microfaas_lane::sync::{AtomicU64, Ordering};
+use microfaas_model::{EventFd, Futex, entry, model};
+
+/// One ring and the doorbell of its consumer.
+struct Side {
+    lines: [Line; 2],
+    tail: AtomicU64,
+    epoch: Epoch,
+    bell: Bell,
+    ringer: Ringer,
+    futex: Futex,
+    event: EventFd,
+    sleepers: AtomicU64,
+}
+
+impl Side {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            lines: [Line::empty(0), Line::empty(0)],
+            tail: AtomicU64::new(0),
+            epoch: Epoch::default(),
+            bell: Bell::default(),
+            ringer: Ringer::default(),
+            futex: Futex::default(),
+            event: EventFd::default(),
+            sleepers: AtomicU64::new(0),
+        })
+    }
+
+    fn ring(&self) -> Ring<'_> {
+        Ring::new(&self.lines)
+    }
+
+    fn publish(&self, number: u32) {
+        self.ring().write(self.tail.fetch_add(1, Ordering::Relaxed), &entry(number));
+        Ringer::published();
+    }
+
+    /// What a producer does for each entry, where the consumer sleeps on a futex.
+    fn push(&self, number: u32) {
+        self.publish(number);
+        if self.ringer.due(&self.epoch) {
+            self.bell.ring();
+            self.futex.wake_all();
+        }
+    }
+
+    /// As `push`, where it sleeps on an eventfd.
+    fn push_event(&self, number: u32) {
+        self.publish(number);
+        if self.ringer.due(&self.epoch) {
+            self.event.write();
+        }
+    }
+
+    /// The only sleeper, until the entry at `position` is there.
+    fn sleep_until(&self, position: u64) {
+        while !self.ring().is_ready(position) {
+            if let Some(seen) = self.epoch.nap(&self.bell, || self.ring().is_ready(position)) {
+                self.futex.wait(&self.bell, seen);
+            }
+            self.epoch.wake();
+        }
+        assert!(matches!(self.ring().read(position), Ok(Some(_))));
+    }
+
+    /// The only sleeper, on an event loop.
+    fn poll_until(&self, position: u64) {
+        while !self.ring().is_ready(position) {
+            self.epoch.doze();
+            if !self.ring().is_ready(position) {
+                self.event.wait_and_drain();
+            }
+            self.epoch.wake();
+        }
+        assert!(matches!(self.ring().read(position), Ok(Some(_))));
+    }
+
+    /// One of several sleepers.
+    fn sleep_shared_until(&self, position: u64) {
+        while !self.ring().is_ready(position) {
+            self.nap_shared(position, |seen| self.futex.wait(&self.bell, seen));
+        }
+    }
+
+    /// One nap of one of several sleepers. The last to leave ends it.
+    fn nap_shared(&self, position: u64, wait: impl FnOnce(u32)) {
+        self.sleepers.fetch_add(1, Ordering::Acquire);
+        if let Some(seen) = self.epoch.nap_shared(&self.bell, || self.ring().is_ready(position)) {
+            wait(seen);
+        }
+        let seen = self.epoch.current();
+        if self.sleepers.fetch_add(u64::MAX, Ordering::Release) == 1 {
+            self.epoch.wake_shared(seen);
+        }
+    }
+}
+
+/// Host to worker: one thread submits two calls, the worker naps between them.
+#[test]
+fn a_sleeping_worker_is_woken() {
+    model(|| {
+        let side = Side::new();
+        let host = thread::spawn({
+            let side = Arc::clone(&side);
+            move || {
+                side.push(1);
+                side.push(2);
+            }
+        });
+        side.sleep_until(0);
+        side.sleep_until(1);
+        host.join().unwrap();
+    });
+}
+
+/// Host to worker: two threads submit one call each and share what was rung for.
+#[test]
+fn a_sleeping_worker_is_woken_by_two_hosts() {
+    model(|| {
+        let side = Side::new();
+        let hosts = [1, 2].map(|number| {
+            let side = Arc::clone(&side);
+            thread::spawn(move || side.push(number))
+        });
+        side.sleep_until(0);
+        side.sleep_until(1);
+        for host in hosts {
+            host.join().unwrap();
+        }
+    });
+}
+
+/// Worker to host: the worker completes twice, the host naps between.
+#[test]
+fn a_sleeping_host_is_woken() {
+    model(|| {
+        let side = Side::new();
+        let host = thread::spawn({
+            let side = Arc::clone(&side);
+            move || {
+                side.sleep_until(0);
+                side.sleep_until(1);
+            }
+        });
+        side.push(1);
+        side.push(2);
+        host.join().unwrap();
+    });
+}
+
+/// Worker to host: two threads of the host sleep on one bell, each for its own completion.
+#[test]
+fn two_sleeping_hosts_are_woken() {
+    model(|| {
+        let side = Side::new();
+        let hosts = [0, 1].map(|position| {
+            let side = Arc::clone(&side);
+            thread::spawn(move || side.sleep_shared_until(position))
+        });
+        side.push(1);
+        side.push(2);
+        for host in hosts {
+            host.join().unwrap();
+        }
+    });
+}
+
+/// Worker to host: one thread's wait runs into its time limit while another goes to sleep.
+#[test]
+fn who_leaves_does_not_silence_another() {
+    model(|| {
+        let side = Side::new();
+        let stays = thread::spawn({
+            let side = Arc::clone(&side);
+            move || side.sleep_shared_until(0)
+        });
+        let worker = thread::spawn({
+            let side = Arc::clone(&side);
+            move || side.push(1)
+        });
+        side.nap_shared(0, |_| ());
+        stays.join().unwrap();
+        worker.join().unwrap();
+    });
+}
+
+/// Worker to an event loop of the host: the eventfd's counter is the bell.
+#[test]
+fn a_sleeping_event_loop_is_woken() {
+    model(|| {
+        let side = Side::new();
+        let host = thread::spawn({
+            let side = Arc::clone(&side);
+            move || {
+                side.poll_until(0);
+                side.poll_until(1);
+            }
+        });
+        side.push_event(1);
+        side.push_event(2);
+        host.join().unwrap();
+    });
+}
