@@ -13,6 +13,8 @@ missing=()
 for command in "${!packages[@]}"; do
     have "$command" || missing+=("${packages[$command]}")
 done
+# The worker's system call filter is made through libseccomp.
+if ! have pkg-config || ! pkg-config --exists libseccomp; then missing+=(libseccomp-dev pkg-config); fi
 if have python3 && ! python3 -m pip --version >/dev/null 2>&1; then missing+=(python3-pip); fi
 if ((${#missing[@]})); then
     have apt-get || die "missing: ${missing[*]} (no apt-get here: install them by hand)"

@@ -10,13 +10,19 @@
 //! answers no question, gets the worker killed.
 #![forbid(unsafe_code)]
 
+pub mod sandbox;
+
 use microfaas_lane::layout::Geometry;
 use serde::{Deserialize, Serialize};
+
+use crate::sandbox::{SandboxPolicy, SandboxReport};
 
 /// Descriptor number of the control socket in a new worker.
 pub const CONTROL_FD: i32 = 3;
 /// Most bytes in one packet.
 pub const PACKET_BYTES_MAX: usize = 64 * 1024;
+/// Most that [`Start::suspended_max`] may be.
+pub const SUSPENDED_MAX: u32 = 1024;
 /// Most descriptors beside one packet.
 pub const PACKET_FDS_MAX: usize = 4;
 
@@ -27,11 +33,12 @@ pub enum ToWorker {
     /// The worker's settings. No descriptors. Answered by [`ToNode::Started`].
     Start(Start),
     /// A lane to serve. Descriptors: down, bulk, up, and the host's eventfd. Answered by [`ToNode::LaneAdded`].
+    /// All lanes come before the first `Load` and before `Serve`: the first of those seals the worker in.
     AddLane(LaneSpec),
     /// A module to load. Descriptor: a sealed memfd with the shared library. Answered by [`ToNode::Loaded`]
     /// or [`ToNode::LoadFailed`].
     Load(Load),
-    /// No more set-up: enter the sandbox and serve. Answered by [`ToNode::Ready`].
+    /// No more set-up: enter the sandbox, unless a `Load` was before it, and serve. Answered by [`ToNode::Ready`].
     Serve,
 }
 
@@ -51,8 +58,12 @@ pub struct Start {
     pub arena_bytes: u64,
     /// Most heap bytes that one module's `init` may keep.
     pub init_bytes: u64,
+    /// Most calls that may be suspended at once; 0 to [`SUSPENDED_MAX`].
+    pub suspended_max: u32,
     /// Process id of the node, to notice its death between fork and the death signal's arming.
     pub node_pid: u32,
+    /// What the worker gives up before the first code of a function runs.
+    pub sandbox: SandboxPolicy,
 }
 
 /// See [`ToWorker::AddLane`].
@@ -85,6 +96,46 @@ pub struct FunctionSpec {
     pub function: u32,
     /// Name in the module's table.
     pub name: String,
+    /// What its calls may use.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// How long a function's calls may have the core. See DESIGN's glossary: quantum, budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// CPU time after which another call that waits gets the core, in nanoseconds.
+    pub quantum_ns: u64,
+    /// CPU time after which the call is ended, in nanoseconds; at least the quantum.
+    pub budget_ns: u64,
+    /// What happens at the end of the first quantum.
+    pub policy: Policy,
+    /// Whether statics keep their values from call to call (but not over a call that was ended).
+    pub stateful: bool,
+}
+
+/// See [`Limits::policy`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// The call is suspended while others wait, and ended when its budget is spent.
+    #[default]
+    Share,
+    /// The call is ended.
+    Kill,
+}
+
+/// Least quantum: about what the timer's own lateness is on a virtual machine.
+pub const QUANTUM_NS_MIN: u64 = 20_000;
+/// Most budget: an hour.
+pub const BUDGET_NS_MAX: u64 = 3_600_000_000_000;
+
+impl Default for Limits {
+    /// A quantum of 1 ms, a budget of 1 s, shared.
+    fn default() -> Self {
+        Self { quantum_ns: 1_000_000, budget_ns: 1_000_000_000, policy: Policy::Share, stateful: false }
+    }
 }
 
 /// Worker to node.
@@ -115,8 +166,11 @@ pub enum ToNode {
         reason: String,
     },
     /// Serving.
-    Ready,
-    /// The worker cannot go on; it exits after this.
+    Ready {
+        /// What it is sealed in by.
+        sandbox: SandboxReport,
+    },
+    /// The worker cannot go on; it ends after this. A sealed worker may not call `exit`: it ends by SIGSYS, whatever the cause.
     Fatal {
         /// One line.
         reason: String,

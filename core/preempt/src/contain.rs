@@ -16,7 +16,7 @@
 #![expect(unsafe_code, reason = "signal handlers")]
 
 use std::io;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
 use libc::{c_int, c_void, siginfo_t, ucontext_t};
 
@@ -91,6 +91,25 @@ pub fn last_address() -> usize {
     LAST_ADDRESS.load(Ordering::Relaxed)
 }
 
+/// Asked first about a SIGSYS: a system call that the sandbox forbids and that can be answered without the kernel. Called in the handler with the call's number and
+/// its arguments; gives what the call returns, an error as its negative number. `None` ends the call of the function that made it.
+pub type Answer = fn(number: i32, arguments: [usize; 6]) -> Option<isize>;
+
+static ANSWER: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
+/// Number and architecture of the last forbidden system call.
+static LAST_CALL: (AtomicI32, AtomicU32) = (AtomicI32::new(-1), AtomicU32::new(0));
+
+/// Chooses who is asked about forbidden system calls.
+pub fn answer_system_calls(answer: Answer) {
+    ANSWER.store(answer as *mut c_void, Ordering::Relaxed);
+}
+
+/// Number of the last forbidden system call, and the `AUDIT_ARCH_*` of the way by which it was made.
+#[must_use]
+pub fn last_system_call() -> (i32, u32) {
+    (LAST_CALL.0.load(Ordering::Relaxed), LAST_CALL.1.load(Ordering::Relaxed))
+}
+
 /// The handlers in force. The alternate stack stays for the life of the process, as the kernel has its address.
 #[derive(Debug)]
 pub struct Containment {
@@ -145,14 +164,17 @@ extern "C" fn on_fault(signal: c_int, info: *mut siginfo_t, context: *mut c_void
     if signal == libc::SIGSEGV && repair(address) {
         return;
     }
+    // SAFETY: the kernel passes a valid context, which we alone look at.
+    let context = unsafe { &mut *context.cast::<ucontext_t>() };
+    if signal == libc::SIGSYS && answer(info, context) {
+        return;
+    }
     let worker_sp = WORKER_SP.load(Ordering::Relaxed);
     if worker_sp == 0 {
         return die_by(signal);
     }
     LAST_ADDRESS.store(address, Ordering::Relaxed);
-    let fault = classify(signal, address);
-    // SAFETY: the kernel passes a valid context, which we alone look at.
-    end_call(unsafe { &mut *context.cast::<ucontext_t>() }, worker_sp, fault);
+    end_call(context, worker_sp, classify(signal, address));
 }
 
 /// Makes the interrupted thread continue on its way back to the worker.
@@ -173,6 +195,35 @@ fn repair(address: usize) -> bool {
     // SAFETY: only `install` stores here, and it stores a `Repair`.
     let repair: Repair = unsafe { std::mem::transmute::<*mut c_void, Repair>(repair) };
     repair(address)
+}
+
+/// What the kernel says of a system call that a filter has trapped: `_sigsys` in `siginfo_t`, behind three numbers and padding.
+#[repr(C)]
+struct SigsysInfo {
+    head: [c_int; 4],
+    call_address: *mut c_void,
+    number: c_int,
+    architecture: u32,
+}
+
+/// Notes a forbidden system call, and gives its answer where there is one.
+fn answer(info: &siginfo_t, context: &mut ucontext_t) -> bool {
+    // SAFETY: for a SIGSYS the kernel fills these fields, and the structure is shorter than `siginfo_t`.
+    let info = unsafe { &*std::ptr::from_ref(info).cast::<SigsysInfo>() };
+    LAST_CALL.0.store(info.number, Ordering::Relaxed);
+    LAST_CALL.1.store(info.architecture, Ordering::Relaxed);
+    let answer = ANSWER.load(Ordering::Relaxed);
+    if answer.is_null() {
+        return false;
+    }
+    // SAFETY: only `answer_system_calls` stores here, and it stores an `Answer`.
+    let answer: Answer = unsafe { std::mem::transmute::<*mut c_void, Answer>(answer) };
+    let registers = [libc::REG_RDI, libc::REG_RSI, libc::REG_RDX, libc::REG_R10, libc::REG_R8, libc::REG_R9];
+    let Some(value) = answer(info.number, registers.map(|name| register(context, name))) else {
+        return false;
+    };
+    set_register(context, libc::REG_RAX, value.cast_unsigned());
+    true
 }
 
 fn classify(signal: c_int, address: usize) -> Fault {

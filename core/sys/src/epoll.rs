@@ -52,7 +52,8 @@ impl Epoll {
     /// # Errors
     /// As `epoll_wait(2)`; a signal ends the wait early without an error.
     pub fn wait(&self, timeout: Option<Duration>) -> io::Result<bool> {
-        let timeout = timeout.map_or(PollTimeout::NONE, |time| PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX));
+        let timeout =
+            timeout.map_or(PollTimeout::NONE, |time| PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX));
         let mut events = [EpollEvent::empty(); 64];
         match self.0.wait(&mut events, timeout) {
             Ok(count) => Ok(count > 0),

@@ -59,8 +59,12 @@ pub struct Packet {
 /// `WouldBlock` where there is none; `InvalidData` for a packet longer than the buffer or with more descriptors than allowed, which are
 /// closed; else as `recvmsg(2)`.
 pub fn try_recv(socket: BorrowedFd<'_>, buffer: &mut [u8], fds_max: usize) -> io::Result<Packet> {
+    receive(socket, buffer, fds_max, MsgFlags::MSG_DONTWAIT)
+}
+
+fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], fds_max: usize, flags: MsgFlags) -> io::Result<Packet> {
     let mut control = nix::cmsg_space!([RawFd; FDS_MAX]);
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | flags;
     let mut parts = [IoSliceMut::new(buffer)];
     let message = loop {
         match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags) {
@@ -85,7 +89,7 @@ pub fn try_recv(socket: BorrowedFd<'_>, buffer: &mut [u8], fds_max: usize) -> io
     Ok(Packet { len: message.bytes, fds })
 }
 
-/// As [`try_recv`], waiting at most `timeout` (`None`: for ever) for a packet.
+/// As [`try_recv`], waiting at most `timeout` for a packet. `None` waits for ever, and in `recvmsg` itself: a worker's sandbox allows no `poll`.
 ///
 /// # Errors
 /// As [`try_recv`], with `TimedOut` in place of `WouldBlock`.
@@ -95,6 +99,9 @@ pub fn recv(
     fds_max: usize,
     timeout: Option<Duration>,
 ) -> io::Result<Packet> {
+    if timeout.is_none() {
+        return receive(socket, buffer, fds_max, MsgFlags::empty());
+    }
     if !poll::is_readable(socket, timeout)? {
         return Err(io::ErrorKind::TimedOut.into());
     }

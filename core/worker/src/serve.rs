@@ -143,7 +143,7 @@ impl Worker {
                 self.control.say(&answer)?;
             }
             ToWorker::Serve => {
-                self.control.say(&ToNode::Ready)?;
+                self.control.say(&ToNode::Ready { sandbox: Default::default() })?;
                 return Ok(true);
             }
         }

@@ -1,0 +1,210 @@
+//! What a worker gives up before the first code of a function runs in it.
+//!
+//! [`enter`] takes the steps in the one order that works, and reports what came of each: the kernel may refuse some of them (no unprivileged user
+//! namespaces, an old Landlock), and nothing is skipped in silence. A layer that is mandatory and refused is an error, and the worker does not start.
+//!
+//! | step | why here |
+//! | --- | --- |
+//! | no new privileges | Landlock and the filter ask for it |
+//! | descriptors | before the limit on them, which is their exact number |
+//! | namespaces, then an empty root | need the capabilities that go next; an ordinary user gets them with the user namespace |
+//! | identity, capabilities | nothing below needs them |
+//! | not dumpable, death signal | a change of identity undoes both |
+//! | limits, Landlock, write xor execute | cannot be undone by what follows |
+//! | system calls | last: none of the calls above is on the list |
+//!
+//! A process id namespace is missing: a process cannot enter one itself. Landlock's scopes and the filter keep a worker from signalling others.
+#![expect(unsafe_code, reason = "closes descriptors that it does not own")]
+
+mod error;
+mod filter;
+mod probe;
+pub mod rules;
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+
+use microfaas_control::sandbox::{Layer, LayerReport, LayerState, SandboxPolicy, SandboxReport};
+use microfaas_sys::landlock;
+use microfaas_sys::namespaces::{self, Namespace};
+use microfaas_sys::privileges::{self, Limit};
+
+pub use error::SandboxError;
+pub use filter::DeniedCall;
+pub use probe::probe;
+
+/// What stays in a worker's hands.
+#[derive(Debug, Clone, Copy)]
+pub struct Keep<'a> {
+    /// The socket to the node.
+    pub control: BorrowedFd<'a>,
+    /// The hosts' eventfds.
+    pub events: &'a [BorrowedFd<'a>],
+    /// Process id of the node, which must be the parent.
+    pub node_pid: u32,
+}
+
+/// The result of [`enter`].
+#[derive(Debug)]
+pub struct Sealed {
+    /// What is in force.
+    pub report: SandboxReport,
+    /// The number that the next received descriptor will have, and the only one that can be mapped executable or closed.
+    pub module_fd: RawFd,
+}
+
+/// Gives everything up, for ever. The process must have one thread, and handlers for SIGSYS where it means to survive a forbidden call.
+/// Standard input, output and error become `/dev/null`, and every descriptor that is not in `keep` is closed.
+///
+/// # Errors
+/// [`SandboxError`], where a mandatory layer is refused or the node is gone. The process is then neither free nor sealed: end it.
+///
+/// # Safety
+/// No descriptor above 2 that is not in `keep` is used or closed any more.
+///
+/// # Cost
+/// About a millisecond, most of it for the network namespace.
+pub unsafe fn enter(policy: &SandboxPolicy, keep: &Keep<'_>) -> Result<Sealed, SandboxError> {
+    let mut steps = Steps::default();
+    steps.take(Layer::NoNewPrivileges, privileges::set_no_new_privileges())?;
+    // SAFETY: the caller's promise.
+    let module_fd = unsafe { close_descriptors(keep) };
+    let module_fd = steps.take(Layer::Descriptors, module_fd)?;
+    enter_namespaces(&mut steps)?;
+    change_identity(policy, &mut steps)?;
+    steps.take(Layer::NotDumpable, privileges::set_not_dumpable())?;
+    steps.take(Layer::DeathSignal, arm_death_signal(keep.node_pid))?;
+    steps.take(Layer::Limits, set_limits(module_fd))?;
+    match policy.data_bytes_max {
+        Some(most) => {
+            steps.take(Layer::DataLimit, privileges::limit(Limit::Data, most))?;
+        }
+        None => steps.leave(Layer::DataLimit, "no limit is set"),
+    }
+    steps.take(Layer::Landlock, landlock::deny_all())?;
+    steps.take(Layer::WriteXorExecute, privileges::deny_write_execute())?;
+    let events: Vec<RawFd> = keep.events.iter().map(AsRawFd::as_raw_fd).collect();
+    let numbers = filter::Numbers {
+        control: keep.control.as_raw_fd(),
+        events: &events,
+        module: module_fd.unwrap_or(-1),
+        process: std::process::id(),
+        thread: nix::unistd::gettid().as_raw().cast_unsigned(),
+    };
+    steps.take(Layer::SystemCalls, filter::load(&numbers).map_err(io::Error::other))?;
+    Ok(Sealed { report: steps.report, module_fd: numbers.module })
+}
+
+/// The report as it grows.
+#[derive(Debug, Default)]
+struct Steps {
+    report: SandboxReport,
+}
+
+impl Steps {
+    /// Notes what came of a layer. The value, if it is in force.
+    fn take<T>(&mut self, layer: Layer, result: io::Result<T>) -> Result<Option<T>, SandboxError> {
+        match result {
+            Ok(value) => {
+                self.note(layer, LayerState::Active);
+                Ok(Some(value))
+            }
+            Err(error) if layer.is_mandatory() => Err(SandboxError { layer, error }),
+            Err(error) => {
+                self.note(layer, LayerState::Refused(error.to_string()));
+                Ok(None)
+            }
+        }
+    }
+
+    fn leave(&mut self, layer: Layer, reason: &str) {
+        self.note(layer, LayerState::NotAsked(reason.to_owned()));
+    }
+
+    fn note(&mut self, layer: Layer, state: LayerState) {
+        self.report.entries.push(LayerReport { layer, state });
+    }
+}
+
+/// Leaves what is to be kept and three times `/dev/null`. Returns the lowest free number.
+///
+/// # Safety
+/// As [`enter`].
+unsafe fn close_descriptors(keep: &Keep<'_>) -> io::Result<RawFd> {
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdin(&null)?;
+    nix::unistd::dup2_stdout(&null)?;
+    nix::unistd::dup2_stderr(&null)?;
+    drop(null);
+    let mut kept: Vec<RawFd> = keep.events.iter().map(AsRawFd::as_raw_fd).collect();
+    kept.push(keep.control.as_raw_fd());
+    // SAFETY: the caller's promise.
+    unsafe { privileges::close_all_but(&kept) }?;
+    (3..).find(|fd| !kept.contains(fd)).ok_or_else(|| io::Error::other("no descriptor is free"))
+}
+
+fn enter_namespaces(steps: &mut Steps) -> Result<(), SandboxError> {
+    if privileges::is_root() {
+        steps.leave(Layer::UserNamespace, "not needed by root");
+    } else {
+        steps.take(Layer::UserNamespace, namespaces::enter(Namespace::User))?;
+    }
+    for (layer, kind) in [
+        (Layer::NetNamespace, Namespace::Net),
+        (Layer::IpcNamespace, Namespace::Ipc),
+        (Layer::UtsNamespace, Namespace::Uts),
+        (Layer::CgroupNamespace, Namespace::Cgroup),
+    ] {
+        steps.take(layer, namespaces::enter(kind))?;
+    }
+    // The root is emptied in a namespace of its own, or not at all.
+    if steps.take(Layer::MountNamespace, namespaces::enter(Namespace::Mount))?.is_some() {
+        steps.take(Layer::EmptyRoot, namespaces::empty_root())?;
+    } else {
+        steps.leave(Layer::EmptyRoot, "no mount namespace");
+    }
+    Ok(())
+}
+
+fn change_identity(policy: &SandboxPolicy, steps: &mut Steps) -> Result<(), SandboxError> {
+    let is_root = privileges::is_root();
+    if is_root {
+        // Before the user changes, as that takes the right to do it away.
+        let bounding = privileges::empty_bounding_set();
+        steps.take(Layer::Identity, privileges::become_user(policy.uid, policy.gid))?;
+        steps.take(Layer::Capabilities, bounding.and_then(|()| privileges::drop_capabilities()))?;
+        return Ok(());
+    }
+    steps.leave(Layer::Identity, "the node's user is unprivileged");
+    // Only what the user namespace gave can be there, and not to be able to empty the set is to have nothing that it would give.
+    let _ = privileges::empty_bounding_set();
+    steps.take(Layer::Capabilities, privileges::drop_capabilities())?;
+    Ok(())
+}
+
+/// The signal goes out when the parent ends; a parent that ended before it was armed shows in `getppid`.
+fn arm_death_signal(node_pid: u32) -> io::Result<()> {
+    privileges::set_death_signal()?;
+    if std::os::unix::process::parent_id() == node_pid {
+        Ok(())
+    } else {
+        Err(io::Error::other("the node is gone"))
+    }
+}
+
+fn set_limits(module_fd: Option<RawFd>) -> io::Result<()> {
+    // Exactly one more descriptor than there are: room for a module on its way in.
+    let open_files = module_fd.map_or(0, |fd| u64::from(fd.cast_unsigned()) + 1);
+    for (what, most) in [
+        (Limit::Core, 0),
+        (Limit::FileSize, 0),
+        (Limit::LockedMemory, 0),
+        (Limit::MessageQueues, 0),
+        (Limit::OpenFiles, open_files),
+        (Limit::Processes, 0),
+        (Limit::RealTimePriority, 0),
+    ] {
+        privileges::limit(what, most)?;
+    }
+    Ok(())
+}

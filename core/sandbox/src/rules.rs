@@ -1,0 +1,231 @@
+//! The system calls that a sealed worker can make. Everything else is a SIGSYS, which ends the call that caused it and not the worker.
+//!
+//! A line says which arguments are allowed, who needs it and why. What is *not* here matters most: nothing opens a file or a socket, starts a
+//! process or a thread, sends a signal to others, changes a signal's handler or blocks one, waits on an ordinary futex (with one thread that is a
+//! deadlock), sleeps, or ends the process. `tests/sandbox.rs` of the worker shows that each line is used, and that the worker needs no other.
+
+/// Who makes the call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum User {
+    /// The worker between calls.
+    Worker,
+    /// The system's loader, on behalf of a `Load`.
+    Loader,
+    /// Code of functions, through its standard library or the C library.
+    Function,
+}
+
+/// A value that is known only when the filter is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Value {
+    /// This number.
+    Is(u64),
+    /// The descriptor of the control socket.
+    ControlSocket,
+    /// The descriptor of one of the hosts' eventfds; the rule is made once for each.
+    Event,
+    /// The number that the next received descriptor gets: the lowest that is free. It is never anything but a sealed module.
+    Module,
+    /// The worker's process id.
+    ProcessId,
+    /// Its only thread's id.
+    ThreadId,
+}
+
+/// A condition on an argument: where `mask` has a 1, the argument is `value`.
+#[derive(Debug, Clone, Copy)]
+pub struct When {
+    /// From 0.
+    pub argument: u32,
+    /// Which bits are compared.
+    pub mask: u64,
+    /// With what.
+    pub value: Value,
+}
+
+/// One line of the list.
+#[derive(Debug, Clone, Copy)]
+pub struct Rule {
+    /// Name of the system call.
+    pub call: &'static str,
+    /// All of these hold; none means any arguments.
+    pub when: &'static [When],
+    /// Who needs it.
+    pub user: User,
+    /// What for, and why it does no harm where that is not plain.
+    pub reason: &'static str,
+}
+
+/// An argument of type `int`, of which the kernel ignores the upper half.
+const fn int(argument: u32, value: Value) -> When {
+    When { argument, mask: 0xffff_ffff, value }
+}
+
+/// None of these bits is set.
+const fn without(argument: u32, bits: i32) -> When {
+    When { argument, mask: bits.cast_unsigned() as u64, value: Value::Is(0) }
+}
+
+const fn number(value: i32) -> Value {
+    Value::Is(value.cast_unsigned() as u64)
+}
+
+const fn rule(call: &'static str, when: &'static [When], user: User, reason: &'static str) -> Rule {
+    Rule { call, when, user, reason }
+}
+
+/// `MAP_STACK` is how the C library begins a thread: refused here, the attempt leaves nothing behind.
+const MAP_FORBIDDEN: i32 = libc::MAP_HUGETLB | libc::MAP_LOCKED | libc::MAP_GROWSDOWN | libc::MAP_STACK;
+
+/// The list. See the module.
+pub const RULES: &[Rule] = &[
+    // Signals.
+    rule("rt_sigreturn", &[], User::Worker, "the way back from the handlers that contain faults"),
+    // Memory. What one maps is one's own: no descriptor but a module's can be mapped.
+    rule(
+        "mmap",
+        &[without(2, libc::PROT_EXEC), without(3, MAP_FORBIDDEN)],
+        User::Worker,
+        "arenas, the C library's heap, a module's data",
+    ),
+    rule(
+        "mmap",
+        &[
+            without(2, libc::PROT_WRITE),
+            without(3, libc::MAP_ANONYMOUS | libc::MAP_SHARED),
+            int(4, Value::Module),
+        ],
+        User::Loader,
+        "a module's code; executable memory comes from a sealed module or not at all, and is never writable",
+    ),
+    rule("munmap", &[], User::Worker, "arenas of modules that were refused, the C library's heap"),
+    rule("mremap", &[], User::Worker, "the C library's heap, when a large vector grows"),
+    rule("brk", &[], User::Worker, "the C library's heap"),
+    rule(
+        "mprotect",
+        &[without(2, libc::PROT_EXEC)],
+        User::Worker,
+        "the heap of `init`, read-only until a call writes to it; the loader's read-only data",
+    ),
+    rule(
+        "madvise",
+        &[int(2, number(libc::MADV_DONTNEED))],
+        User::Worker,
+        "gives back what a call used of its arena",
+    ),
+    // Waiting and waking, on the words of lanes.
+    rule(
+        "futex_waitv",
+        &[],
+        User::Worker,
+        "sleeps until a host rings; the deadline is at most a second away",
+    ),
+    rule(
+        "futex",
+        &[int(1, number(libc::FUTEX_WAKE))],
+        User::Worker,
+        "wakes a host that waits for a completion",
+    ),
+    rule(
+        "futex",
+        &[int(1, number(libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG))],
+        User::Function,
+        "a lock's release, where a call was ended while it was held; there is nobody to wake",
+    ),
+    rule("write", &[int(0, Value::Event)], User::Worker, "wakes a host with an event loop"),
+    // The node.
+    rule(
+        "recvmsg",
+        &[int(0, Value::ControlSocket)],
+        User::Worker,
+        "what the node says, and the modules it sends",
+    ),
+    rule(
+        "sendmsg",
+        &[int(0, Value::ControlSocket)],
+        User::Worker,
+        "answers to the node, which distrusts them",
+    ),
+    rule("close", &[int(0, Value::Module)], User::Worker, "a module's descriptor, once it is mapped"),
+    // Clocks and timers.
+    rule(
+        "clock_gettime",
+        &[],
+        User::Function,
+        "time; most readings make no system call, but the thread's CPU time and some virtual machines' clocks do",
+    ),
+    rule("timer_settime", &[], User::Worker, "the quantum timer; the node's watchdog stands behind it"),
+    // Functions.
+    rule("getrandom", &[], User::Function, "the seeds of hash maps"),
+    rule("getpid", &[], User::Function, "abort asks for it before it signals"),
+    rule("gettid", &[], User::Function, "abort asks for it before it signals"),
+    rule(
+        "rt_sigprocmask",
+        &[int(0, number(libc::SIG_UNBLOCK))],
+        User::Function,
+        "abort unblocks its signal; unblocking never hides one",
+    ),
+    rule(
+        "tgkill",
+        &[int(0, Value::ProcessId), int(1, Value::ThreadId), int(2, number(libc::SIGABRT))],
+        User::Function,
+        "abort signals itself, and is contained as such",
+    ),
+];
+
+/// System calls that safe code never makes, not even by way of the standard library: whoever tries one runs code of his own making, and the
+/// worker's memory cannot be trusted any more. Such a call is denied as any other is, and the worker is replaced besides.
+pub const NEVER_LEGITIMATE: &[&str] = &[
+    "add_key",
+    "bpf",
+    "delete_module",
+    "finit_module",
+    "init_module",
+    "io_uring_enter",
+    "io_uring_register",
+    "io_uring_setup",
+    "kexec_load",
+    "keyctl",
+    "mount",
+    "perf_event_open",
+    "pidfd_getfd",
+    "pivot_root",
+    "prctl",
+    "process_madvise",
+    "process_vm_readv",
+    "process_vm_writev",
+    "ptrace",
+    "request_key",
+    "rt_sigqueueinfo",
+    "rt_tgsigqueueinfo",
+    "seccomp",
+    "setns",
+    "sigaltstack",
+    "timer_create",
+    "timer_delete",
+    "umount2",
+    "unshare",
+    "userfaultfd",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rule_has_a_reason_and_no_two_are_alike() {
+        for (index, rule) in RULES.iter().enumerate() {
+            assert!(rule.reason.len() > 5, "{}", rule.call);
+            assert!(rule.when.iter().all(|when| when.argument < 6));
+            let twin = RULES[..index].iter().find(|other| format!("{other:?}") == format!("{rule:?}"));
+            assert!(twin.is_none(), "{} twice", rule.call);
+        }
+    }
+
+    #[test]
+    fn what_is_never_legitimate_has_no_rule() {
+        for name in NEVER_LEGITIMATE {
+            assert!(RULES.iter().all(|rule| rule.call != *name), "{name}");
+        }
+    }
+}
