@@ -1,2 +1,28 @@
-//! In work.
-fn main() {}
+//! The `microfaas` command.
+
+mod args;
+mod bench;
+mod config;
+mod failure;
+mod invoke;
+mod launch;
+mod log;
+mod make;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::New(args) => make::new(&args).map(|()| ExitCode::SUCCESS),
+        Command::Build(args) => make::build(&args).map(|()| ExitCode::SUCCESS),
+        Command::Serve(args) => serve::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Invoke(args) => invoke::run(&args),
+        Command::Bench(args) => Ok(bench::run(&args)),
+    };
+    done.unwrap_or_else(|failure| failure::report(&failure))
+}

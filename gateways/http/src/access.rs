@@ -34,7 +34,7 @@ impl Access {
             id,
             peer,
             method,
-            path: path.to_owned(),
+            path: if enabled { path.to_owned() } else { String::new() },
             function: String::new(),
             status: "CANCELLED",
             bytes_in: 0,

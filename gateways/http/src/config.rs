@@ -10,6 +10,9 @@ use thiserror::Error;
 pub struct Config {
     /// Most bytes of a request body. Default 16 MiB less 32 KiB: what a large slot holds beside the metadata.
     pub body_bytes_max: usize,
+    /// Most bytes of request bodies that are being collected, all together; more is answered with 503. Bodies of at
+    /// most 64 KiB do not count. Default 256 MiB.
+    pub bodies_bytes_max: usize,
     /// Most bytes of a request's head. 8 KiB to 1 MiB, default 64 KiB; a function gets at most 32 KiB of it.
     pub head_bytes_max: usize,
     /// Most connections at once; more wait in the listen queue. Default 1024.
@@ -34,6 +37,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             body_bytes_max: (16 << 20) - (32 << 10),
+            bodies_bytes_max: 256 << 20,
             head_bytes_max: 64 << 10,
             connections_max: 1024,
             head_timeout: Duration::from_secs(30),
@@ -55,6 +59,9 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         if !(8 << 10..=1 << 20).contains(&self.head_bytes_max) {
             return Err(ConfigError::HeadBytes(self.head_bytes_max));
+        }
+        if self.bodies_bytes_max < self.body_bytes_max {
+            return Err(ConfigError::BodiesBytes { all: self.bodies_bytes_max, one: self.body_bytes_max });
         }
         if self.connections_max == 0 {
             return Err(ConfigError::NoConnections);
@@ -143,6 +150,14 @@ pub enum ConfigError {
     /// `head_bytes_max` out of range.
     #[error("head limit {0} is outside 8192 to 1048576 bytes")]
     HeadBytes(usize),
+    /// Not even one body would be taken.
+    #[error("limit of all bodies together, {all} bytes, is below that of one, {one}")]
+    BodiesBytes {
+        /// `bodies_bytes_max`.
+        all: usize,
+        /// `body_bytes_max`.
+        one: usize,
+    },
     /// No connection allowed.
     #[error("connection limit 0 would refuse every client")]
     NoConnections,

@@ -32,7 +32,7 @@
 //! | `TOO_LARGE` | 413 or 502 | the request, or the response, is over the limit |
 //! | `NOT_FOUND` | 404 | no such function or route |
 //! | `BANNED` | 503 | the function is banned after too many faults |
-//! | `OVERLOADED` | 503, `retry-after` | no slot is free |
+//! | `OVERLOADED` | 503, `retry-after` | no slot is free, or too many large bodies are coming in at once |
 //! | `CANCELLED` | 503 | taken back by the node, which stops; a client that hung up is logged as 499 |
 //! | `WORKER_LOST` | 502 | the worker died with the call |
 //! | `BAD_RESPONSE` | 502 | the function's `:status` is none |
@@ -54,6 +54,7 @@ mod backend;
 mod body;
 mod config;
 mod first_bytes;
+mod node;
 mod refusal;
 mod request;
 mod request_id;
@@ -63,5 +64,6 @@ mod service;
 
 pub use backend::{Answer, Backend, CallRequest, Health, Refused};
 pub use config::{Config, ConfigError, Route};
-pub use microfaas_lane::status::Status;
+pub use microfaas_node::Status;
+pub use node::NodeCall;
 pub use server::{Gateway, GatewayError, Stopped};

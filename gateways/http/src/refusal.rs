@@ -82,7 +82,7 @@ impl Refusal {
     }
 
     /// The connection cannot go on: what is left of the request would be taken for the next.
-    fn and_close(mut self) -> Self {
+    pub(crate) fn and_close(mut self) -> Self {
         self.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         self
     }

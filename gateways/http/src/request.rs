@@ -5,7 +5,7 @@ use std::time::Duration;
 use hyper::header::{CONNECTION, COOKIE, HOST};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Version};
-use microfaas_lane::message::{META_BYTES_MAX, NAME_BYTES_MAX, PAIRS_MAX, encoded_len};
+use microfaas_node::message::{META_BYTES_MAX, NAME_BYTES_MAX, PAIRS_MAX, encoded_len};
 
 use crate::refusal::Refusal;
 use crate::request_id;

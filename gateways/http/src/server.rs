@@ -147,7 +147,7 @@ fn connection_builder(config: &Config) -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .header_read_timeout(config.head_timeout)
         .max_buf_size(config.head_bytes_max)
-        .max_headers(microfaas_lane::message::PAIRS_MAX);
+        .max_headers(microfaas_node::message::PAIRS_MAX);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -9,6 +9,7 @@ use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{EXPECT, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::Status;
 use crate::access::Access;
@@ -21,18 +22,29 @@ use crate::request::{self, Metadata};
 use crate::request_id;
 use crate::routes::{Routes, Target};
 
+/// A body of this size counts as nothing, in the budget for all bodies.
+const FREE_BODY_BYTES: u64 = 64 << 10;
+/// What the budget counts in.
+const BUDGET_UNIT: u32 = 1 << 10;
+
 /// What all connections of a gateway share.
 #[derive(Debug)]
 pub(crate) struct Service<B> {
     backend: Arc<B>,
     config: Config,
     routes: Routes,
+    /// For bodies that are being collected, in units of [`BUDGET_UNIT`].
+    bodies: Semaphore,
 }
+
+/// A body and what it holds of the budget.
+type Collected<'a> = (Bytes, Option<SemaphorePermit<'a>>);
 
 impl<B: Backend> Service<B> {
     pub(crate) fn new(backend: Arc<B>, mut config: Config) -> Self {
         let routes = Routes::new(std::mem::take(&mut config.routes));
-        Self { backend, config, routes }
+        let units = (config.bodies_bytes_max / BUDGET_UNIT as usize).min(Semaphore::MAX_PERMITS);
+        Self { backend, config, routes, bodies: Semaphore::new(units) }
     }
 
     pub(crate) fn config(&self) -> &Config {
@@ -81,7 +93,7 @@ impl<B: Backend> Service<B> {
         let metadata = Metadata::new(parts, path)?;
         let id = access.id().to_owned();
         let meta = metadata.pairs(parts, &id)?;
-        let body = self.body(parts, body).await?;
+        let (body, budget) = self.body(parts, body).await?;
         access.bytes_in = body.len();
 
         let deadline = match deadline.map(|limit| limit.checked_sub(access.arrived().elapsed())) {
@@ -99,7 +111,7 @@ impl<B: Backend> Service<B> {
             .submit(CallRequest { function: name, body: &body, meta: &meta, deadline })
             .map_err(|refused| Refusal::not_accepted(refused.status, refused.message))?;
         // The call has copies; while it runs, the request's memory is better used otherwise.
-        drop((body, meta));
+        drop((body, budget, meta));
         let answer = call.await;
 
         access.status = answer.status.name();
@@ -119,10 +131,11 @@ impl<B: Backend> Service<B> {
         answer::respond(answer, parts.method == Method::HEAD, self.config.expose_panics)
     }
 
-    async fn body(&self, parts: &Parts, mut incoming: Incoming) -> Result<Bytes, Refusal> {
+    async fn body(&self, parts: &Parts, mut incoming: Incoming) -> Result<Collected<'_>, Refusal> {
         let limit = self.config.body_bytes_max;
+        let budget = self.budget(incoming.size_hint().exact())?;
         match body::read(&mut incoming, limit, self.config.body_timeout).await {
-            Ok(body) => Ok(body),
+            Ok(body) => Ok((body, budget)),
             Err(BodyError::TooLarge) => {
                 // A client that waits for `100 Continue` sends nothing that would have to be drained.
                 if !parts.headers.contains_key(EXPECT) {
@@ -135,6 +148,21 @@ impl<B: Backend> Service<B> {
                 Err(Refusal::bad_request(format!("the request body is broken: {reason}")))
             }
         }
+    }
+
+    /// A body of unknown length is taken for one of the longest.
+    fn budget(&self, len: Option<u64>) -> Result<Option<SemaphorePermit<'_>>, Refusal> {
+        let limit = self.config.body_bytes_max as u64;
+        let len = len.unwrap_or(limit);
+        // Over the limit is refused as that, unread.
+        if len <= FREE_BODY_BYTES || len > limit {
+            return Ok(None);
+        }
+        let units = u32::try_from(len / u64::from(BUDGET_UNIT)).unwrap_or(u32::MAX);
+        let permit = self.bodies.try_acquire_many(units);
+        permit.map(Some).map_err(|_| {
+            Refusal::not_accepted(Status::Overloaded, "too many large request bodies at once").and_close()
+        })
     }
 
     fn health(&self, access: &mut Access, is_head: bool) -> Response<Full<Bytes>> {

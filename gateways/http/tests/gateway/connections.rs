@@ -141,6 +141,10 @@ fn settings_that_cannot_be() {
             refused(Config { head_bytes_max: 1, ..Config::default() }).await,
             ConfigError::HeadBytes(1)
         );
+        assert_eq!(
+            refused(Config { bodies_bytes_max: 1, body_bytes_max: 2, ..Config::default() }).await,
+            ConfigError::BodiesBytes { all: 1, one: 2 }
+        );
         assert_eq!(Route::new("TRACE", "/", "x"), Err(ConfigError::Method("TRACE".to_owned())));
         assert_eq!(Route::new("GET", "a", "x"), Err(ConfigError::Path("a".to_owned())));
     });

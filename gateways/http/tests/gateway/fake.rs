@@ -99,7 +99,7 @@ impl Backend for FakeNode {
                     if let Some(fake) = &held.0 {
                         fake.release.notified().await;
                     }
-                    held.0 = None;
+                    drop(held.0.take());
                     answer(Status::Ok, b"released", Vec::new())
                 }));
             }

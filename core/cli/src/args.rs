@@ -1,0 +1,216 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use microfaas_node::message::check_pair;
+
+use crate::bench;
+use crate::config::check_address;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  all is well; of `invoke`: the call ended with OK
+  1  the call ended otherwise, or something failed while running
+  2  the command line is wrong
+  3  a setting, a module or a function crate is wrong; nothing was started
+
+Examples:
+  microfaas new hello && microfaas build hello -o modules
+  microfaas invoke hello --data world
+  microfaas serve --http 127.0.0.1:8080
+  curl http://127.0.0.1:8080/fn/hello -d world";
+
+/// Functions in safe Rust, called over shared memory, on one machine
+///
+/// A function is a small Rust crate without `unsafe`. `build` makes a module of it, a shared library. A node loads modules into
+/// worker processes, one per core, and hands them calls through shared memory: from a program, from this command, or over HTTP.
+#[derive(Debug, Parser)]
+#[command(name = "microfaas", version, after_help = EXIT_STATUS, styles = STYLES, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a function crate to start from
+    ///
+    /// DIR gets a Cargo.toml, a function and a test of it; `cargo test` in it works at once.
+    New(New),
+    /// Build modules from function crates
+    ///
+    /// Refuses a crate that does not have `#![forbid(unsafe_code)]` or has `unsafe` in its own code. Writes OUT/NAME.so for each
+    /// crate, all of them or none.
+    Build(Build),
+    /// Serve functions over HTTP
+    ///
+    /// Starts the workers, loads the modules, and answers on /fn/NAME, on the routes of the configuration, and on /healthz. Prints `ready` when it
+    /// takes requests. SIGINT or SIGTERM let requests in flight finish and then end it with 0; a second one ends it at once.
+    ///
+    /// Flags win over the configuration, of which core/cli/microfaas.example.toml explains every key.
+    Serve(Serve),
+    /// Call one function and print its answer
+    ///
+    /// Starts a node with one worker for this call. The body of the answer goes to the standard output as it is; how the call ended
+    /// goes to the standard error. With --json, one object with both instead.
+    #[command(after_help = INVOKE_HELP)]
+    Invoke(Invoke),
+    /// Measure, and print a table or JSON
+    Bench(bench::Args),
+}
+
+const INVOKE_HELP: &str = "\
+Statuses:
+  OK ERROR PANIC TIMEOUT EXPIRED CANCELLED OOM FAULT DENIED TOO_LARGE NOT_FOUND LOAD_FAILED BANNED OVERLOADED WORKER_LOST
+  Only OK exits with 0, the others with 1.
+
+Examples:
+  microfaas invoke hello --data world
+  microfaas invoke thumbnail --data-file photo.jpg --meta :path='/?width=64' > small.png
+  cat page.md | microfaas invoke markdown - --deadline 50ms --json";
+
+#[derive(Debug, Args)]
+pub(crate) struct New {
+    /// Directory to make; its last part is the crate's name
+    pub(crate) dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Build {
+    /// Function crates
+    #[arg(required = true, value_name = "DIR")]
+    pub(crate) dirs: Vec<PathBuf>,
+    /// Directory for the modules; made if it is not there
+    #[arg(short, long, value_name = "OUT")]
+    pub(crate) out: PathBuf,
+    /// Compile quickly instead of well, with the checks of a debug build
+    #[arg(long)]
+    pub(crate) dev: bool,
+    /// Where cargo compiles; crates that share one share their dependencies
+    #[arg(long, value_name = "DIR")]
+    pub(crate) target_dir: Option<PathBuf>,
+    /// Show cargo's output
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    pub(crate) sources: Sources,
+    /// Address and port to listen on [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    pub(crate) http: Option<String>,
+    /// Worker processes, one core each
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) workers: Option<u32>,
+    /// How the log on the standard error looks; RUST_LOG chooses what is in it [default: info]
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log: LogFormat,
+}
+
+/// Where functions and settings come from.
+#[derive(Debug, Args)]
+pub(crate) struct Sources {
+    /// Settings [default: microfaas.toml, if it is there]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Directory of modules; may be given several times [default: those of the settings, else ./modules]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) modules: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Invoke {
+    /// Name of the function
+    pub(crate) name: String,
+    /// `-`: read the request's body from the standard input
+    #[arg(value_name = "-", value_parser = ["-"], conflicts_with_all = ["data", "data_file"])]
+    pub(crate) stdin: Option<String>,
+    /// Body of the request
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) data: Option<String>,
+    /// File with the body of the request
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    pub(crate) data_file: Option<PathBuf>,
+    /// Metadata of the request, such as a header; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", value_parser = meta)]
+    pub(crate) meta: Vec<(String, String)>,
+    /// How long to wait for the answer, such as 500ms or 2s [default: the function's own]
+    #[arg(long, value_name = "TIME", value_parser = deadline)]
+    pub(crate) deadline: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) sources: Sources,
+    /// Print one JSON object: function, status, worker, cpu_ns, total_ns, detail, body_base64, meta
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// A line to be read
+    Text,
+    /// An object a line
+    Json,
+}
+
+fn address(text: &str) -> Result<String, String> {
+    check_address(text).ok_or_else(|| "expected an address and port such as 127.0.0.1:8080".to_owned())
+}
+
+/// The first `=` splits.
+fn meta(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    check_pair(key, value).map_err(|error| error.to_string())?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn deadline(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .ok()
+        .filter(|d| !d.is_zero())
+        .ok_or_else(|| "expected a time above zero such as 500ms or 2s".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn one_body_only() {
+        for both in
+            [&["--data", "a", "--data-file", "f"][..], &["-", "--data", "a"], &["-", "--data-file", "f"]]
+        {
+            let args = ["microfaas", "invoke", "f"].iter().chain(both);
+            assert!(Cli::try_parse_from(args).is_err(), "{both:?}");
+        }
+        assert!(Cli::try_parse_from(["microfaas", "invoke", "f", "-"]).is_ok());
+        assert!(Cli::try_parse_from(["microfaas", "invoke", "f", "x"]).is_err());
+        assert!(Cli::try_parse_from(["microfaas", "invoke", "f", "--data", "-1"]).is_ok());
+    }
+
+    #[test]
+    fn values_are_checked() {
+        assert_eq!(meta("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        assert!(meta("a").is_err() && meta("Upper=1").is_err());
+        assert_eq!(deadline("500ms"), Ok(Duration::from_millis(500)));
+        assert!(deadline("0s").is_err() && deadline("5").is_err());
+        assert!(address("8080").is_err());
+    }
+}

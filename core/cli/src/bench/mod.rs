@@ -1,0 +1,40 @@
+//! `microfaas bench NAME`: each benchmark is a module here and a row of [`BENCHES`].
+
+use std::process::ExitCode;
+
+use crate::failure::{Failure, report};
+
+/// One benchmark: its name, what it measures, and how to run it.
+struct Bench {
+    name: &'static str,
+    about: &'static str,
+    run: fn(&Args) -> Result<(), Failure>,
+}
+
+const BENCHES: &[Bench] = &[];
+
+/// Arguments of `microfaas bench`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Which benchmark
+    pub(crate) name: String,
+    /// Print one JSON object and nothing else on the standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// About how long it may take, in seconds
+    #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub(crate) seconds: u32,
+}
+
+/// Runs one benchmark.
+pub(crate) fn run(args: &Args) -> ExitCode {
+    let Some(bench) = BENCHES.iter().find(|bench| bench.name == args.name) else {
+        let names =
+            BENCHES.iter().map(|b| format!("{} ({})", b.name, b.about)).collect::<Vec<_>>().join(", ");
+        return report(&Failure::UnknownBench { name: args.name.clone(), names });
+    };
+    match (bench.run)(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => report(&failure),
+    }
+}

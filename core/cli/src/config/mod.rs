@@ -1,0 +1,420 @@
+//! `microfaas.toml`: what may stand in it, and where. `microfaas.example.toml` explains each key.
+
+mod section;
+mod value;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use microfaas_http::Route;
+use microfaas_node::Geometry;
+use thiserror::Error;
+
+pub(crate) use section::suggest;
+use section::{Place, Section};
+pub(crate) use value::check_address;
+
+/// A whole file. `None` is a key that was not given.
+#[derive(Debug, Default)]
+pub(crate) struct Settings {
+    /// The file, where there is one.
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) node: NodeSettings,
+    pub(crate) http: HttpSettings,
+    pub(crate) functions: Vec<FunctionSettings>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct NodeSettings {
+    pub(crate) modules: Vec<PathBuf>,
+    pub(crate) workers: Option<u32>,
+    pub(crate) pin: Option<bool>,
+    pub(crate) spin: Option<Duration>,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) stall: Option<Duration>,
+    pub(crate) slots_small: Option<u32>,
+    pub(crate) slots_large: Option<u32>,
+    pub(crate) small_bytes: Option<u32>,
+    pub(crate) large_bytes: Option<u32>,
+    pub(crate) response_bytes: Option<u32>,
+    pub(crate) stack_bytes: Option<u64>,
+    pub(crate) arena_bytes: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct HttpSettings {
+    pub(crate) listen: Option<String>,
+    pub(crate) threads: Option<usize>,
+    pub(crate) body_limit: Option<usize>,
+    pub(crate) bodies_limit: Option<usize>,
+    pub(crate) head_limit: Option<usize>,
+    pub(crate) max_connections: Option<usize>,
+    pub(crate) head_timeout: Option<Duration>,
+    pub(crate) body_timeout: Option<Duration>,
+    pub(crate) stop_timeout: Option<Duration>,
+    pub(crate) max_deadline: Option<Duration>,
+    pub(crate) access_log: Option<bool>,
+    pub(crate) expose_panics: Option<bool>,
+    pub(crate) routes: Vec<(Route, usize)>,
+}
+
+/// `[function.NAME]`.
+#[derive(Debug)]
+pub(crate) struct FunctionSettings {
+    pub(crate) name: String,
+    pub(crate) line: usize,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) idempotent: Option<bool>,
+}
+
+/// What is wrong with a file; prints as one line.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum ConfigError {
+    #[error("{}: cannot read it: {source}", file.display())]
+    Read { file: PathBuf, source: std::io::Error },
+    #[error("{}:{line}: {message}", file.display())]
+    Syntax { file: PathBuf, line: usize, message: String },
+    #[error("{}:{line}: unknown key `{key}` {section}{}", file.display(), suggest_text(suggestion.as_deref()))]
+    UnknownKey { file: PathBuf, line: usize, key: String, section: String, suggestion: Option<String> },
+    #[error("{}:{line}: `{key}` {section} {problem}", file.display())]
+    Value { file: PathBuf, line: usize, key: String, section: String, problem: String },
+    #[error("{}:{line}: [function.{name}] is for a function that no module has{}", file.display(), suggest_text(suggestion.as_deref()))]
+    UnknownFunction { file: PathBuf, line: usize, name: String, suggestion: Option<String> },
+    #[error("{}:{line}: a route leads to `{name}`, a function that no module has{}", file.display(), suggest_text(suggestion.as_deref()))]
+    UnknownRouteFunction { file: PathBuf, line: usize, name: String, suggestion: Option<String> },
+}
+
+fn suggest_text(suggestion: Option<&str>) -> String {
+    suggestion.map_or_else(String::new, |s| format!(", did you mean `{s}`?"))
+}
+
+impl Settings {
+    /// Reads and checks a file. Paths in it are relative to its folder.
+    ///
+    /// # Errors
+    /// The first mistake, with its line.
+    pub(crate) fn read(file: &Path) -> Result<Self, ConfigError> {
+        let text =
+            fs::read_to_string(file).map_err(|source| ConfigError::Read { file: file.to_owned(), source })?;
+        Self::parse(file, &text)
+    }
+
+    fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        let place = Place { file, text };
+        let document = place.parse()?;
+        let mut root = Section::root(place, document.get_ref());
+        let mut settings = Self { file: Some(file.to_owned()), ..Self::default() };
+        if let Some(section) = root.section("node")? {
+            settings.node = node(section)?;
+        }
+        if let Some(section) = root.section("http")? {
+            settings.http = http(section)?;
+        }
+        if let Some(functions) = root.section("function")? {
+            for section in functions.sections()? {
+                settings.functions.push(self::function(&functions, section)?);
+            }
+        }
+        root.finish()?;
+        Ok(settings)
+    }
+
+    /// Checks the names of functions against those that modules have.
+    ///
+    /// # Errors
+    /// A setting or route of a function that is not there.
+    pub(crate) fn check_functions(&self, known: &[String]) -> Result<(), ConfigError> {
+        let Some(file) = &self.file else { return Ok(()) };
+        for FunctionSettings { name, line, .. } in &self.functions {
+            if !known.contains(name) {
+                let suggestion = suggest(name, known.iter().map(String::as_str));
+                return Err(ConfigError::UnknownFunction {
+                    file: file.clone(),
+                    line: *line,
+                    name: name.clone(),
+                    suggestion,
+                });
+            }
+        }
+        for (route, line) in &self.http.routes {
+            if !known.iter().any(|name| name == route.function()) {
+                let name = route.function().to_owned();
+                let suggestion = suggest(&name, known.iter().map(String::as_str));
+                return Err(ConfigError::UnknownRouteFunction {
+                    file: file.clone(),
+                    line: *line,
+                    name,
+                    suggestion,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Most slots of both classes in one lane.
+const SLOTS_MAX: u32 = 4096;
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(86_400);
+const MS: Duration = Duration::from_millis(1);
+
+fn node(mut section: Section<'_>) -> Result<NodeSettings, ConfigError> {
+    let folder = section.folder();
+    let settings = NodeSettings {
+        modules: section
+            .get("modules", value::texts)?
+            .unwrap_or_default()
+            .into_iter()
+            .map(|path| folder.join(path))
+            .collect(),
+        workers: section.get("workers", |v| value::count(v, 1, 1024))?,
+        pin: section.get("pin", value::boolean)?,
+        spin: section.get("spin", |v| value::duration(v, Duration::ZERO, SECOND))?,
+        deadline: section.get("deadline", |v| value::duration(v, MS, DAY))?,
+        stall: section.get("stall", |v| value::duration(v, 10 * MS, DAY))?,
+        slots_small: section.get("slots_small", |v| value::count(v, 1, SLOTS_MAX.into()))?,
+        slots_large: section.get("slots_large", |v| value::count(v, 0, u64::from(SLOTS_MAX) - 1))?,
+        small_bytes: section.get("small_bytes", |v| value::bytes(v, 256, 64 << 10, 64))?,
+        large_bytes: section.get("large_bytes", |v| value::bytes(v, 4096, 1 << 30, 4096))?,
+        response_bytes: section.get("response_bytes", |v| value::bytes(v, 4096, 1 << 30, 4096))?,
+        stack_bytes: section.get("stack_bytes", |v| value::bytes(v, 64 << 10, 1 << 30, 4096))?,
+        arena_bytes: section.get("arena_bytes", |v| value::bytes(v, 64 << 10, 1 << 40, 4096))?,
+    };
+    let default = Geometry::default();
+    let slots = settings.slots_small.unwrap_or(default.small_slots)
+        + settings.slots_large.unwrap_or(default.large_slots);
+    if slots > SLOTS_MAX {
+        let problem = format!("and `slots_large` are together {slots}, allowed are at most {SLOTS_MAX}");
+        return Err(section.value_error(section.line(), "slots_small", problem));
+    }
+    section.finish()?;
+    Ok(settings)
+}
+
+fn http(mut section: Section<'_>) -> Result<HttpSettings, ConfigError> {
+    let timeout = |v: &toml::de::DeValue<'_>| value::duration(v, MS, DAY);
+    let mut settings = HttpSettings {
+        listen: section.get("listen", value::address)?,
+        threads: section.get("threads", |v| value::count(v, 1, 256))?,
+        body_limit: section.get("body_limit", |v| value::bytes(v, 0, 1 << 30, 1))?,
+        bodies_limit: section.get("bodies_limit", |v| value::bytes(v, 0, 1 << 40, 1))?,
+        head_limit: section.get("head_limit", |v| value::bytes(v, 8 << 10, 1 << 20, 1))?,
+        max_connections: section.get("max_connections", |v| value::count(v, 1, 1_000_000))?,
+        head_timeout: section.get("head_timeout", timeout)?,
+        body_timeout: section.get("body_timeout", timeout)?,
+        stop_timeout: section.get("stop_timeout", timeout)?,
+        max_deadline: section.get("max_deadline", timeout)?,
+        access_log: section.get("access_log", value::boolean)?,
+        expose_panics: section.get("expose_panics", value::boolean)?,
+        routes: Vec::new(),
+    };
+    for route in section.list_of_sections("routes")? {
+        let new = self::route(route)?;
+        if settings.routes.iter().any(|(old, _)| old.method() == new.0.method() && old.path() == new.0.path())
+        {
+            let problem = format!("has the path `{}` twice for the same method", new.0.path());
+            return Err(section.value_error(new.1, "routes", problem));
+        }
+        settings.routes.push(new);
+    }
+    section.finish()?;
+    Ok(settings)
+}
+
+fn route(mut section: Section<'_>) -> Result<(Route, usize), ConfigError> {
+    let line = section.line();
+    let method = section.get("method", value::text)?.unwrap_or_else(|| "*".to_owned());
+    let path = section.require("path", value::text)?;
+    let function = section.require("function", value::function_name)?;
+    let route = Route::new(&method, &path, &function).map_err(|error| {
+        let key = if matches!(error, microfaas_http::ConfigError::Method(_)) { "method" } else { "path" };
+        section.value_error(line, key, format!("cannot be: {error}"))
+    })?;
+    section.finish()?;
+    Ok((route, line))
+}
+
+fn function(all: &Section<'_>, mut section: Section<'_>) -> Result<FunctionSettings, ConfigError> {
+    let name = section.name().to_owned();
+    if !microfaas_abi::is_function_name(&name) {
+        let problem = format!("is not a function name: {}", value::FUNCTION_NAME);
+        return Err(all.value_error(section.line(), &name, problem));
+    }
+    let settings = FunctionSettings {
+        name,
+        line: section.line(),
+        deadline: section.get("deadline", |v| value::duration(v, MS, DAY))?,
+        idempotent: section.get("idempotent", value::boolean)?,
+    };
+    section.finish()?;
+    Ok(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Settings, String> {
+        Settings::parse(Path::new("dir/microfaas.toml"), text).map_err(|error| error.to_string())
+    }
+
+    fn check(text: &str, error: &str) {
+        assert_eq!(parse(text).unwrap_err(), format!("dir/microfaas.toml:{error}"), "{text}");
+    }
+
+    #[test]
+    fn the_example_is_valid_and_names_every_key() {
+        let text = include_str!("../../microfaas.example.toml");
+        let settings = parse(text).unwrap();
+        assert_eq!(settings.node.modules, [Path::new("dir/modules")]);
+        // Every key is explained, those that are commented out too.
+        let uncommented: String = text
+            .lines()
+            .map(|line| line.strip_prefix("#~ ").unwrap_or(line))
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        let NodeSettings {
+            modules,
+            workers: Some(_),
+            pin: Some(_),
+            spin: Some(_),
+            deadline: Some(_),
+            stall: Some(_),
+            slots_small: Some(_),
+            slots_large: Some(_),
+            small_bytes: Some(_),
+            large_bytes: Some(_),
+            response_bytes: Some(_),
+            stack_bytes: Some(_),
+            arena_bytes: Some(_),
+        } = parse(&uncommented).unwrap().node
+        else {
+            panic!("a key of [node] is not in the example");
+        };
+        assert_eq!(modules.len(), 1);
+        let HttpSettings {
+            listen: Some(_),
+            threads: Some(_),
+            body_limit: Some(_),
+            bodies_limit: Some(_),
+            head_limit: Some(_),
+            max_connections: Some(_),
+            head_timeout: Some(_),
+            body_timeout: Some(_),
+            stop_timeout: Some(_),
+            max_deadline: Some(_),
+            access_log: Some(_),
+            expose_panics: Some(_),
+            routes,
+        } = parse(&uncommented).unwrap().http
+        else {
+            panic!("a key of [http] is not in the example");
+        };
+        assert_eq!(routes.len(), 2);
+        let function = &parse(&uncommented).unwrap().functions[0];
+        assert!(function.deadline.is_some() && function.idempotent.is_some());
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        check(
+            "[node]\nworkers = 1\nwrokers = 2\n",
+            "3: unknown key `wrokers` in [node], did you mean `workers`?",
+        );
+        check("[nod]\n", "1: unknown key `nod` at the top level, did you mean `node`?");
+        check("\n[http]\nzzz = 1\n", "3: unknown key `zzz` in [http]");
+        check("[function.hello]\nbudget = \"1ms\"\n", "2: unknown key `budget` in [function.hello]");
+        check(
+            "[http]\nroutes = [\n  { path = \"/\", function = \"f\" },\n  { pth = \"/a\", function = \"f\" },\n]\n",
+            "4: `path` in [http] routes is missing",
+        );
+        check(
+            "[[http.routes]]\npath = \"/\"\nfunction = \"f\"\nverb = \"GET\"\n",
+            "4: unknown key `verb` in [http] routes",
+        );
+    }
+
+    #[test]
+    fn a_value_out_of_range_says_the_range() {
+        check("[node]\nworkers = 0\n", "2: `workers` in [node] is 0, allowed are 1 to 1024");
+        check(
+            "\n[node]\nslots_small = 4000\nslots_large = 97\n",
+            "2: `slots_small` in [node] and `slots_large` are together 4097, allowed are at most 4096",
+        );
+        check("[node]\nworkers = -1\n", "2: `workers` in [node] is -1, allowed are 1 to 1024");
+        check(
+            "[node]\nworkers = \"2\"\n",
+            "2: `workers` in [node] is a string, expected a number from 1 to 1024",
+        );
+        check(
+            "[node]\nlarge_bytes = \"2GiB\"\n",
+            "2: `large_bytes` in [node] is 2147483648 bytes, allowed are 4096 to 1073741824",
+        );
+        check(
+            "[node]\nlarge_bytes = 5000\n",
+            "2: `large_bytes` in [node] is 5000 bytes, which is not a multiple of 4096",
+        );
+        check(
+            "[node]\ndeadline = 500\n",
+            "2: `deadline` in [node] is an integer, expected a time such as \"500ms\" or \"2s\"",
+        );
+        check("[node]\nstall = \"1ms\"\n", "2: `stall` in [node] is 1ms, allowed are 10ms to 1day");
+        check(
+            "[http]\nbody_limit = \"16MB\"\n",
+            "2: `body_limit` in [http] is \"16MB\", expected bytes such as 65536 or \"16MiB\" (KiB, MiB, GiB)",
+        );
+        check(
+            "[http]\nlisten = \"8080\"\n",
+            "2: `listen` in [http] is \"8080\", expected an address and port such as \"127.0.0.1:8080\"",
+        );
+        check("node = 1\n", "1: `node` at the top level is an integer, expected a table");
+        check("[function]\nhello = 1\n", "2: `hello` in [function] is an integer, expected a table");
+        check(
+            "[function.Hello]\n",
+            "1: `Hello` in [function] is not a function name: 1 to 64 of a-z, 0-9, -, _ and ., starting with a letter or digit",
+        );
+    }
+
+    #[test]
+    fn routes_are_checked() {
+        check(
+            "[[http.routes]]\nmethod = \"FETCH\"\npath = \"/\"\nfunction = \"f\"\n",
+            "1: `method` in [http] routes cannot be: method `FETCH` is not one of GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS or `*`",
+        );
+        check(
+            "[http]\nroutes = [{ path = \"/a\", function = \"f\" }, { path = \"/a/\", function = \"g\" }]\n",
+            "2: `routes` in [http] has the path `/a` twice for the same method",
+        );
+    }
+
+    #[test]
+    fn a_syntax_error_has_its_line() {
+        let error = parse("[node]\nworkers = = 2\n").unwrap_err();
+        assert!(error.starts_with("dir/microfaas.toml:2: ") && !error.contains('\n'), "{error}");
+        let error = parse("[node]\nworkers = 1\nworkers = 2\n").unwrap_err();
+        assert!(error.starts_with("dir/microfaas.toml:3: "), "{error}");
+    }
+
+    fn known(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn functions_that_are_not_there() {
+        let settings = parse("[function.helo]\nidempotent = true\n").unwrap();
+        let error = settings.check_functions(&known(&["hello", "sha512"])).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "dir/microfaas.toml:1: [function.helo] is for a function that no module has, did you mean `hello`?"
+        );
+        let settings = parse("[http]\nroutes = [{ path = \"/\", function = \"x\" }]\n").unwrap();
+        let error = settings.check_functions(&known(&["hello"])).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "dir/microfaas.toml:2: a route leads to `x`, a function that no module has"
+        );
+        settings.check_functions(&known(&["x"])).unwrap();
+    }
+}

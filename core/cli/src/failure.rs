@@ -1,0 +1,107 @@
+//! What ends the command early: one line, and an exit status.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use microfaas_build::BuildError;
+use microfaas_http::GatewayError;
+use microfaas_node::NodeError;
+use thiserror::Error;
+
+use crate::config::ConfigError;
+
+/// Something failed while running, or a call did not end with OK.
+pub(crate) const FAILED: u8 = 1;
+/// The command line is wrong; clap uses the same.
+pub(crate) const USAGE: u8 = 2;
+/// A setting, module or crate is wrong.
+pub(crate) const WRONG_INPUT: u8 = 3;
+
+/// Why the command ends.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(
+        "no modules: there is no directory `modules` here and none was given; use --modules DIR or `modules` in [node] of microfaas.toml"
+    )]
+    NoModules,
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    #[error("{source}{}", hint(source))]
+    Gateway {
+        #[from]
+        source: GatewayError,
+    },
+    #[error("{}: cannot read it: {source}", file.display())]
+    Data { file: PathBuf, source: std::io::Error },
+    #[error("cannot read the standard input: {0}")]
+    Stdin(std::io::Error),
+    #[error("cannot write to the standard output: {0}")]
+    Stdout(std::io::Error),
+    #[error("cannot start the runtime: {0}")]
+    Runtime(std::io::Error),
+    #[error("no benchmark is named `{name}`; there are: {names}")]
+    UnknownBench { name: String, names: String },
+}
+
+fn hint(error: &GatewayError) -> &'static str {
+    match error {
+        GatewayError::Bind { .. } => "; use another --http ADDR",
+        _ => "",
+    }
+}
+
+impl Failure {
+    fn exit_status(&self) -> u8 {
+        match self {
+            Self::UnknownBench { .. } => USAGE,
+            Self::Config(_) | Self::NoModules | Self::Build(_) | Self::Data { .. } => WRONG_INPUT,
+            Self::Node(error) if is_input(error) => WRONG_INPUT,
+            _ => FAILED,
+        }
+    }
+}
+
+/// Whether the node was not started because of what it was given, not because of the machine.
+fn is_input(error: &NodeError) -> bool {
+    use microfaas_node::LaunchError;
+    match error {
+        NodeError::Directory { .. }
+        | NodeError::Module { .. }
+        | NodeError::DuplicateFunction { .. }
+        | NodeError::NoFunctions { .. }
+        | NodeError::UnknownFunction { .. }
+        | NodeError::Range { .. }
+        | NodeError::Geometry(_) => true,
+        NodeError::Worker { source, .. } => matches!(source, LaunchError::LoadFailed { .. }),
+        _ => false,
+    }
+}
+
+/// Prints `error: …` as one line.
+pub(crate) fn report(failure: &Failure) -> ExitCode {
+    if let Failure::Build(error) = failure
+        && let Some(output) = error.cargo_output()
+    {
+        eprint_raw(output);
+    }
+    let line = failure.to_string().lines().collect::<Vec<_>>().join(" ");
+    error_line(&line);
+    ExitCode::from(failure.exit_status())
+}
+
+/// `error: …` on the standard error, in colour on a terminal.
+pub(crate) fn error_line(text: &str) {
+    let red = anstyle::AnsiColor::Red.on_default().bold();
+    // Who closed our standard error does not want to know.
+    let _ = writeln!(anstream::stderr(), "{red}error{red:#}: {text}");
+}
+
+fn eprint_raw(text: &str) {
+    let _ = anstream::stderr().write_all(text.as_bytes());
+}

@@ -1,0 +1,90 @@
+//! From the command line and the settings to a node.
+
+use std::path::{Path, PathBuf};
+
+use microfaas_node::{FunctionConfig, Geometry, Node, NodeBuilder};
+
+use crate::args::Sources;
+use crate::config::{NodeSettings, Settings};
+use crate::failure::Failure;
+
+const SETTINGS: &str = "microfaas.toml";
+const MODULES: &str = "modules";
+
+/// The settings, with the directories of modules that hold.
+pub(crate) fn settings(sources: &Sources) -> Result<Settings, Failure> {
+    let mut settings = match &sources.config {
+        Some(file) => Settings::read(file)?,
+        None if Path::new(SETTINGS).exists() => Settings::read(Path::new(SETTINGS))?,
+        None => Settings::default(),
+    };
+    if !sources.modules.is_empty() {
+        settings.node.modules.clone_from(&sources.modules);
+    }
+    if settings.node.modules.is_empty() {
+        if !Path::new(MODULES).is_dir() {
+            return Err(Failure::NoModules);
+        }
+        settings.node.modules.push(MODULES.into());
+    }
+    Ok(settings)
+}
+
+/// Starts a node.
+///
+/// # Errors
+/// Any mistake in the settings or modules, before a worker is started; then what keeps a worker from starting.
+pub(crate) fn node(settings: &Settings) -> Result<Node, Failure> {
+    if let Some(known) = known_functions(&settings.node.modules) {
+        settings.check_functions(&known)?;
+    }
+    let NodeSettings { workers, pin, spin, deadline, stall, stack_bytes, arena_bytes, .. } = settings.node;
+    let mut builder = settings.node.modules.iter().fold(Node::builder(), |builder, dir| builder.modules(dir));
+    // What was not given stays the node's default.
+    builder = given(builder, workers, NodeBuilder::workers);
+    builder = given(builder, pin, NodeBuilder::pin);
+    builder = given(builder, spin, NodeBuilder::spin);
+    builder = given(builder, deadline, NodeBuilder::deadline_default);
+    builder = given(builder, stall, NodeBuilder::stall);
+    builder = given(builder, stack_bytes, NodeBuilder::stack_bytes);
+    builder = given(builder, arena_bytes, NodeBuilder::arena_bytes);
+    builder = builder.geometry(geometry(&settings.node));
+    for function in &settings.functions {
+        let mut config = FunctionConfig::default().idempotent(function.idempotent.unwrap_or_default());
+        config.deadline = function.deadline;
+        builder = builder.function(&function.name, config);
+    }
+    Ok(builder.start()?)
+}
+
+fn given<T>(builder: NodeBuilder, value: Option<T>, set: fn(NodeBuilder, T) -> NodeBuilder) -> NodeBuilder {
+    match value {
+        Some(value) => set(builder, value),
+        None => builder,
+    }
+}
+
+fn geometry(node: &NodeSettings) -> Geometry {
+    let default = Geometry::default();
+    Geometry {
+        small_slots: node.slots_small.unwrap_or(default.small_slots),
+        large_slots: node.slots_large.unwrap_or(default.large_slots),
+        small_bytes: node.small_bytes.unwrap_or(default.small_bytes),
+        large_bytes: node.large_bytes.unwrap_or(default.large_bytes),
+        response_bytes: node.response_bytes.unwrap_or(default.response_bytes),
+    }
+}
+
+/// What the modules say that they have. `None` if one cannot be read: the node says what is wrong with it.
+fn known_functions(dirs: &[PathBuf]) -> Option<Vec<String>> {
+    let mut known = Vec::new();
+    for dir in dirs {
+        for entry in dir.read_dir().ok()? {
+            let path = entry.ok()?.path();
+            if path.extension().is_some_and(|extension| extension == "so") {
+                known.extend(microfaas_build::inspect(&path).ok()?.functions);
+            }
+        }
+    }
+    Some(known)
+}

@@ -1,0 +1,9 @@
+//! The command as a person runs it: real processes, their output and their exit status.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod run;
+
+mod bad_input;
+mod first_steps;
+mod serving;

@@ -1,0 +1,176 @@
+//! Running the command, under a watchdog.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Mutex, OnceLock, mpsc};
+use std::thread;
+use std::time::Duration;
+
+/// No command takes this long unless it hangs; compiling a module is the longest.
+const WATCHDOG: Duration = Duration::from_secs(300);
+
+/// What a process left.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// None if a signal ended it.
+    pub(crate) exit: Option<i32>,
+    pub(crate) out: Vec<u8>,
+    pub(crate) err: String,
+}
+
+impl Ended {
+    pub(crate) fn text(&self) -> &str {
+        str::from_utf8(&self.out).unwrap()
+    }
+
+    /// Fails unless it ended with 0.
+    #[track_caller]
+    pub(crate) fn ok(self) -> Self {
+        assert_eq!(self.exit, Some(0), "{}", self.err);
+        self
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.out).unwrap()
+    }
+}
+
+/// A process that is ended when the test is.
+pub(crate) struct Running {
+    child: Child,
+    out: mpsc::Receiver<String>,
+    err: Option<thread::JoinHandle<Vec<u8>>>,
+}
+
+fn command(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_microfaas"));
+    command.current_dir(dir).args(args).env_remove("RUST_LOG").env("NO_COLOR", "1");
+    command
+}
+
+/// Runs it to its end.
+pub(crate) fn run(dir: &Path, args: &[&str]) -> Ended {
+    run_with_input(dir, args, b"")
+}
+
+pub(crate) fn run_with_input(dir: &Path, args: &[&str], input: &[u8]) -> Ended {
+    let mut child = command(dir, args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (out, err) = (read_all(child.stdout.take().unwrap()), read_all(child.stderr.take().unwrap()));
+    write_all(child.stdin.take().unwrap(), input);
+    let exit = wait(&mut child);
+    Ended { exit, out: out.join().unwrap(), err: String::from_utf8(err.join().unwrap()).unwrap() }
+}
+
+fn read_all(mut from: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut all = Vec::new();
+        from.read_to_end(&mut all).unwrap();
+        all
+    })
+}
+
+/// A command that does not read its input closes the pipe: that is its right.
+fn write_all(mut to: ChildStdin, input: &[u8]) {
+    let _ = to.write_all(input);
+}
+
+fn wait(child: &mut Child) -> Option<i32> {
+    let step = Duration::from_millis(5);
+    for _ in 0..WATCHDOG.as_millis() / step.as_millis() {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code();
+        }
+        thread::sleep(step);
+    }
+    child.kill().unwrap();
+    panic!("process {} did not end", child.id());
+}
+
+impl Running {
+    /// Starts it and waits for the line `ready`; gives the lines before it.
+    pub(crate) fn start(dir: &Path, args: &[&str]) -> (Self, Vec<String>) {
+        let mut child = command(dir, args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (send, out) = mpsc::channel();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| send.send(line)));
+        let err = Some(read_all(child.stderr.take().unwrap()));
+        let mut running = Self { child, out, err };
+        let mut said = Vec::new();
+        loop {
+            match running.out.recv_timeout(WATCHDOG) {
+                Ok(line) if line == "ready" => return (running, said),
+                Ok(line) => said.push(line),
+                Err(_) => panic!("not ready after {said:?}: {}", running.end("-KILL").err),
+            }
+        }
+    }
+
+    /// Sends a signal; the process may still run.
+    pub(crate) fn signal(&self, signal: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+    }
+
+    /// Sends a signal and waits for the end.
+    pub(crate) fn end(&mut self, signal: &str) -> Ended {
+        if self.child.try_wait().unwrap().is_none() {
+            self.signal(signal);
+        }
+        self.ended()
+    }
+
+    /// Waits for the end.
+    pub(crate) fn ended(&mut self) -> Ended {
+        let exit = wait(&mut self.child);
+        let err = self.err.take().map_or_else(Vec::new, |thread| thread.join().unwrap());
+        Ended { exit, out: Vec::new(), err: String::from_utf8_lossy(&err).into_owned() }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Only while it runs is the number its own.
+        if let Ok(None) = self.child.try_wait() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// The directory with the probe's module; built once for all tests of a process.
+pub(crate) fn probe() -> PathBuf {
+    static BUILT: OnceLock<Mutex<PathBuf>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| {
+        let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        // Processes that test at the same time do not share: each replaces its own.
+        let out = scratch.join(format!("probe-{}", std::process::id()));
+        let crate_dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/functions/probe");
+        let target = scratch.join("functions").display().to_string();
+        run(scratch, &["build", crate_dir, "--dev", "-o", out.to_str().unwrap(), "--target-dir", &target])
+            .ok();
+        Mutex::new(out)
+    });
+    built.lock().unwrap().clone()
+}
+
+/// Runs the command with the probe's modules.
+pub(crate) fn with_probe(args: &[&str]) -> Ended {
+    with_probe_and_input(args, b"")
+}
+
+pub(crate) fn with_probe_and_input(args: &[&str], input: &[u8]) -> Ended {
+    let probe = probe();
+    let args = [args, &["--modules", probe.to_str().unwrap()]].concat();
+    run_with_input(&probe, &args, input)
+}
