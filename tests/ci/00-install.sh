@@ -15,6 +15,9 @@ for command in "${!packages[@]}"; do
 done
 # The worker's system call filter is made through libseccomp.
 if ! have pkg-config || ! pkg-config --exists libseccomp; then missing+=(libseccomp-dev pkg-config); fi
+# Libraries that crates link: pkg-config name → package.
+have pkg-config || missing+=(pkg-config)
+if ! have pkg-config || ! pkg-config --exists libseccomp; then missing+=(libseccomp-dev); fi
 if have python3 && ! python3 -m pip --version >/dev/null 2>&1; then missing+=(python3-pip); fi
 if ((${#missing[@]})); then
     have apt-get || die "missing: ${missing[*]} (no apt-get here: install them by hand)"
