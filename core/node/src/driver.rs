@@ -25,6 +25,9 @@ mod with_tokio {
 
     use crate::hub::Hub;
 
+    /// Rounds without rest while answers keep coming, before the runtime's other tasks get a turn.
+    const BUSY_MAX: u32 = 16;
+
     /// The runtimes that have a driver of this node.
     #[derive(Debug, Default)]
     pub(crate) struct Drivers {
@@ -65,9 +68,19 @@ mod with_tokio {
                 return;
             }
         };
+        let mut busy = 0;
         while let Some(node) = entry.hub.node().filter(|node| !node.has_stopped()) {
+            // A runtime may never be run again after an await, so all is drained and the next nap announced before each.
             let quiet = node.arm();
+            if !quiet {
+                node.poll();
+                busy += 1;
+                if busy < BUSY_MAX {
+                    continue;
+                }
+            }
             drop(node);
+            busy = 0;
             if quiet {
                 let Ok(mut guard) = events.readable().await else { return };
                 guard.clear_ready();

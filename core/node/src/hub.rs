@@ -18,7 +18,7 @@ pub(crate) struct Hub {
     events: Epoll,
     /// Signalled by threads of the host that have settled a call while an event loop sleeps.
     notify: OwnedFd,
-    /// An event loop sleeps, or is about to.
+    /// An event loop sleeps, or is about to, and has not been signalled since.
     armed: AtomicBool,
     /// When the supervisor looks at deadlines next; a call that is due earlier wakes it.
     next_look_ns: AtomicU64,
@@ -52,6 +52,7 @@ impl Hub {
     }
 
     /// The node, while it exists.
+    #[cfg(feature = "tokio")]
     pub(crate) fn node(&self) -> Option<Arc<Shared>> {
         self.node.get()?.upgrade()
     }
@@ -77,9 +78,9 @@ impl Hub {
         let _ = eventfd::signal(self.notify.as_fd());
     }
 
-    /// The event loop is awake; makes the descriptor unreadable.
+    /// The event loop is awake; makes the descriptor unreadable. Another one may still sleep, so nothing is taken back: that costs
+    /// at most one signal in vain.
     pub(crate) fn disarm(&self) {
-        self.armed.store(false, Ordering::Relaxed);
         let _ = self.events.clear();
     }
 

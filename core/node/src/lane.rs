@@ -173,7 +173,7 @@ impl Lane {
                             batch[count] = completed.ticket;
                             count += 1;
                         }
-                        if settled == limit as u32 {
+                        if settled as usize == limit {
                             break;
                         }
                     }

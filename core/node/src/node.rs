@@ -152,7 +152,6 @@ impl Shared {
 
 impl Node {
     /// Settings for a new node.
-    #[must_use]
     pub fn builder() -> NodeBuilder {
         NodeBuilder::default()
     }
@@ -246,7 +245,7 @@ impl Node {
     }
 
     /// A descriptor that becomes readable when there may be something to [`poll`](Self::poll), once [`arm`](Self::arm) was called. For one event
-    /// loop; futures of calls on a tokio runtime use it for theirs. It must not be read or written.
+    /// loop: futures of calls on a tokio runtime count as that one. It must not be read or written.
     #[must_use]
     pub fn event_fd(&self) -> BorrowedFd<'_> {
         self.shared().hub.events()
@@ -341,8 +340,8 @@ impl Shared {
         self.hub.arm();
         for lane in self.lanes() {
             lane.host.host_words().event_epoch.doze_shared();
-            // Where another thread holds the reader, it sees that the event loop sleeps and signals what it settles.
-            if lane.try_lock().is_some_and(|reader| lane.host.is_ready(&reader)) {
+            // This look must be a real one, so it waits for the reader: what is in the ring now, the worker does not ring for.
+            if lane.host.is_ready(&lane.lock()) {
                 return false;
             }
         }
@@ -350,10 +349,6 @@ impl Shared {
     }
 
     pub(crate) fn disarm(&self) {
-        for lane in self.lanes() {
-            let epoch = &lane.host.host_words().event_epoch;
-            epoch.wake_shared(epoch.current());
-        }
         self.hub.disarm();
     }
 

@@ -128,12 +128,17 @@ impl Lane {
         let note = self.note(ticket);
         note.expect(Expect::Bell);
         let epoch = &self.host.host_words().futex_epoch;
-        epoch.doze();
         let bell = &self.host.worker_words().host_bell;
         let seen = bell.seen();
-        let mut outcome = self.look(ticket);
-        // Where another thread holds the reader, it may hold our completion too: then it will see what we expect, and ring.
-        if outcome.is_none() {
+        epoch.doze();
+        // This look must be a real one, so it waits for the reader: what is in the ring now, the worker does not ring for.
+        let quiet = {
+            let mut reader = self.lock();
+            self.drain_with(&mut reader, Some(ticket));
+            !self.host.is_ready(&reader)
+        };
+        let mut outcome = self.host.outcome(ticket);
+        if outcome.is_none() && quiet {
             let _ = futex::wait(bell.word().as_std(), seen, left.min(SLICE));
         }
         epoch.wake();

@@ -24,6 +24,8 @@ use crate::{LaunchError, NodeError};
 
 /// While the node waits for calls to end before it stops: how often it looks.
 const DRAIN_LOOK: Duration = Duration::from_millis(2);
+/// While calls are on their way: longest sleep without a look at all lanes, for what nobody was rung for.
+const INSURANCE: Duration = Duration::from_millis(50);
 /// How long a worker that has closed its control socket may take to end by itself.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -145,6 +147,8 @@ impl Supervisor {
             self.look_at(index, pair[0], pair[1]);
         }
         self.look_at_clocks();
+        // For a worker that does not ring, and an event loop that has stopped in the middle.
+        self.shared.poll();
     }
 
     fn timeout(&self, deadline_ns: u64) -> Option<Duration> {
@@ -156,7 +160,8 @@ impl Supervisor {
             Place::Pausing(until) => Some(until.saturating_duration_since(now)),
             Place::Serving { .. } => None,
         });
-        calls.into_iter().chain(places).min()
+        let insurance = self.calls_are_out().then_some(INSURANCE);
+        calls.into_iter().chain(places).chain(insurance).min()
     }
 
     /// Wakes the owners of overdue calls, kills workers that hang, and says when the next call is due.
@@ -258,11 +263,11 @@ impl Supervisor {
                 self.launch_failed_after(index, LaunchError::Died(exit));
             }
             Place::Serving { process, lane, .. } => {
-                let exit = reap(&process);
                 self.shared.seats[index].close();
                 lane.shut_down(Shut::Lost);
-                tracing::warn!(worker = index, pid = process.pid(), %exit, "worker ended");
                 self.replace(index);
+                let exit = reap(&process);
+                tracing::warn!(worker = index, pid = process.pid(), %exit, "worker ended");
             }
             Place::Pausing(until) => self.places[index] = Place::Pausing(until),
         }
@@ -322,11 +327,14 @@ impl Supervisor {
         }
     }
 
+    fn calls_are_out(&self) -> bool {
+        self.shared.seats.iter().any(|seat| seat.load.outstanding() > 0)
+    }
+
     /// Whether no call is on its way any more, or the time is up.
     fn drained_by(&self, time: Instant) -> bool {
         self.shared.poll();
-        let outstanding: u32 = self.shared.seats.iter().map(|seat| seat.load.outstanding()).sum();
-        outstanding == 0 || Instant::now() >= time
+        !self.calls_are_out() || Instant::now() >= time
     }
 
     /// Ends all workers at once and answers what is left. No process remains.

@@ -1,0 +1,223 @@
+//! A worker that does what its calls and its environment tell it: echo honestly, die, hang, lie. It needs no code of a module.
+//!
+//! `MICROFAAS_TEST_BEHAVIOUR` says what happens during set-up: `echo` (nothing special), `die`, `babble`, `refuse`, `skip` (answers with the wrong message),
+//! `fatal`. After that, each function of the fake module is one way to treat a call.
+#![expect(unsafe_code, reason = "maps the lane and takes over an inherited descriptor, as a worker does")]
+
+use std::io;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use microfaas_control::sandbox::SandboxReport;
+use microfaas_control::{
+    CONTROL_FD, FunctionSpec, LaneSpec, PACKET_BYTES_MAX, PACKET_FDS_MAX, ToNode, ToWorker, decode, encode,
+};
+use microfaas_lane::Status;
+use microfaas_lane::message::{Encoder, META_ALIGN};
+use microfaas_lane::state::Start;
+use microfaas_lane::worker::{Bases, Completion, Submission, WorkerLane};
+use microfaas_sys::mapping::Mapping;
+use microfaas_sys::{affinity, eventfd, futex, socket};
+
+fn main() -> io::Result<()> {
+    // SAFETY: the node has left this descriptor for us, and nobody else here knows of it.
+    let control = unsafe { OwnedFd::from_raw_fd(CONTROL_FD) };
+    let behaviour = std::env::var(microfaas_e2e::BEHAVIOUR).unwrap_or_default();
+    let mut worker = Worker { control, lane: None, functions: Vec::new(), calls: 0 };
+    worker.set_up(&behaviour)?;
+    worker.serve()
+}
+
+struct Worker {
+    control: OwnedFd,
+    lane: Option<Lane>,
+    functions: Vec<FunctionSpec>,
+    calls: u32,
+}
+
+struct Lane {
+    end: WorkerLane,
+    event: OwnedFd,
+    _mappings: [Mapping; 3],
+}
+
+impl Worker {
+    fn set_up(&mut self, behaviour: &str) -> io::Result<()> {
+        loop {
+            let mut buffer = vec![0; PACKET_BYTES_MAX];
+            let packet = socket::recv(self.control.as_fd(), &mut buffer, PACKET_FDS_MAX, None)?;
+            if packet.len == 0 {
+                std::process::exit(0);
+            }
+            let message = decode(&buffer[..packet.len]).map_err(io::Error::other)?;
+            let answer = match (message, behaviour) {
+                (ToWorker::Start(_), "die") => std::process::exit(7),
+                (ToWorker::Start(_), "fatal") => ToNode::Fatal { reason: "no\nluck".into() },
+                (ToWorker::Start(_), "babble") => {
+                    socket::send(self.control.as_fd(), b"{\"Started\":", &[])?;
+                    continue;
+                }
+                (ToWorker::Start(_), "skip") => ToNode::Ready { sandbox: SandboxReport::default() },
+                (ToWorker::Start(start), _) => {
+                    if let Some(cpu) = start.cpu {
+                        affinity::pin_to(cpu)?;
+                    }
+                    ToNode::Started
+                }
+                (ToWorker::AddLane(spec), _) => self.add_lane(&spec, packet.fds)?,
+                (ToWorker::Load(load), "refuse") => {
+                    ToNode::LoadFailed { module: load.module, reason: "no such luck".into() }
+                }
+                (ToWorker::Load(load), _) => {
+                    self.functions.extend(load.functions);
+                    ToNode::Loaded { module: load.module, writable_bytes: 0, init_bytes: 0 }
+                }
+                (ToWorker::Serve, _) => {
+                    self.say(&ToNode::Ready { sandbox: SandboxReport::default() })?;
+                    return Ok(());
+                }
+            };
+            self.say(&answer)?;
+        }
+    }
+
+    fn say(&self, message: &ToNode) -> io::Result<()> {
+        let packet = encode(message).map_err(io::Error::other)?;
+        socket::send(self.control.as_fd(), &packet, &[])
+    }
+
+    fn add_lane(&mut self, spec: &LaneSpec, fds: Vec<OwnedFd>) -> io::Result<ToNode> {
+        let [down, bulk, up, event] = <[OwnedFd; 4]>::try_from(fds)
+            .map_err(|_| io::Error::other("a lane comes with four descriptors"))?;
+        let geometry = spec.geometry;
+        let down = Mapping::shared_ro(down.as_fd(), geometry.down_bytes())?;
+        let bulk = Mapping::shared_ro(bulk.as_fd(), geometry.bulk_bytes())?;
+        let up = Mapping::shared_rw(up.as_fd(), geometry.up_bytes(), 0)?;
+        let bases = Bases { down: down.base(), bulk: bulk.base(), up: up.base() };
+        // SAFETY: three mappings of the geometry's sizes, kept beside the end; the only end in this process.
+        let end = unsafe { WorkerLane::new(bases, geometry) };
+        self.lane = Some(Lane { end, event, _mappings: [down, bulk, up] });
+        Ok(ToNode::LaneAdded { lane: spec.lane })
+    }
+
+    fn serve(&mut self) -> io::Result<()> {
+        let mut lane = self.lane.take().ok_or_else(|| io::Error::other("no lane"))?;
+        loop {
+            let cpu = affinity::current().map_or(0, |cpu| cpu + 1);
+            lane.end.worker_words().worker_cpu.0.store(cpu, microfaas_lane::sync::Ordering::Relaxed);
+            let Some(call) = lane.end.pop().map_err(|fault| io::Error::other(format!("{fault:?}")))? else {
+                sleep(&lane)?;
+                continue;
+            };
+            self.calls += 1;
+            let completion = self.answer(&lane, &call);
+            lane.end.complete(&completion);
+            let sleeps = lane.end.host_sleeps();
+            if sleeps.futex {
+                futex::wake_all(lane.end.worker_words().host_bell.word().as_std())?;
+            }
+            if sleeps.event {
+                eventfd::signal(lane.event.as_fd())?;
+            }
+        }
+    }
+
+    fn answer(&self, lane: &Lane, call: &Submission) -> Completion {
+        let mut completion = Completion {
+            slot: call.slot,
+            generation: call.generation,
+            status: Status::Ok,
+            body_len: 0,
+            meta_len: 0,
+            overflow: false,
+            cpu_ns: 1000,
+        };
+        if lane.end.start(call) == Start::TakenBack {
+            completion.status = Status::Cancelled;
+            return completion;
+        }
+        // SAFETY: just popped from this lane, and completed only after this function.
+        let (body, meta) = unsafe { lane.end.request(call) };
+        let text = std::str::from_utf8(body).unwrap_or_default();
+        let name = self.functions.iter().find(|spec| spec.function == call.function);
+        match name.map(|spec| spec.name.as_str()) {
+            Some("echo") => respond(lane, &mut completion, body, meta),
+            Some("sleep") => {
+                std::thread::sleep(Duration::from_millis(text.parse().unwrap_or(0)));
+                respond(lane, &mut completion, body, &[]);
+            }
+            Some("die") => std::process::exit(3),
+            Some("hang") => loop {
+                std::thread::sleep(Duration::from_secs(1));
+            },
+            Some("error") => {
+                completion.status = Status::Error;
+                respond(lane, &mut completion, b"bad input", meta);
+            }
+            Some("panic") => {
+                completion.status = Status::Panic;
+                respond(lane, &mut completion, b"at the disco\n\x1b[31m", &[]);
+            }
+            Some("lie") => completion.generation = completion.generation.wrapping_add(1),
+            Some("bad-meta") => respond(lane, &mut completion, b"body", b"\x01\x00\x01\x00a\n"),
+            Some("big") => respond(lane, &mut completion, &vec![b'x'; text.parse().unwrap_or(0)], meta),
+            Some("count") => respond(lane, &mut completion, self.calls.to_string().as_bytes(), &[]),
+            Some("cpu") => {
+                completion.cpu_ns = u64::MAX >> 20;
+                respond(lane, &mut completion, b"", &pairs());
+            }
+            _ => completion.status = Status::NotFound,
+        }
+        completion
+    }
+}
+
+fn pairs() -> Vec<u8> {
+    let mut block = vec![0; 64];
+    let mut encoder = Encoder::new(&mut block);
+    encoder.push(":status", "201").expect("a valid pair that fits");
+    let len = encoder.finish();
+    block.truncate(len);
+    block
+}
+
+/// Writes a response where it belongs.
+fn respond(lane: &Lane, completion: &mut Completion, body: &[u8], meta: &[u8]) {
+    let mut message = body.to_vec();
+    if !meta.is_empty() {
+        message.resize(body.len().next_multiple_of(META_ALIGN), 0);
+        message.extend(meta);
+    }
+    let (small, small_bytes) = lane.end.small_response(completion.slot);
+    completion.overflow = message.len() > small_bytes;
+    let (start, bytes) =
+        if completion.overflow { lane.end.overflow_response(completion.slot) } else { (small, small_bytes) };
+    if message.len() > bytes {
+        completion.status = Status::TooLarge;
+        completion.overflow = false;
+        return;
+    }
+    completion.body_len = u32::try_from(body.len()).expect("shorter than the buffer");
+    completion.meta_len = u32::try_from(meta.len()).expect("shorter than the buffer");
+    // SAFETY: the buffer is this call's, long enough as just checked, and mapped writable.
+    unsafe { start.as_ptr().copy_from_nonoverlapping(message.as_ptr(), message.len()) };
+}
+
+/// Spins a little, then sleeps on the bell.
+fn sleep(lane: &Lane) -> io::Result<()> {
+    for _ in 0..200 {
+        if lane.end.is_ready() {
+            return Ok(());
+        }
+        std::hint::spin_loop();
+    }
+    let epoch = &lane.end.worker_words().worker_epoch;
+    epoch.doze();
+    let bell = &lane.end.host_words().worker_bell;
+    let seen = bell.seen();
+    if !lane.end.is_ready() {
+        futex::wait(bell.word().as_std(), seen, Duration::from_millis(100))?;
+    }
+    epoch.wake();
+    Ok(())
+}
