@@ -8,6 +8,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use microfaas_node::{Completion, Node, Request, Status};
+use serde::Serialize;
 
 use crate::args::Invoke;
 use crate::config::suggest;
@@ -16,6 +17,20 @@ use crate::launch;
 
 /// For the worker to end once the call is answered.
 const NODE_STOP: Duration = Duration::from_secs(2);
+
+/// What `--json` prints, in this order.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    function: &'a str,
+    status: &'static str,
+    /// Null where no worker ever had the call.
+    worker: Option<u32>,
+    cpu_ns: u64,
+    total_ns: u64,
+    detail: &'a str,
+    body_base64: String,
+    meta: Vec<(&'a str, &'a str)>,
+}
 
 pub(crate) fn run(args: &Invoke) -> Result<ExitCode, Failure> {
     let body = body(args)?;
@@ -57,17 +72,18 @@ fn call(node: &Node, args: &Invoke, body: &[u8]) -> Completion {
 fn print(args: &Invoke, completion: &Completion) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     if args.json {
-        let object = serde_json::json!({
-            "function": args.name,
-            "status": completion.status.name(),
-            "worker": completion.worker,
-            "cpu_ns": completion.cpu_ns,
-            "total_ns": completion.total_ns,
-            "detail": completion.detail,
-            "body_base64": STANDARD.encode(&completion.body),
-            "meta": completion.meta.iter().collect::<Vec<_>>(),
-        });
-        writeln!(out, "{object}")?;
+        let report = Report {
+            function: &args.name,
+            status: completion.status.name(),
+            worker: completion.worker,
+            cpu_ns: completion.cpu_ns,
+            total_ns: completion.total_ns,
+            detail: &completion.detail,
+            body_base64: STANDARD.encode(&completion.body),
+            meta: completion.meta.iter().collect(),
+        };
+        serde_json::to_writer(&mut out, &report)?;
+        out.write_all(b"\n")?;
     } else if completion.status == Status::Ok {
         out.write_all(&completion.body)?;
     } else {

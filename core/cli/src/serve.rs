@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use microfaas_http::{Config, Gateway};
+use microfaas_http::{Config, Gateway, listen};
 use microfaas_node::Node;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -37,11 +37,11 @@ fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 async fn serve(settings: Settings) -> Result<(), Failure> {
-    // Before anything is started, so that no signal is missed.
+    // Both before anything is started: no signal is missed, and a busy port is known.
     let signals = Signals::new().map_err(Failure::Runtime)?;
+    let listener = listen(settings.http.listen.as_deref().unwrap_or(LISTEN)).await?;
     let node = Arc::new(launch::node(&settings)?);
-    let addr = settings.http.listen.as_deref().unwrap_or(LISTEN);
-    let gateway = Gateway::bind(addr, gateway_config(&settings), Arc::clone(&node)).await?;
+    let gateway = Gateway::new(listener, gateway_config(&settings), Arc::clone(&node))?;
     announce(&node, &gateway.local_addr().to_string());
 
     let (first, stop) = tokio::sync::oneshot::channel();

@@ -66,4 +66,4 @@ pub use backend::{Answer, Backend, CallRequest, Health, Refused};
 pub use config::{Config, ConfigError, Route};
 pub use microfaas_node::Status;
 pub use node::NodeCall;
-pub use server::{Gateway, GatewayError, Stopped};
+pub use server::{Gateway, GatewayError, Stopped, listen};

@@ -59,17 +59,35 @@ pub struct Stopped {
     pub connections_cut: usize,
 }
 
+/// Opens a port: `127.0.0.1:8080`, or port 0 for any free one. From now on the kernel queues connections.
+///
+/// Apart from [`Gateway::new`], so that a busy port is known before a node is started.
+///
+/// # Errors
+/// [`GatewayError::Bind`].
+pub async fn listen(addr: &str) -> Result<TcpListener, GatewayError> {
+    TcpListener::bind(addr).await.map_err(|source| GatewayError::Bind { addr: addr.to_owned(), source })
+}
+
 impl<B: Backend> Gateway<B> {
-    /// Listens on `addr` (`127.0.0.1:8080`; port 0 for any free one). Nothing is accepted before
-    /// [`serve`](Self::serve), but the kernel queues connections from now on.
+    /// Listens on `addr` and makes a gateway of it: [`listen`], then [`new`](Self::new).
     ///
     /// # Errors
     /// A busy or impossible address, or a setting that cannot be; nothing is left open.
     pub async fn bind(addr: &str, config: Config, backend: Arc<B>) -> Result<Self, GatewayError> {
         config.check()?;
-        let bind_error = |source| GatewayError::Bind { addr: addr.to_owned(), source };
-        let listener = TcpListener::bind(addr).await.map_err(bind_error)?;
-        let local_addr = listener.local_addr().map_err(bind_error)?;
+        Self::new(listen(addr).await?, config, backend)
+    }
+
+    /// A gateway on an open port. Nothing is accepted before [`serve`](Self::serve).
+    ///
+    /// # Errors
+    /// A setting that cannot be, or a socket that does not listen.
+    pub fn new(listener: TcpListener, config: Config, backend: Arc<B>) -> Result<Self, GatewayError> {
+        config.check()?;
+        let local_addr = listener
+            .local_addr()
+            .map_err(|source| GatewayError::Bind { addr: "the socket".to_owned(), source })?;
         Ok(Self { listener, local_addr, service: Arc::new(Service::new(backend, config)) })
     }
 

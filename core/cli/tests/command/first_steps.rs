@@ -52,7 +52,7 @@ fn the_body_comes_from_where_it_is_told() {
 fn metadata_there_and_back() {
     let args = ["invoke", "reverse_meta", "--meta", "a=1", "--meta", ":path=/x?y=z", "--json"];
     let object = with_probe(&args).ok().json();
-    assert_eq!(object["meta"], json!([[":path", "/x?y=z"], ["a", "1"]]));
+    assert_eq!(object["meta"], json!([["meta-path", "/x?y=z"], ["meta-a", "1"]]));
 }
 
 #[test]

@@ -28,6 +28,23 @@ fn send(addr: SocketAddr, target: &str, headers: &str, body: &str) -> TcpStream 
     stream
 }
 
+/// Sends a request of which the gateway has the head for certain when this returns.
+fn send_surely(addr: SocketAddr, target: &str, body: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let len = body.len();
+    write!(
+        stream,
+        "POST {target} HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\ncontent-length: {len}\r\n\r\n"
+    )
+    .unwrap();
+    let mut interim = [0; 25];
+    stream.read_exact(&mut interim).unwrap();
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(body.as_bytes()).unwrap();
+    stream
+}
+
 fn answer(mut stream: TcpStream) -> String {
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
@@ -74,9 +91,7 @@ fn call_get(addr: SocketAddr, target: &str) -> String {
 fn what_is_in_flight_is_finished_on_a_signal() {
     for signal in ["-TERM", "-INT"] {
         let (mut server, addr, _) = start(&[]);
-        // Is being served for certain: a later call, on the same worker, waits behind it.
-        let running = send(addr, "/fn/sleep_spin", "", "300000");
-        std::thread::sleep(Duration::from_millis(100));
+        let running = send_surely(addr, "/fn/sleep_spin", "300000");
         let ended = server.end(signal);
         assert_eq!(ended.exit, Some(0), "{}", ended.err);
         assert!(answer(running).starts_with("HTTP/1.1 200 "));
@@ -87,8 +102,7 @@ fn what_is_in_flight_is_finished_on_a_signal() {
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let (mut server, addr, _) = start(&[]);
-    let _running = send(addr, "/fn/sleep_spin", "", "5000000");
-    std::thread::sleep(Duration::from_millis(100));
+    let _running = send_surely(addr, "/fn/sleep_spin", "8000000");
     server.signal("-TERM");
     // The port closes when the first signal was heard.
     while TcpStream::connect(addr).is_ok() {
