@@ -1,5 +1,9 @@
 //! Slots and records: one owner at a time, who sees what the owner before wrote; one outcome for each call.
 #![cfg(loom)]
+#![expect(
+    clippy::arc_with_non_send_sync,
+    reason = "loom's cell is not Sync, and its threads run one at a time"
+)]
 
 use std::sync::Arc;
 

@@ -1,5 +1,9 @@
 //! A lane with one slot, as a whole: submitted, worked on, completed, freed and used again.
 #![cfg(loom)]
+#![expect(
+    clippy::arc_with_non_send_sync,
+    reason = "loom's cell is not Sync, and its threads run one at a time"
+)]
 
 use std::sync::Arc;
 
