@@ -53,7 +53,6 @@ pub fn hostile_worker() -> PathBuf {
 ///
 /// # Panics
 /// Where the module cannot be written.
-#[must_use]
 pub fn hostile_node(behaviour: &str) -> (NodeBuilder, TempDir) {
     let directory = module();
     let builder = microfaas_node::Node::builder()
