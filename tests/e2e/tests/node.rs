@@ -11,7 +11,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 fn start() -> (Node, tempfile::TempDir, Watchdog) {
     let watchdog = Watchdog::new(LIMIT);
     let (builder, directory) = hostile_node("echo");
-    (builder.start().unwrap(), directory, watchdog)
+    (builder.start().expect("an honest worker comes up"), directory, watchdog)
 }
 
 fn wait_until(what: &str, condition: impl Fn() -> bool) {
