@@ -22,7 +22,7 @@ Exit status:
   0  all is well; of `invoke`: the call ended with OK
   1  the call ended otherwise, or something failed while running
   2  the command line is wrong
-  3  a setting, a module or a function crate is wrong; nothing was started
+  3  a setting, a module, a function crate or an input file is wrong; nothing was started
 
 Examples:
   microfaas new hello && microfaas build hello -o modules
@@ -61,8 +61,8 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Call one function and print its answer
     ///
-    /// Starts a node with one worker for this call. The body of the answer goes to the standard output as it is; how the call ended
-    /// goes to the standard error. With --json, one object with both instead.
+    /// Starts a node with one worker for this call. The body of the answer goes to the standard output as it is; if the call does
+    /// not end with OK, one line on the standard error says how it ended. With --json, one object says both.
     #[command(after_help = INVOKE_HELP)]
     Invoke(Invoke),
     /// Measure, and print a table or JSON
@@ -76,7 +76,7 @@ Statuses:
 
 Examples:
   microfaas invoke hello --data world
-  microfaas invoke thumbnail --data-file photo.jpg --meta :path='/?width=64' > small.png
+  microfaas invoke thumbnail --data-file photo.jpg --meta :path='/?w=64' > small.png
   cat page.md | microfaas invoke markdown - --deadline 50ms --json";
 
 #[derive(Debug, Args)]
@@ -135,7 +135,7 @@ pub(crate) struct Invoke {
     /// Name of the function
     pub(crate) name: String,
     /// `-`: read the request's body from the standard input
-    #[arg(value_name = "-", value_parser = ["-"], conflicts_with_all = ["data", "data_file"])]
+    #[arg(value_name = "-", value_parser = ["-"], hide_possible_values = true, conflicts_with_all = ["data", "data_file"])]
     pub(crate) stdin: Option<String>,
     /// Body of the request
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]

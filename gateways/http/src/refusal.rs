@@ -2,6 +2,7 @@
 
 use hyper::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER};
 use hyper::{HeaderMap, Method, StatusCode};
+use serde::Serialize;
 
 use crate::Status;
 
@@ -88,13 +89,25 @@ impl Refusal {
     }
 
     pub(crate) fn body(&self, request_id: &str) -> Vec<u8> {
-        let error = serde_json::json!({
-            "error": { "status": self.status, "message": self.message, "request_id": request_id }
-        });
-        let mut body = error.to_string().into_bytes();
+        let error = ErrorBody { status: self.status, message: &self.message, request_id };
+        // Strings alone cannot fail to become JSON.
+        let mut body = serde_json::to_vec(&Envelope { error }).unwrap_or_default();
         body.push(b'\n');
         body
     }
+}
+
+/// What every error's body is.
+#[derive(Debug, Serialize)]
+struct Envelope<'a> {
+    error: ErrorBody<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct ErrorBody<'a> {
+    status: &'a str,
+    message: &'a str,
+    request_id: &'a str,
 }
 
 /// The HTTP status of a call that ended so; `TOO_LARGE` is about the response here.

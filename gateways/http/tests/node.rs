@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -16,19 +16,19 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use microfaas_build::{BuildOptions, Profile, build};
 use microfaas_http::{Config, Gateway};
 use microfaas_node::{Node, NodeBuilder, Status};
-use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 /// No test takes this long unless something hangs.
 const WATCHDOG: Duration = Duration::from_secs(60);
 
-/// The probe's module; built once for all tests of a process.
-static MODULES: LazyLock<TempDir> = LazyLock::new(|| {
-    let out = tempfile::tempdir().unwrap();
+/// Where the probe's module is; built once for all tests of a process. Processes share it: a module is replaced whole.
+static MODULES: LazyLock<PathBuf> = LazyLock::new(|| {
+    let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let out = scratch.join("probe");
     let probe = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/functions/probe");
-    let mut options = BuildOptions::new([probe], out.path());
+    let mut options = BuildOptions::new([probe], &out);
     options.profile = Profile::Dev;
-    options.target_dir = Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("functions"));
+    options.target_dir = Some(scratch.join("functions"));
     build(&options, &mut |_| {}).unwrap();
     out
 });
@@ -40,7 +40,7 @@ struct Served {
 }
 
 async fn serve(settings: fn(NodeBuilder) -> NodeBuilder) -> Served {
-    let node = settings(Node::builder().modules(MODULES.path()).workers(1)).start().unwrap();
+    let node = settings(Node::builder().modules(&*MODULES).workers(1)).start().unwrap();
     let node = Arc::new(node);
     let gateway = Gateway::bind("127.0.0.1:0", Config::default(), Arc::clone(&node)).await.unwrap();
     let addr = gateway.local_addr();
@@ -90,7 +90,7 @@ fn bodies_of_every_size_come_back() {
     run(async {
         let served = serve(|node| node).await;
         for len in [0, 1, 4095, 4096, 4097, 65_536, 1 << 20, 8 << 20] {
-            let body: Vec<u8> = (0..len).map(|i| (i * 31 % 251) as u8).collect();
+            let body: Vec<u8> = (0..=250).cycle().take(len).collect();
             let (http, back) = call(served.addr, "echo", body.clone()).await;
             assert_eq!((http, back.len(), back == body), (200, len, true));
         }

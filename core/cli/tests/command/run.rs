@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Mutex, OnceLock, mpsc};
+use std::sync::{LazyLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -148,20 +148,18 @@ impl Drop for Running {
     }
 }
 
-/// The directory with the probe's module; built once for all tests of a process.
-pub(crate) fn probe() -> PathBuf {
-    static BUILT: OnceLock<Mutex<PathBuf>> = OnceLock::new();
-    let built = BUILT.get_or_init(|| {
+/// The directory with the probe's module; built once for all tests of a process. Processes share it: a module is replaced whole.
+pub(crate) fn probe() -> &'static Path {
+    static BUILT: LazyLock<PathBuf> = LazyLock::new(|| {
         let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        // Processes that test at the same time do not share: each replaces its own.
-        let out = scratch.join(format!("probe-{}", std::process::id()));
+        let out = scratch.join("probe");
         let crate_dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/functions/probe");
         let target = scratch.join("functions").display().to_string();
         run(scratch, &["build", crate_dir, "--dev", "-o", out.to_str().unwrap(), "--target-dir", &target])
             .ok();
-        Mutex::new(out)
+        out
     });
-    built.lock().unwrap().clone()
+    &BUILT
 }
 
 /// Runs the command with the probe's modules.
@@ -172,5 +170,5 @@ pub(crate) fn with_probe(args: &[&str]) -> Ended {
 pub(crate) fn with_probe_and_input(args: &[&str], input: &[u8]) -> Ended {
     let probe = probe();
     let args = [args, &["--modules", probe.to_str().unwrap()]].concat();
-    run_with_input(&probe, &args, input)
+    run_with_input(probe, &args, input)
 }

@@ -10,7 +10,7 @@ use crate::run::{Running, probe};
 fn start(args: &[&str]) -> (Running, SocketAddr, Vec<String>) {
     let probe = probe();
     let all = [&["serve", "--modules", probe.to_str().unwrap(), "--http", "127.0.0.1:0"], args].concat();
-    let (running, said) = Running::start(&probe, &all);
+    let (running, said) = Running::start(probe, &all);
     let addr = said.iter().find_map(|line| line.strip_prefix("listening on http://")).unwrap();
     (running, addr.parse().unwrap(), said)
 }
