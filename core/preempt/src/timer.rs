@@ -13,7 +13,7 @@ use std::io;
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 
 use libc::{c_int, c_void, siginfo_t, ucontext_t};
-use microfaas_sys::clock::{CycleClock, cycles};
+use microfaas_sys::clock::{CycleClock, cycles, thread_cpu_ns};
 
 use crate::contain::{Fault, end_call, register, set_handler, set_register};
 use crate::frame::{LIMIT, WORKER_SP, XSAVE_BYTES, room_below};
@@ -31,6 +31,8 @@ static DUE: AtomicU64 = AtomicU64::new(u64::MAX);
 static TIMER: AtomicI32 = AtomicI32::new(-1);
 /// Nanoseconds in 2^32 cycles, for the handler.
 static NS_PER_4G_CYCLES: AtomicU64 = AtomicU64::new(0);
+/// The last reading of cycle counter and CPU time.
+static SYNC: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 /// Alarms in a row that found a limit passed and nobody to suspend.
 static STRAY: AtomicUsize = AtomicUsize::new(0);
 /// Alarms handled.
@@ -82,6 +84,35 @@ pub fn limit(limit: u64) {
     }
 }
 
+/// Both clocks of the worker's thread at one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Reading {
+    /// The cycle counter.
+    pub cycles: u64,
+    /// CPU time of the thread, nanoseconds.
+    pub cpu_ns: u64,
+}
+
+/// Reads both clocks. The alarm does so too, so that the last reading is seldom older than a slice while calls run.
+///
+/// # Cost
+/// A system call.
+///
+/// # Async-signal safety
+/// Yes.
+pub fn sync() -> Reading {
+    let reading = Reading { cycles: cycles(), cpu_ns: thread_cpu_ns() };
+    SYNC[0].store(reading.cycles, Ordering::Relaxed);
+    SYNC[1].store(reading.cpu_ns, Ordering::Relaxed);
+    reading
+}
+
+/// The last reading. To be called while no limit is set, when no alarm takes another meanwhile.
+#[must_use]
+pub fn last_sync() -> Reading {
+    Reading { cycles: SYNC[0].load(Ordering::Relaxed), cpu_ns: SYNC[1].load(Ordering::Relaxed) }
+}
+
 /// Alarms handled so far.
 #[must_use]
 pub fn alarms() -> u64 {
@@ -126,6 +157,7 @@ fn on_limit(context: &mut ucontext_t) {
     }
     let now = cycles();
     if now < limit {
+        sync();
         return arm(limit, now);
     }
     let sp = register(context, libc::REG_RSP);
@@ -213,6 +245,9 @@ pub(crate) mod tests {
     unsafe extern "C" fn overflow(_: *mut c_void) -> u32 {
         fn deeper(n: u64) -> u64 {
             let frame = std::hint::black_box([n; 64]);
+            if n == u64::MAX {
+                return 0;
+            }
             deeper(n + 1) + frame[3]
         }
         u32::try_from(deeper(0)).unwrap_or(0)

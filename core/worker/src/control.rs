@@ -8,9 +8,9 @@ use microfaas_control::{
     CONTROL_FD, LaneSpec, PACKET_BYTES_MAX, PACKET_FDS_MAX, ToNode, ToWorker, decode, encode,
 };
 use microfaas_lane::layout::{Header, Region};
-use microfaas_lane::worker::{Bases, WorkerLane};
+use microfaas_lane::worker::{Bases, Completion, WorkerLane};
 use microfaas_sys::mapping::Mapping;
-use microfaas_sys::socket;
+use microfaas_sys::{eventfd, futex, socket};
 
 /// The control socket that a node leaves as descriptor [`CONTROL_FD`].
 ///
@@ -102,6 +102,25 @@ pub struct Lane {
     /// The control count last seen.
     pub control_seen: u32,
     _mappings: [Mapping; 3],
+}
+
+impl Lane {
+    /// Publishes a completion and wakes whoever sleeps for it.
+    ///
+    /// # Cost
+    /// A system call for each kind of sleeper that sleeps and was not woken in this nap.
+    #[inline]
+    pub fn complete(&mut self, completion: &Completion) {
+        self.end.complete(completion);
+        let sleeps = self.end.host_sleeps();
+        // Neither can fail on a live word and a live descriptor; a host that was not woken looks again by itself.
+        if sleeps.futex {
+            let _ = futex::wake_all(self.end.worker_words().host_bell.word().as_std());
+        }
+        if sleeps.event {
+            let _ = eventfd::signal(self.event.as_fd());
+        }
+    }
 }
 
 /// Maps a lane and checks the regions' headers.

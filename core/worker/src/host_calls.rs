@@ -17,17 +17,47 @@ pub const LEFT_OOM: u32 = 1;
 /// Code of [`leave`] for a response over the limit.
 pub const LEFT_TOO_LARGE: u32 = 2;
 
+/// A call's response while it is made.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Response {
+    /// The call as its function sees it.
+    pub call: Call,
+    /// The slot's overflow buffer.
+    pub overflow: (NonNull<u8>, usize),
+    /// Whether the response has moved there.
+    pub overflowed: bool,
+    /// Whether the call was told to end at a safe point.
+    pub told_to_end: bool,
+}
+
+const _: () = assert!(std::mem::offset_of!(Response, call) == 0, "`choose` relies on it");
+
+impl Default for Response {
+    fn default() -> Self {
+        let call = Call {
+            body: null(),
+            body_len: 0,
+            meta: null(),
+            meta_len: 0,
+            out: null_mut(),
+            out_capacity: 0,
+            out_body_len: 0,
+            out_meta_len: 0,
+            deadline_ns: u64::MAX,
+            flags: 0,
+        };
+        Self { call, overflow: (NonNull::dangling(), 0), overflowed: false, told_to_end: false }
+    }
+}
+
 /// What host calls work on. One for each worker, in a box that is never freed.
 #[derive(Debug)]
 pub struct State {
     /// What modules see. First, so that it stays on its own lines.
     pub runtime: Runtime,
-    /// The call that runs.
-    pub call: Call,
-    /// Its overflow buffer.
-    pub overflow: (NonNull<u8>, usize),
-    /// Whether the response has moved there.
-    pub overflowed: bool,
+    /// The response of the call that runs.
+    response: *mut Response,
     /// The arena that allocations come from.
     arena: *mut Arena,
 }
@@ -52,32 +82,22 @@ impl State {
             message: [0; MESSAGE_BYTES],
             worker: null_mut(),
         };
-        let call = Call {
-            body: null(),
-            body_len: 0,
-            meta: null(),
-            meta_len: 0,
-            out: null_mut(),
-            out_capacity: 0,
-            out_body_len: 0,
-            out_meta_len: 0,
-            deadline_ns: u64::MAX,
-            flags: 0,
-        };
-        let overflow = (NonNull::dangling(), 0);
-        let state = Self { runtime, call, overflow, overflowed: false, arena: null_mut() };
+        let state = Self { runtime, response: null_mut(), arena: null_mut() };
         let state = NonNull::from(Box::leak(Box::new(state)));
         STATE.store(state.as_ptr(), Ordering::Relaxed);
         state
     }
 
-    /// Chooses the arena for what runs next.
+    /// Chooses what host calls work on next. `response` may be null where no call runs but `attach` or `init`.
     ///
     /// # Safety
-    /// The arena is used by nobody else until another is chosen, and not moved or dropped before.
+    /// Both are used by nobody else until others are chosen, and not moved or dropped before.
     #[inline]
-    pub unsafe fn use_arena(&mut self, arena: *mut Arena) {
+    pub unsafe fn choose(&mut self, arena: *mut Arena, response: *mut Response) {
         self.arena = arena;
+        self.response = response;
+        // The call is the response's first field.
+        self.runtime.call = response.cast();
     }
 
     /// The text that the module left, cut to what can be text.
@@ -90,16 +110,23 @@ impl State {
             Err(error) => std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or(""),
         }
     }
+
+    /// Puts a text back that a call had left before it was suspended.
+    pub fn set_message(&mut self, text: &[u8]) {
+        let len = text.len().min(MESSAGE_BYTES);
+        self.runtime.message[..len].copy_from_slice(&text[..len]);
+        self.runtime.message_len = u32::try_from(len).unwrap_or(0);
+    }
 }
 
 /// The running call's arena.
 ///
 /// # Safety
-/// Called from a host call: `install` and `use_arena` came before, and one host call runs at a time.
+/// Called from a host call: `install` and `choose` came before, and one host call runs at a time.
 unsafe fn arena<'a>() -> &'a mut Arena {
     // SAFETY: `install` has stored a state that lives for ever; the worker does not touch it while a call runs.
     let state = unsafe { &mut *STATE.load(Ordering::Relaxed) };
-    // SAFETY: `use_arena` has stored a valid arena.
+    // SAFETY: `choose` has stored a valid arena.
     unsafe { &mut *state.arena }
 }
 
@@ -132,27 +159,42 @@ unsafe extern "C" fn realloc(block: *mut u8, old: usize, align: usize, new: usiz
     moved
 }
 
-unsafe extern "C" fn reserve(total: usize) {
+/// The running call's response.
+///
+/// # Safety
+/// As for [`arena`]; `None` in `attach` and `init`.
+unsafe fn response<'a>() -> Option<&'a mut Response> {
     // SAFETY: `install` has stored a state that lives for ever; the worker does not touch it while a call runs.
     let state = unsafe { &mut *STATE.load(Ordering::Relaxed) };
-    if total <= state.call.out_capacity {
+    // SAFETY: `choose` has stored a valid response, or null.
+    unsafe { state.response.as_mut() }
+}
+
+unsafe extern "C" fn reserve(total: usize) {
+    // SAFETY: in a host call.
+    let Some(response) = (unsafe { response() }) else { return };
+    if total <= response.call.out_capacity {
         return;
     }
-    let (buffer, capacity) = state.overflow;
-    if state.overflowed || total > capacity {
+    let (buffer, capacity) = response.overflow;
+    if response.overflowed || total > capacity {
         // SAFETY: on the call's stack.
         unsafe { leave(LEFT_TOO_LARGE) }
     }
-    let written = state.call.out_body_len.min(state.call.out_capacity);
+    let written = response.call.out_body_len.min(response.call.out_capacity);
     // SAFETY: both buffers are the slot's own, disjoint, and hold `written` bytes: `capacity >= total > out_capacity`.
-    unsafe { buffer.as_ptr().copy_from_nonoverlapping(state.call.out, written) };
-    state.call.out = buffer.as_ptr();
-    state.call.out_capacity = capacity;
-    state.overflowed = true;
+    unsafe { buffer.as_ptr().copy_from_nonoverlapping(response.call.out, written) };
+    response.call.out = buffer.as_ptr();
+    response.call.out_capacity = capacity;
+    response.overflowed = true;
 }
 
 unsafe extern "C" fn checkpoint() -> u32 {
-    // SAFETY: as in `reserve`.
-    let state = unsafe { &*STATE.load(Ordering::Relaxed) };
-    state.runtime.pending.load(Ordering::Relaxed)
+    // SAFETY: `install` has stored a state that lives for ever; an atomic may be read at any time.
+    let pending = unsafe { &*STATE.load(Ordering::Relaxed) }.runtime.pending.load(Ordering::Relaxed);
+    // SAFETY: in a host call.
+    if let Some(response) = unsafe { response() } {
+        response.told_to_end |= pending != 0;
+    }
+    pending
 }

@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 
 use libc::{c_int, dl_phdr_info, size_t};
 
-use crate::kept::KeptHeap;
+use crate::kept::{KeptHeap, SavedPages};
 
 /// Most writable bytes of a module. Each call's reset copies them, at about 10 GB/s.
 pub const WRITABLE_BYTES_MAX: usize = 16 << 20;
@@ -35,6 +35,13 @@ pub struct Instance {
 #[derive(Debug, Default)]
 pub struct Writable {
     ranges: Vec<(usize, usize)>,
+}
+
+/// The state of a suspended call's instance. Its memory is used again.
+#[derive(Debug, Default)]
+pub struct SavedState {
+    bytes: Vec<u8>,
+    pages: SavedPages,
 }
 
 impl Writable {
@@ -143,6 +150,42 @@ impl Instance {
         }
         // SAFETY: the caller's promise.
         unsafe { self.kept.restore() };
+    }
+
+    /// Keeps the state of a suspended call, and makes the instance fit for another.
+    ///
+    /// So one loaded copy serves any number of calls at a time: each has the module's statics, thread-locals and `init` heap to itself, since
+    /// only one of them runs, and finds them as it left them.
+    ///
+    /// # Safety
+    /// No call of this instance runs.
+    pub unsafe fn put_aside(&mut self, into: &mut SavedState) {
+        into.bytes.clear();
+        for segment in &self.segments {
+            let live = NonNull::slice_from_raw_parts(segment.start, segment.copy.len());
+            // SAFETY: the range is the module's own data, of this length; no code of the module runs.
+            into.bytes.extend_from_slice(unsafe { live.as_ref() });
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.kept.put_aside(&mut into.pages) };
+        // SAFETY: the caller's promise.
+        unsafe { self.reset() };
+    }
+
+    /// Brings back what [`put_aside`](Self::put_aside) kept.
+    ///
+    /// # Safety
+    /// No call of this instance runs, and `from` was kept from this instance.
+    pub unsafe fn bring_back(&mut self, from: &SavedState) {
+        let mut rest = &from.bytes[..];
+        for segment in &self.segments {
+            let Some((bytes, tail)) = rest.split_at_checked(segment.copy.len()) else { return };
+            // SAFETY: the range is the module's own data, of this length; no code of the module runs.
+            unsafe { segment.start.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+            rest = tail;
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.kept.bring_back(&from.pages) };
     }
 
     /// Bytes that every reset copies.

@@ -7,7 +7,7 @@
 #![expect(unsafe_code, reason = "raw copies and a pointer shared with a signal handler")]
 
 use std::io;
-use std::ptr::null_mut;
+use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use nix::sys::mman::{ProtFlags, mprotect};
@@ -26,6 +26,14 @@ pub struct KeptHeap {
     /// The writable pages, in the order in which they became so; `count` are in use.
     pages: Box<[u32]>,
     count: usize,
+}
+
+/// The written pages of a suspended call's heap. Its memory is used again.
+#[derive(Debug, Default)]
+pub struct SavedPages {
+    /// How many of the heap's writable pages; the list only grows at its end.
+    count: usize,
+    bytes: Vec<u8>,
 }
 
 /// The heap of the instance that runs now.
@@ -72,6 +80,37 @@ impl KeptHeap {
             let to = unsafe { self.arena.base().as_ptr().add(offset) };
             // SAFETY: both are whole pages; the arena's is writable, as it is listed.
             unsafe { to.copy_from_nonoverlapping(from, PAGE) };
+        }
+    }
+
+    /// Keeps the pages that a suspended call may have written.
+    ///
+    /// # Safety
+    /// As for [`restore`](Self::restore).
+    pub unsafe fn put_aside(&self, into: &mut SavedPages) {
+        into.count = self.count;
+        into.bytes.clear();
+        for page in &self.pages[..self.count] {
+            // SAFETY: the page lies in the arena, and is written by nobody now.
+            let live = unsafe { self.arena.base().byte_add(*page as usize * PAGE) };
+            // SAFETY: as above.
+            into.bytes.extend_from_slice(unsafe { NonNull::slice_from_raw_parts(live, PAGE).as_ref() });
+        }
+    }
+
+    /// Brings back what [`put_aside`](Self::put_aside) kept. Pages that became writable since are as they were before any call, which is how the
+    /// suspended call knew them.
+    ///
+    /// # Safety
+    /// As for [`restore`](Self::restore); `from` was kept from this heap.
+    pub unsafe fn bring_back(&mut self, from: &SavedPages) {
+        for (page, bytes) in
+            self.pages[..from.count.min(self.count)].iter().zip(from.bytes.chunks_exact(PAGE))
+        {
+            // SAFETY: the page lies in the arena.
+            let to = unsafe { self.arena.base().as_ptr().add(*page as usize * PAGE) };
+            // SAFETY: both are whole pages; the arena's is writable, as it is listed.
+            unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), PAGE) };
         }
     }
 

@@ -9,15 +9,21 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
-use microfaas_abi::{self as abi, Function, MODULE_MAGIC, MODULE_SYMBOL, Module, OUTCOME_OK, Outcome};
+use microfaas_abi::{
+    self as abi, Function, MODULE_MAGIC, MODULE_SYMBOL, Module, OUTCOME_OK, Outcome, Runtime,
+};
 use microfaas_control::Load;
-use microfaas_preempt::{Ending, Exit};
+use microfaas_preempt::{Ending, Entry, Exit, timer};
+use microfaas_sys::clock::cycles;
 
 use crate::arena::Arena;
-use crate::execute::Executor;
+use crate::context::Context;
 use crate::host_calls::{LEFT_OOM, State};
 use crate::instance::{Instance, WRITABLE_BYTES_MAX, Writable};
 use crate::kept::KeptHeap;
+
+/// What `attach` and each `init` may take: about ten seconds at 3 GHz.
+const INIT_CYCLES_MAX: u64 = 30_000_000_000;
 
 /// Why a module was refused.
 #[derive(Debug)]
@@ -67,7 +73,7 @@ impl std::fmt::Display for LoadError {
 impl std::error::Error for LoadError {}
 
 /// A function's entry, as the dispatch table has it.
-pub type CallEntry = unsafe extern "C" fn(*mut abi::Call) -> Outcome;
+type CallEntry = unsafe extern "C" fn(*mut abi::Call) -> Outcome;
 
 /// A loaded module: its instance, and for each function of the request its entry.
 #[derive(Debug)]
@@ -75,17 +81,18 @@ pub struct Loaded {
     /// The one copy of its state.
     pub instance: Instance,
     /// Number in the node and entry.
-    pub entries: Vec<(u32, CallEntry)>,
+    pub entries: Vec<(u32, Entry)>,
 }
 
-/// Loads a module and runs its `init` functions on the call stack, with an arena of `init_bytes` that stays theirs.
+/// Loads a module and runs its `init` functions on the context's stack, with an arena of `init_bytes` that stays theirs.
 ///
 /// # Errors
 /// [`LoadError`]; the worker is as it was, but that the library stays mapped.
 pub fn load(
     fd: BorrowedFd<'_>,
     request: &Load,
-    executor: &mut Executor,
+    context: &mut Context,
+    state: &mut State,
     init_bytes: usize,
 ) -> Result<Loaded, LoadError> {
     let module = open(fd, request.module)?;
@@ -96,25 +103,27 @@ pub fn load(
         let function = find(&spec.name).ok_or_else(|| LoadError::Missing(spec.name.clone()))?;
         wanted.push((spec, function));
     }
-    let mut arena = Arena::new(init_bytes).map_err(|e| LoadError::Io("cannot reserve memory for init", e))?;
-    let state = executor.state();
-    // SAFETY: nothing runs now, so the state is ours.
-    let state = unsafe { &mut *state.as_ptr() };
-    // SAFETY: the arena outlives its use: another is chosen before each call, and nothing of the module runs in between.
-    unsafe { state.use_arena(&raw mut arena) };
-    run_attach(module, executor)?;
+    let arena = Arena::new(init_bytes).map_err(|e| LoadError::Io("cannot reserve memory for init", e))?;
+    let mut nursery = Nursery { context, state, arena };
+    nursery.attach(module)?;
     for (spec, function) in &wanted {
-        run_init(&spec.name, function, executor)?;
+        nursery.init(&spec.name, function)?;
     }
     let writable = Writable::of_module_at(std::ptr::from_ref(module).addr());
     if writable.bytes() > WRITABLE_BYTES_MAX {
         return Err(LoadError::Writable(writable.bytes()));
     }
-    let kept = KeptHeap::new(arena).map_err(|e| LoadError::Io("cannot protect the heap of init", e))?;
+    let kept =
+        KeptHeap::new(nursery.arena).map_err(|e| LoadError::Io("cannot protect the heap of init", e))?;
     // SAFETY: the library is never unloaded, was attached and initialised above, and runs only in calls.
     let instance = unsafe { Instance::capture(&writable, kept) };
-    let entries = wanted.iter().map(|(spec, function)| (spec.function, function.call)).collect();
+    let entries = wanted.iter().map(|(spec, function)| (spec.function, entry_of(function))).collect();
     Ok(Loaded { instance, entries })
+}
+
+fn entry_of(function: &Function) -> Entry {
+    // SAFETY: function pointers that differ only in the type that a pointer argument points to are compatible.
+    unsafe { std::mem::transmute::<CallEntry, Entry>(function.call) }
 }
 
 /// Maps the library and checks its table's head. `number` is another for each module of the worker's life.
@@ -168,43 +177,50 @@ fn function_name(function: &'static Function) -> Option<&'static str> {
     std::str::from_utf8(bytes).ok()
 }
 
-fn run_attach(module: &'static Module, executor: &mut Executor) -> Result<(), LoadError> {
-    unsafe extern "C" fn entry(argument: *mut c_void) -> u32 {
-        // SAFETY: `argument` is the pair below, alive for the run.
-        let (module, state) = unsafe { &*argument.cast::<(&'static Module, *mut State)>() };
-        // SAFETY: the state lives for ever, and this makes a pointer to its field only.
-        let runtime = unsafe { &raw mut (*(*state)).runtime };
-        // SAFETY: the ABI's `attach`, called once, with a runtime that lives for ever.
-        unsafe { (module.attach)(runtime) };
-        OUTCOME_OK
-    }
-    let mut argument = (module, executor.state().as_ptr());
-    // SAFETY: the entry takes such an argument; what it leaves half done is in a module that is then not used.
-    let exit = unsafe { executor.run(entry, (&raw mut argument).cast()) };
-    finish_init("the module", exit, executor)
+/// Where a module's first code runs.
+struct Nursery<'a> {
+    context: &'a mut Context,
+    state: &'a mut State,
+    arena: Arena,
 }
 
-fn run_init(name: &str, function: &'static Function, executor: &mut Executor) -> Result<(), LoadError> {
-    unsafe extern "C" fn entry(argument: *mut c_void) -> u32 {
-        // SAFETY: `argument` is the function pointer below, alive for the run.
-        let init = unsafe { *argument.cast::<unsafe extern "C" fn() -> Outcome>() };
-        // SAFETY: the ABI's `init`, called once, after `attach`.
-        unsafe { init() }
+impl Nursery<'_> {
+    fn attach(&mut self, module: &'static Module) -> Result<(), LoadError> {
+        unsafe extern "C" fn entry(argument: *mut c_void) -> u32 {
+            // SAFETY: `argument` is the pair below, alive for the run.
+            let (module, runtime) = unsafe { &*argument.cast::<(&'static Module, *mut Runtime)>() };
+            // SAFETY: the ABI's `attach`, called once, with a runtime that lives for ever.
+            unsafe { (module.attach)(*runtime) };
+            OUTCOME_OK
+        }
+        let mut argument = (module, &raw mut self.state.runtime);
+        self.run("the module", entry, (&raw mut argument).cast())
     }
-    let Some(mut init) = function.init else { return Ok(()) };
-    // SAFETY: the entry takes such an argument; what it leaves half done is in a module that is then not used.
-    let exit = unsafe { executor.run(entry, (&raw mut init).cast()) };
-    finish_init(name, exit, executor)
-}
 
-fn finish_init(name: &str, exit: Exit, executor: &Executor) -> Result<(), LoadError> {
-    let how = match exit {
-        Exit::Returned(OUTCOME_OK) => return Ok(()),
-        // SAFETY: nothing runs now, so the state is ours to read.
-        Exit::Returned(_) => unsafe { executor.state().as_ref() }.message().to_owned(),
-        Exit::Ended(Ending::HostCall(LEFT_OOM)) => "out of memory (see init_bytes)".to_owned(),
-        Exit::Ended(Ending::HostCall(code)) => format!("ended by host call {code}"),
-        Exit::Ended(Ending::Fault(fault)) => fault.describe().to_owned(),
-    };
-    Err(LoadError::Init(name.to_owned(), how))
+    fn init(&mut self, name: &str, function: &'static Function) -> Result<(), LoadError> {
+        unsafe extern "C" fn entry(argument: *mut c_void) -> u32 {
+            // SAFETY: `argument` is the function pointer below, alive for the run.
+            let init = unsafe { *argument.cast::<unsafe extern "C" fn() -> Outcome>() };
+            // SAFETY: the ABI's `init`, called once, after `attach`.
+            unsafe { init() }
+        }
+        let Some(mut init) = function.init else { return Ok(()) };
+        self.run(name, entry, (&raw mut init).cast())
+    }
+
+    fn run(&mut self, name: &str, entry: Entry, argument: *mut c_void) -> Result<(), LoadError> {
+        timer::limit(cycles().saturating_add(INIT_CYCLES_MAX));
+        // SAFETY: the entries take the arguments they are given; what they leave half done is in a module that is then not used.
+        let exit = unsafe { self.context.start_apart(self.state, &mut self.arena, entry, argument) };
+        timer::limit(u64::MAX);
+        let how = match exit {
+            Exit::Returned(OUTCOME_OK) => return Ok(()),
+            Exit::Returned(_) => self.state.message().to_owned(),
+            Exit::Ended(Ending::HostCall(LEFT_OOM)) => "out of memory (see init_bytes)".to_owned(),
+            Exit::Ended(Ending::HostCall(code)) => format!("ended by host call {code}"),
+            Exit::Ended(Ending::Fault(fault)) => fault.describe().to_owned(),
+            Exit::Suspended(_) => "it takes too long".to_owned(),
+        };
+        Err(LoadError::Init(name.to_owned(), how))
+    }
 }

@@ -9,36 +9,24 @@ use microfaas_lane::Status;
 use microfaas_lane::state;
 use microfaas_lane::sync::Ordering;
 use microfaas_lane::worker::Submission;
-use microfaas_preempt::contain;
+use microfaas_preempt::{contain, timer};
+use microfaas_sys::affinity;
 use microfaas_sys::clock::{CycleClock, cycles, monotonic_ns};
 use microfaas_sys::futex::{self, Waiter, Woken};
-use microfaas_sys::{affinity, eventfd};
 
 use crate::control::{Control, Heard, Lane, add_lane};
-use crate::execute::{After, Executor, refuse};
+use crate::execute::refuse;
+use crate::function::{Function, Target};
 use crate::idle::Idle;
 use crate::instance::Instance;
 use crate::kept::repair;
-use crate::loader::{CallEntry, load};
+use crate::loader::load;
+use crate::schedule::{After, Scheduler};
 
 /// Calls that one lane may have run before the next lane is looked at.
 const BATCH: u32 = 16;
 /// Longest sleep: an orphan notices within this time that its node is gone, if the death signal was not armed in time.
 const SLEEP_NS_MAX: u64 = 1_000_000_000;
-/// How often the clock's base is taken anew from the kernel, so that the cycle rate's error cannot add up.
-const CLOCK_CYCLES_MAX: u64 = 4_000_000_000;
-
-/// A slot of the dispatch table.
-#[derive(Debug, Clone, Copy)]
-enum Target {
-    /// No such function.
-    None,
-    /// Its module was refused.
-    Refused,
-    /// Entry and number of the instance.
-    Loaded(CallEntry, u32),
-}
-
 #[derive(Debug)]
 struct Worker {
     control: Control,
@@ -46,8 +34,7 @@ struct Worker {
     lanes: Vec<Lane>,
     targets: Vec<Target>,
     instances: Vec<Instance>,
-    executor: Executor,
-    clock: CycleClock,
+    scheduler: Scheduler,
     idle: Idle,
 }
 
@@ -80,27 +67,27 @@ pub fn serve(socket: OwnedFd) -> io::Result<()> {
 
 impl Worker {
     fn new(control: Control, settings: Start) -> Result<Self, (Control, io::Error)> {
-        let prepare = || -> io::Result<Executor> {
+        let prepare = || -> io::Result<Scheduler> {
             if nix::unistd::getppid().as_raw() != i32::try_from(settings.node_pid).unwrap_or(0) {
                 return Err(io::Error::other("the node is gone"));
             }
             if let Some(cpu) = settings.cpu {
                 affinity::pin_to(cpu)?;
             }
-            let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-            let executor = Executor::new(size(settings.stack_bytes), size(settings.arena_bytes))?;
+            let clock = CycleClock::calibrate(Duration::from_millis(2));
+            let scheduler = Scheduler::new(&settings, clock)?;
             // The handlers stay for the life of the process.
             std::mem::forget(contain::install(Some(repair))?);
-            Ok(executor)
+            timer::install(&clock)?;
+            Ok(scheduler)
         };
         match prepare() {
-            Ok(executor) => Ok(Self {
+            Ok(scheduler) => Ok(Self {
                 control,
                 lanes: Vec::new(),
                 targets: Vec::new(),
                 instances: Vec::new(),
-                executor,
-                clock: CycleClock::calibrate(Duration::from_millis(2)),
+                scheduler,
                 idle: Idle::new(settings.spin_ns_max),
                 settings,
             }),
@@ -159,7 +146,13 @@ impl Worker {
             };
         };
         let init_bytes = usize::try_from(self.settings.init_bytes).unwrap_or(usize::MAX);
-        match load(fd.as_fd(), request, &mut self.executor, init_bytes) {
+        let Some((context, state)) = self.scheduler.lend() else {
+            return ToNode::LoadFailed {
+                module,
+                reason: "every context is in use by suspended calls".to_owned(),
+            };
+        };
+        match load(fd.as_fd(), request, context, state, init_bytes) {
             Ok(loaded) => {
                 let number = u32::try_from(self.instances.len()).unwrap_or(u32::MAX);
                 let answer = ToNode::Loaded {
@@ -168,8 +161,9 @@ impl Worker {
                     init_bytes: loaded.instance.kept_bytes() as u64,
                 };
                 self.instances.push(loaded.instance);
-                for (function, entry) in loaded.entries {
-                    self.set_target(function, Target::Loaded(entry, number));
+                for ((index, entry), spec) in loaded.entries.into_iter().zip(&request.functions) {
+                    let function = Function::new(entry, number, &spec.limits, self.scheduler.clock());
+                    self.set_target(index, Target::Loaded(function));
                 }
                 answer
             }
@@ -193,16 +187,29 @@ impl Worker {
     fn run(&mut self) -> io::Result<()> {
         let mut idle_since = None;
         loop {
-            if self.poll_lanes()? {
-                idle_since = None;
-                continue;
+            let mut busy = self.poll_lanes()?;
+            if self.scheduler.has_suspended() {
+                busy = true;
+                let (targets, instances) = (&mut self.targets, &mut self.instances);
+                let after = self.scheduler.resume_next(&mut self.lanes, |number| {
+                    let Some(Target::Loaded(function)) = targets.get_mut(number as usize) else {
+                        return None;
+                    };
+                    let instance = instances.get_mut(function.instance as usize)?;
+                    Some((function, instance))
+                });
+                check(after)?;
             }
             if self.control_waits() && self.hear()? {
                 return Ok(());
             }
+            if busy {
+                idle_since = None;
+                continue;
+            }
             let now = cycles();
             let since = *idle_since.get_or_insert(now);
-            let idle_ns = self.clock.to_ns(now.wrapping_sub(since));
+            let idle_ns = self.scheduler.clock().to_ns(now.wrapping_sub(since));
             if idle_ns < self.idle.spin_ns(self.shares_core()) {
                 for _ in 0..16 {
                     std::hint::spin_loop();
@@ -219,12 +226,15 @@ impl Worker {
         }
     }
 
-    /// Looks at every lane once, taking a batch from each. True where anything was found.
+    /// Looks at every lane once, taking a batch from each while calls can be started. True where anything was found.
     #[inline]
     fn poll_lanes(&mut self) -> io::Result<bool> {
         let mut found = false;
         for index in 0..self.lanes.len() {
             for _ in 0..BATCH {
+                if !self.scheduler.has_room() {
+                    return Ok(found);
+                }
                 let popped = self.lanes[index].end.pop();
                 let Some(submission) = popped.map_err(host_fault)? else { break };
                 found = true;
@@ -238,37 +248,28 @@ impl Worker {
     fn take(&mut self, index: usize, submission: &Submission) -> io::Result<()> {
         let lane = &mut self.lanes[index];
         let _ = lane.end.prefetch_next();
-        let mut after = After::Serve;
-        match lane.end.start(submission) {
-            state::Start::TakenBack => refuse(&mut lane.end, submission, Status::Cancelled, ""),
-            state::Start::Yours
-                if submission.deadline_ns != u64::MAX && is_past(&mut self.clock, submission.deadline_ns) =>
-            {
-                refuse(&mut lane.end, submission, Status::Expired, "deadline passed before the call started");
+        let refusal = match lane.end.start(submission) {
+            state::Start::TakenBack => (Status::Cancelled, ""),
+            state::Start::Yours if self.scheduler.is_past(submission.deadline_ns) => {
+                (Status::Expired, "deadline passed before the call started")
             }
-            state::Start::Yours => match self.targets.get(submission.function as usize) {
-                Some(&Target::Loaded(entry, number)) => {
-                    let instance = &mut self.instances[number as usize];
-                    after = self.executor.call(&mut lane.end, submission, entry, instance, &self.clock);
-                }
-                Some(Target::Refused) => {
-                    refuse(
-                        &mut lane.end,
+            state::Start::Yours => match self.targets.get_mut(submission.function as usize) {
+                Some(Target::Loaded(function)) => {
+                    let instance = &mut self.instances[function.instance as usize];
+                    return check(self.scheduler.start(
+                        &mut self.lanes,
+                        index,
                         submission,
-                        Status::LoadFailed,
-                        "the function's module was refused",
-                    );
+                        function,
+                        instance,
+                    ));
                 }
-                _ => refuse(&mut lane.end, submission, Status::NotFound, "no function of that number"),
+                Some(Target::Refused) => (Status::LoadFailed, "the function's module was refused"),
+                _ => (Status::NotFound, "no function of that number"),
             },
-        }
-        wake_host(lane)?;
-        match after {
-            After::Serve => Ok(()),
-            After::Retire(fault) => {
-                Err(io::Error::other(format!("a function broke memory safety: {}", fault.describe())))
-            }
-        }
+        };
+        refuse(lane, submission, refusal.0, refusal.1, 0);
+        Ok(())
     }
 
     /// Whether every host that has said where it runs shares this core.
@@ -304,9 +305,6 @@ impl Worker {
     /// Sleeps until a lane's bell moves. True when the node is gone.
     fn sleep(&mut self) -> io::Result<bool> {
         let start = monotonic_ns();
-        for lane in &self.lanes {
-            lane.end.worker_words().worker_epoch.doze();
-        }
         let woken = self.wait_on_bells(start + SLEEP_NS_MAX);
         for lane in &self.lanes {
             lane.end.worker_words().worker_epoch.wake();
@@ -315,7 +313,7 @@ impl Worker {
         if woken? == Woken::TimedOut { self.hear() } else { Ok(false) }
     }
 
-    /// Looks once more, after the naps were announced, and then waits.
+    /// Reads the bells, announces the naps, looks once more, and waits: in this order (`microfaas_lane::doorbell`).
     fn wait_on_bells(&self, deadline_ns: u64) -> io::Result<Woken> {
         let Some(first) = self.lanes.first() else {
             return Err(io::Error::other("a worker without lanes cannot serve"));
@@ -323,6 +321,9 @@ impl Worker {
         let mut waiters = [waiter(first); futex::WAIT_ANY_MAX];
         for (slot, lane) in waiters.iter_mut().zip(&self.lanes) {
             *slot = waiter(lane);
+        }
+        for lane in &self.lanes {
+            lane.end.worker_words().worker_epoch.doze();
         }
         if self.lanes.iter().any(|lane| lane.end.is_ready()) || self.control_waits() {
             return Ok(Woken::Changed);
@@ -340,22 +341,11 @@ fn host_fault(fault: microfaas_lane::worker::HostFault) -> io::Error {
     io::Error::other(format!("the host's submission cannot be one: {:?}", fault.submission))
 }
 
-fn is_past(clock: &mut CycleClock, deadline_ns: u64) -> bool {
-    let now = cycles();
-    if clock.is_older_than(now, CLOCK_CYCLES_MAX) {
-        clock.rebase();
+fn check(after: After) -> io::Result<()> {
+    match after {
+        After::Serve => Ok(()),
+        After::Retire(fault) => {
+            Err(io::Error::other(format!("a function broke memory safety: {}", fault.describe())))
+        }
     }
-    clock.at(now) > deadline_ns
-}
-
-#[inline]
-fn wake_host(lane: &Lane) -> io::Result<()> {
-    let sleeps = lane.end.host_sleeps();
-    if sleeps.futex {
-        futex::wake_all(lane.end.worker_words().host_bell.word().as_std())?;
-    }
-    if sleeps.event {
-        eventfd::signal(lane.event.as_fd())?;
-    }
-    Ok(())
 }

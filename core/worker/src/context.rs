@@ -1,0 +1,140 @@
+//! What one call runs with: stack, arena, response, and room for what belongs to it while it is suspended.
+//!
+//! A worker has a fixed number of contexts, made at its start. A call takes one when it starts and gives it back when it is over, so that many calls
+//! may be suspended at a time and no more.
+#![expect(unsafe_code, reason = "enters calls and hands their memory to host calls")]
+
+use std::ffi::c_void;
+use std::io;
+
+use microfaas_abi::Call;
+use microfaas_lane::worker::{Submission, WorkerLane};
+use microfaas_preempt::{Entry, Exit, Stack, Suspended};
+
+use crate::arena::Arena;
+use crate::host_calls::{Response, State};
+use crate::instance::{Instance, SavedState};
+
+/// See the module. Not to be moved while a call uses it: host calls and functions have pointers into it.
+#[derive(Debug)]
+pub struct Context {
+    stack: Stack,
+    arena: Arena,
+    response: Response,
+    saved: SavedState,
+    message: Vec<u8>,
+    errno: i32,
+}
+
+impl Context {
+    /// Maps a context. Its pages come when touched.
+    ///
+    /// # Errors
+    /// Where a size is out of range or the kernel refuses memory.
+    pub fn new(stack_bytes: usize, arena_bytes: usize) -> io::Result<Self> {
+        let stack = Stack::new(stack_bytes)
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e.to_string()))?;
+        let arena = Arena::new(arena_bytes)?;
+        let (response, saved) = (Response::default(), SavedState::default());
+        Ok(Self { stack, arena, response, saved, message: Vec::new(), errno: 0 })
+    }
+
+    /// Prepares for a popped call: request and response in place.
+    #[inline]
+    pub fn prepare(&mut self, lane: &WorkerLane, submission: &Submission) {
+        // SAFETY: popped from this lane and not completed; the slices go to the call, which is over before the completion.
+        let (body, meta) = unsafe { lane.request(submission) };
+        let (out, out_capacity) = lane.small_response(submission.slot);
+        self.response = Response {
+            call: Call {
+                body: body.as_ptr(),
+                body_len: body.len(),
+                meta: meta.as_ptr(),
+                meta_len: meta.len(),
+                out: out.as_ptr(),
+                out_capacity,
+                out_body_len: 0,
+                out_meta_len: 0,
+                deadline_ns: submission.deadline_ns,
+                flags: u64::from(submission.flags),
+            },
+            overflow: lane.overflow_response(submission.slot),
+            overflowed: false,
+            told_to_end: false,
+        };
+    }
+
+    /// Runs a function's entry on the prepared call.
+    ///
+    /// # Safety
+    /// The entry is a module's, its instance is clean and current, and the caller resets instance and context when the call is over, however that comes.
+    #[inline]
+    pub unsafe fn start(&mut self, state: &mut State, entry: Entry) -> Exit {
+        // SAFETY: both live in this context, which stays where it is, and the worker does not touch them while the call runs.
+        unsafe { state.choose(&raw mut self.arena, &raw mut self.response) };
+        let call = (&raw mut self.response.call).cast::<c_void>();
+        // SAFETY: the caller's promise; a worker has one thread that runs calls.
+        unsafe { microfaas_preempt::run(&mut self.stack, entry, call) }
+    }
+
+    /// Runs an entry that is no call: `attach`, `init`. Allocations come from `arena`.
+    ///
+    /// # Safety
+    /// As [`microfaas_preempt::run`].
+    pub unsafe fn start_apart(
+        &mut self,
+        state: &mut State,
+        arena: &mut Arena,
+        entry: Entry,
+        argument: *mut c_void,
+    ) -> Exit {
+        // SAFETY: the arena is borrowed for the run.
+        unsafe { state.choose(arena, std::ptr::null_mut()) };
+        // SAFETY: the caller's promise.
+        unsafe { microfaas_preempt::run(&mut self.stack, entry, argument) }
+    }
+
+    /// Keeps what the suspended call has in places that the next call will use.
+    pub fn put_aside(&mut self, state: &State, instance: &mut Instance) {
+        // SAFETY: the call is suspended.
+        unsafe { instance.put_aside(&mut self.saved) };
+        self.message.clear();
+        self.message.extend_from_slice(state.message().as_bytes());
+        self.errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
+    }
+
+    /// Brings back what [`put_aside`](Self::put_aside) kept.
+    pub fn bring_back(&self, state: &mut State, instance: &mut Instance) {
+        // SAFETY: no call of the instance runs, and its state was kept from it.
+        unsafe { instance.bring_back(&self.saved) };
+        state.set_message(&self.message);
+        nix::errno::Errno::set_raw(self.errno);
+    }
+
+    /// Continues the suspended call.
+    ///
+    /// # Safety
+    /// It was suspended on this context, and its instance is current and as it left it; then as for [`start`](Self::start).
+    pub unsafe fn resume(&mut self, state: &mut State, at: Suspended) -> Exit {
+        // SAFETY: as in `start`.
+        unsafe { state.choose(&raw mut self.arena, &raw mut self.response) };
+        // SAFETY: the caller's promise.
+        unsafe { microfaas_preempt::resume(&mut self.stack, at) }
+    }
+
+    /// The response of a call that is over.
+    #[must_use]
+    pub fn response(&self) -> &Response {
+        &self.response
+    }
+
+    /// Forgets the call: what it allocated is gone, and all its memory is zero again.
+    ///
+    /// # Safety
+    /// The call is over or given up, and its instance was reset.
+    #[inline]
+    pub unsafe fn reset(&mut self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.arena.reset() };
+    }
+}

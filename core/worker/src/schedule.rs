@@ -1,0 +1,325 @@
+//! Who has the core: starts calls, suspends those that pass their slice, resumes them in turn, ends those that have spent their budget.
+//!
+//! | what a call has used | what happens |
+//! | --- | --- |
+//! | a slice, and nobody waits | it goes on, with a slice twice as long, up to [`COARSE_NS`] |
+//! | a slice, and others wait | it goes to the end of the queue; its next slice is a quantum again |
+//! | all but a tenth of its budget | safe points end it from now on, by unwinding |
+//! | its budget, or its deadline has passed | it is ended: answered, its stack dropped, instance and arena reset |
+//!
+//! What counts is CPU time. Reading it is a system call, so a call that ends within its first slice is measured by the cycle counter alone, and one
+//! that does not by both: time in which the worker did not have the core is taken off. A call that has the core and burns nothing (blocked in the kernel) is
+//! ended when it has been in its slices for four budgets and a tenth of a second.
+#![expect(unsafe_code, reason = "starts and resumes calls")]
+
+use std::collections::VecDeque;
+use std::io;
+use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
+
+use microfaas_control::Start;
+use microfaas_lane::Status;
+use microfaas_lane::worker::Submission;
+use microfaas_preempt::contain::Fault;
+use microfaas_preempt::timer::{self, Reading};
+use microfaas_preempt::{Ending, Exit, Suspended};
+use microfaas_sys::clock::{CycleClock, cycles};
+
+use crate::context::Context;
+use crate::control::Lane;
+use crate::execute::{ended, refuse, returned};
+use crate::function::{COARSE_NS, Function};
+use crate::host_calls::State;
+use crate::instance::Instance;
+
+/// How often the clock's base is taken anew from the kernel, so that the cycle rate's error cannot add up.
+const CLOCK_CYCLES_MAX: u64 = 4_000_000_000;
+
+/// What the worker has to do after a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum After {
+    /// Go on.
+    Serve,
+    /// Memory can no longer be trusted: stop serving, be replaced.
+    Retire(Fault),
+}
+
+/// A call that has been started and is not over.
+#[derive(Debug)]
+struct Task {
+    context: usize,
+    lane: usize,
+    submission: Submission,
+    /// CPU time in the slices before this one.
+    used_ns: u64,
+    /// Time in the slices before this one, the worker's or not.
+    slices_ns: u64,
+    /// Length of its next slice.
+    slice_ns: u64,
+    /// Whether safe points end it.
+    told: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Scheduler {
+    contexts: Vec<Context>,
+    free: Vec<usize>,
+    suspended: VecDeque<(Task, Suspended)>,
+    state: NonNull<State>,
+    clock: CycleClock,
+    arena_bytes: u64,
+}
+
+impl Scheduler {
+    /// Maps the contexts.
+    ///
+    /// # Errors
+    /// Where a size is out of range or the kernel refuses memory.
+    pub fn new(settings: &Start, clock: CycleClock) -> io::Result<Self> {
+        let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        let count = settings.suspended_max as usize + 1;
+        let make = |_| Context::new(size(settings.stack_bytes), size(settings.arena_bytes));
+        Ok(Self {
+            contexts: (0..count).map(make).collect::<io::Result<_>>()?,
+            free: (0..count).rev().collect(),
+            suspended: VecDeque::with_capacity(count),
+            state: State::install(),
+            clock,
+            arena_bytes: settings.arena_bytes,
+        })
+    }
+
+    /// The clock that it measures with.
+    #[must_use]
+    pub fn clock(&self) -> &CycleClock {
+        &self.clock
+    }
+
+    /// Whether another call can be started.
+    #[inline]
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        !self.free.is_empty()
+    }
+
+    /// Whether calls are suspended.
+    #[inline]
+    #[must_use]
+    pub fn has_suspended(&self) -> bool {
+        !self.suspended.is_empty()
+    }
+
+    /// A context and the host calls' state, for loading a module; `None` while every context is in use.
+    pub fn lend(&mut self) -> Option<(&mut Context, &mut State)> {
+        let context = &mut self.contexts[*self.free.last()?];
+        // SAFETY: no call runs while the worker loads a module, so the state is the worker's alone.
+        Some((context, unsafe { self.state.as_mut() }))
+    }
+
+    /// Whether a deadline has passed.
+    #[inline]
+    pub fn is_past(&mut self, deadline_ns: u64) -> bool {
+        deadline_ns != u64::MAX && self.now_ns() > deadline_ns
+    }
+
+    fn now_ns(&mut self) -> u64 {
+        let now = cycles();
+        if self.clock.is_older_than(now, CLOCK_CYCLES_MAX) {
+            self.clock.rebase();
+        }
+        self.clock.at(now)
+    }
+
+    /// Runs a claimed call up to its end or the end of its first slice. There must be [room](Self::has_room).
+    ///
+    /// # Cost
+    /// About 60 ns beside the function: stack switch, readings of the cycle counter, reset of instance and arena.
+    #[inline]
+    pub fn start(
+        &mut self,
+        lanes: &mut [Lane],
+        lane: usize,
+        submission: &Submission,
+        function: &mut Function,
+        instance: &mut Instance,
+    ) -> After {
+        let Some(context) = self.free.pop() else { return After::Serve };
+        let start = cycles();
+        let mut slice = function.first_slice();
+        if submission.deadline_ns != u64::MAX {
+            let rest = submission.deadline_ns.saturating_sub(self.clock.at(start));
+            if rest < COARSE_NS {
+                slice = slice.min(self.clock.to_cycles(rest));
+            }
+        }
+        let frame = &mut self.contexts[context];
+        frame.prepare(&lanes[lane].end, submission);
+        instance.enter();
+        // SAFETY: no call runs, so the state is the worker's.
+        let state = unsafe { self.state.as_mut() };
+        state.runtime.pending.store(0, Ordering::Relaxed);
+        timer::limit(start.saturating_add(slice));
+        // SAFETY: the entry is the module's, its instance is clean; `finish` and `decide` reset both when the call is over.
+        let exit = unsafe { frame.start(state, function.entry) };
+        let (used_ns, slices_ns, slice_ns) = (0, 0, function.quantum_ns);
+        let mut task =
+            Task { context, lane, submission: *submission, used_ns, slices_ns, slice_ns, told: false };
+        if let Exit::Suspended(at) = exit {
+            return self.decide(lanes, task, at, start, function, instance);
+        }
+        function.was_short();
+        task.used_ns = self.clock.to_ns(cycles().wrapping_sub(start));
+        self.finish(lanes, &task, exit, function, instance)
+    }
+
+    /// Gives the call that has waited longest its next slice. `find` looks up function and instance by the function's number.
+    pub fn resume_next<'a>(
+        &mut self,
+        lanes: &mut [Lane],
+        find: impl FnOnce(u32) -> Option<(&'a mut Function, &'a mut Instance)>,
+    ) -> After {
+        let Some((task, at)) = self.suspended.pop_front() else { return After::Serve };
+        let Some((function, instance)) = find(task.submission.function) else { return After::Serve };
+        instance.enter();
+        // SAFETY: no call runs, so the state is the worker's.
+        let state = unsafe { self.state.as_mut() };
+        self.contexts[task.context].bring_back(state, instance);
+        self.resume(lanes, task, at, function, instance)
+    }
+
+    /// Continues a call whose instance is as it left it.
+    fn resume(
+        &mut self,
+        lanes: &mut [Lane],
+        mut task: Task,
+        at: Suspended,
+        function: &mut Function,
+        instance: &mut Instance,
+    ) -> After {
+        let end = if task.told { function.budget_ns } else { function.soft_ns };
+        let mut slice_ns = task.slice_ns.min(end.saturating_sub(task.used_ns));
+        if task.submission.deadline_ns != u64::MAX {
+            slice_ns = slice_ns.min(task.submission.deadline_ns.saturating_sub(self.now_ns()));
+        }
+        // SAFETY: no call runs, so the state is the worker's.
+        let state = unsafe { self.state.as_mut() };
+        state.runtime.pending.store(u32::from(task.told), Ordering::Relaxed);
+        let start = timer::sync().cycles;
+        timer::limit(start.saturating_add(self.clock.to_cycles(slice_ns)));
+        // SAFETY: suspended on this context, its instance is as it left it.
+        let exit = unsafe { self.contexts[task.context].resume(state, at) };
+        if let Exit::Suspended(at) = exit {
+            return self.decide(lanes, task, at, start, function, instance);
+        }
+        task.used_ns += self.slice_used(start);
+        self.finish(lanes, &task, exit, function, instance)
+    }
+
+    /// CPU time since the reading `start`, which began a slice; takes a new reading.
+    fn slice_used(&self, start: u64) -> u64 {
+        let last = timer::last_sync();
+        let now = timer::sync();
+        let cpu_ns = now.cpu_ns.saturating_sub(last.cpu_ns);
+        if last.cycles >= start {
+            return self.clock.to_ns(last.cycles - start) + cpu_ns;
+        }
+        let stolen_ns = self.between(last, now).saturating_sub(cpu_ns);
+        self.clock.to_ns(now.cycles.wrapping_sub(start)).saturating_sub(stolen_ns)
+    }
+
+    fn between(&self, from: Reading, to: Reading) -> u64 {
+        self.clock.to_ns(to.cycles.wrapping_sub(from.cycles))
+    }
+
+    /// A call has come to the end of a slice: see the table of the module.
+    #[cold]
+    fn decide(
+        &mut self,
+        lanes: &mut [Lane],
+        mut task: Task,
+        at: Suspended,
+        start: u64,
+        function: &mut Function,
+        instance: &mut Instance,
+    ) -> After {
+        function.overran();
+        task.slices_ns += self.clock.to_ns(cycles().wrapping_sub(start));
+        task.used_ns += self.slice_used(start);
+        let blocked = task.slices_ns > function.budget_ns.saturating_mul(4).saturating_add(100_000_000);
+        let reason = if task.used_ns >= function.budget_ns {
+            Some("budget spent")
+        } else if self.is_past(task.submission.deadline_ns) {
+            Some("deadline passed while it ran")
+        } else if blocked {
+            Some("blocked without using its budget")
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
+            refuse(&mut lanes[task.lane], &task.submission, Status::Timeout, reason, task.used_ns);
+            self.clean(&task, instance);
+            return After::Serve;
+        }
+        task.told |= task.used_ns >= function.soft_ns;
+        let others = !self.suspended.is_empty() || lanes.iter().any(|lane| lane.end.is_ready());
+        if !others {
+            task.slice_ns = task.slice_ns.saturating_mul(2).min(COARSE_NS.max(function.quantum_ns));
+            return self.resume(lanes, task, at, function, instance);
+        }
+        task.slice_ns = function.quantum_ns;
+        // SAFETY: no call runs, so the state is the worker's.
+        let state = unsafe { self.state.as_mut() };
+        self.contexts[task.context].put_aside(state, instance);
+        self.suspended.push_back((task, at));
+        After::Serve
+    }
+
+    /// Answers a call that is over, and makes everything that it touched as it was before.
+    #[inline]
+    fn finish(
+        &mut self,
+        lanes: &mut [Lane],
+        task: &Task,
+        exit: Exit,
+        function: &Function,
+        instance: &mut Instance,
+    ) -> After {
+        let lane = &mut lanes[task.lane];
+        match exit {
+            Exit::Returned(outcome) => {
+                // SAFETY: no call runs, so the state is the worker's.
+                let message = unsafe { self.state.as_ref() }.message();
+                let response = self.contexts[task.context].response();
+                returned(lane, &task.submission, response, outcome, message, task.used_ns);
+                if function.stateful {
+                    // SAFETY: the call is over, and what it left in statics was captured by nobody.
+                    unsafe { self.contexts[task.context].reset() };
+                    self.free.push(task.context);
+                    return After::Serve;
+                }
+            }
+            Exit::Ended(ending) => {
+                ended(lane, &task.submission, ending, self.arena_bytes, task.used_ns);
+                self.clean(task, instance);
+                return match ending {
+                    Ending::Fault(fault) if fault.breaks_memory_safety() => After::Retire(fault),
+                    _ => After::Serve,
+                };
+            }
+            Exit::Suspended(_) => {}
+        }
+        self.clean(task, instance);
+        After::Serve
+    }
+
+    #[inline]
+    fn clean(&mut self, task: &Task, instance: &mut Instance) {
+        // SAFETY: the call is over or given up; no other call of the instance runs.
+        unsafe { instance.reset() };
+        // SAFETY: as above.
+        unsafe { self.contexts[task.context].reset() };
+        self.free.push(task.context);
+    }
+}
