@@ -40,6 +40,8 @@ pub struct Keep<'a> {
     pub control: BorrowedFd<'a>,
     /// The hosts' eventfds.
     pub events: &'a [BorrowedFd<'a>],
+    /// A module that has been received already; it gets the number [`Sealed::module_fd`].
+    pub module: Option<BorrowedFd<'a>>,
     /// Process id of the node, which must be the parent.
     pub node_pid: u32,
 }
@@ -54,13 +56,13 @@ pub struct Sealed {
 }
 
 /// Gives everything up, for ever. The process must have one thread, and handlers for SIGSYS where it means to survive a forbidden call.
-/// Standard input, output and error become `/dev/null`, and every descriptor that is not in `keep` is closed.
+/// Standard input, output and error become `/dev/null`, and every descriptor that is not in `keep` is closed; a module in `keep` is moved.
 ///
 /// # Errors
 /// [`SandboxError`], where a mandatory layer is refused or the node is gone. The process is then neither free nor sealed: end it.
 ///
 /// # Safety
-/// No descriptor above 2 that is not in `keep` is used or closed any more.
+/// No descriptor above 2 that is not in `keep` is used or closed any more, and neither is the module's by its old number.
 ///
 /// # Cost
 /// About a millisecond, most of it for the network namespace.
@@ -138,9 +140,18 @@ unsafe fn close_descriptors(keep: &Keep<'_>) -> io::Result<RawFd> {
     drop(null);
     let mut kept: Vec<RawFd> = keep.events.iter().map(AsRawFd::as_raw_fd).collect();
     kept.push(keep.control.as_raw_fd());
+    let free =
+        (3..).find(|fd| !kept.contains(fd)).ok_or_else(|| io::Error::other("no descriptor is free"))?;
+    if let Some(module) = keep.module {
+        if module.as_raw_fd() != free {
+            // SAFETY: what had the number is closed, which the caller knows of.
+            nix::errno::Errno::result(unsafe { libc::dup2(module.as_raw_fd(), free) })?;
+        }
+        kept.push(free);
+    }
     // SAFETY: the caller's promise.
     unsafe { privileges::close_all_but(&kept) }?;
-    (3..).find(|fd| !kept.contains(fd)).ok_or_else(|| io::Error::other("no descriptor is free"))
+    Ok(free)
 }
 
 fn enter_namespaces(steps: &mut Steps) -> Result<(), SandboxError> {

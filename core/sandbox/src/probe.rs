@@ -43,7 +43,7 @@ pub fn probe(policy: &SandboxPolicy) -> io::Result<SandboxReport> {
 
 /// Enters the sandbox with the pipe in the place of a host's eventfd, the one thing that a sealed worker may write to.
 fn child(policy: &SandboxPolicy, writer: &OwnedFd, node_pid: u32) -> ! {
-    let keep = Keep { control: writer.as_fd(), events: &[writer.as_fd()], node_pid };
+    let keep = Keep { control: writer.as_fd(), events: &[writer.as_fd()], module: None, node_pid };
     // SAFETY: the child uses no descriptor but this one.
     let answer = unsafe { enter(policy, &keep) };
     let answer = answer.map(|sealed| sealed.report).map_err(|error| error.to_string());

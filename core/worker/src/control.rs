@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
 
 use microfaas_control::{
     CONTROL_FD, LaneSpec, PACKET_BYTES_MAX, PACKET_FDS_MAX, ToNode, ToWorker, decode, encode,
@@ -27,10 +28,31 @@ pub fn inherited() -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Talks to the node.
+#[derive(Debug, Clone)]
+pub struct Voice(Arc<OwnedFd>);
+
+impl Voice {
+    /// Sends one message.
+    ///
+    /// # Errors
+    /// As the socket.
+    pub fn say(&self, message: &ToNode) -> io::Result<()> {
+        let packet = encode(message).map_err(io::Error::other)?;
+        socket::send(self.0.as_fd(), &packet, &[])
+    }
+}
+
+impl AsFd for Voice {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// The socket with a buffer for its packets.
 #[derive(Debug)]
 pub struct Control {
-    socket: OwnedFd,
+    voice: Voice,
     buffer: Vec<u8>,
 }
 
@@ -49,7 +71,7 @@ impl Control {
     /// Takes the socket over.
     #[must_use]
     pub fn new(socket: OwnedFd) -> Self {
-        Self { socket, buffer: vec![0; PACKET_BYTES_MAX] }
+        Self { voice: Voice(Arc::new(socket)), buffer: vec![0; PACKET_BYTES_MAX] }
     }
 
     /// Waits for the next message.
@@ -57,7 +79,7 @@ impl Control {
     /// # Errors
     /// As the socket; `InvalidData` for what is no message.
     pub fn wait(&mut self) -> io::Result<Heard> {
-        let packet = socket::recv(self.socket.as_fd(), &mut self.buffer, PACKET_FDS_MAX, None);
+        let packet = socket::recv(self.voice.as_fd(), &mut self.buffer, PACKET_FDS_MAX, None);
         self.understand(packet)
     }
 
@@ -66,7 +88,7 @@ impl Control {
     /// # Errors
     /// As [`wait`](Self::wait).
     pub fn look(&mut self) -> io::Result<Heard> {
-        let packet = socket::try_recv(self.socket.as_fd(), &mut self.buffer, PACKET_FDS_MAX);
+        let packet = socket::try_recv(self.voice.as_fd(), &mut self.buffer, PACKET_FDS_MAX);
         match packet {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Heard::Nothing),
             packet => self.understand(packet),
@@ -87,8 +109,13 @@ impl Control {
     /// # Errors
     /// As the socket.
     pub fn say(&self, message: &ToNode) -> io::Result<()> {
-        let packet = encode(message).map_err(io::Error::other)?;
-        socket::send(self.socket.as_fd(), &packet, &[])
+        self.voice.say(message)
+    }
+
+    /// What answers the node, for others to use beside this.
+    #[must_use]
+    pub fn voice(&self) -> Voice {
+        self.voice.clone()
     }
 }
 

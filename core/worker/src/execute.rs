@@ -12,6 +12,7 @@ use microfaas_preempt::contain::Fault;
 
 use crate::control::Lane;
 use crate::host_calls::{LEFT_OOM, LEFT_TOO_LARGE, Response};
+use crate::sandbox::denied_call;
 
 /// Publishes the completion of a call whose entry returned `outcome`. `message` is the text that its module left.
 #[inline]
@@ -65,7 +66,9 @@ pub fn ended(lane: &mut Lane, submission: &Submission, ending: Ending, arena_byt
             (Status::TooLarge, write!(text, "response over {} bytes", lane.end.geometry().response_bytes))
         }
         Ending::HostCall(code) => (Status::Fault, write!(text, "ended by host call {code}")),
-        Ending::Fault(Fault::SystemCall) => (Status::Denied, text.write_str(Fault::SystemCall.describe())),
+        Ending::Fault(Fault::SystemCall) => {
+            (Status::Denied, write!(text, "forbidden system call {} (SIGSYS)", denied_call().name()))
+        }
         Ending::Fault(fault) => (Status::Fault, text.write_str(fault.describe())),
     };
     refuse(lane, submission, status, text.as_str(), cpu_ns);

@@ -17,5 +17,6 @@ pub mod idle;
 pub mod instance;
 pub mod kept;
 pub mod loader;
+pub mod sandbox;
 pub mod schedule;
 pub mod serve;

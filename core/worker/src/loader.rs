@@ -1,18 +1,18 @@
 //! Loads a module: from a sealed memfd to an [`Instance`] and the entries of its functions.
 //!
-//! The one seam for loading. Here it is the system's loader, through `libloading`; the library is opened by the path of the descriptor, so
+//! The one seam for loading. Here it is the system's loader, through `libloading`; [`loading`] opens the library by its descriptor, so
 //! nothing on disk can change under it.
 #![expect(unsafe_code, reason = "runs and reads a loaded library")]
 
 use std::ffi::c_void;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::OwnedFd;
 
-use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use microfaas_abi::{
     self as abi, Function, MODULE_MAGIC, MODULE_SYMBOL, Module, OUTCOME_OK, Outcome, Runtime,
 };
 use microfaas_control::Load;
+use microfaas_preempt::contain::Fault;
 use microfaas_preempt::{Ending, Entry, Exit, timer};
 use microfaas_sys::clock::cycles;
 
@@ -21,6 +21,7 @@ use crate::context::Context;
 use crate::host_calls::{LEFT_OOM, State};
 use crate::instance::{Instance, WRITABLE_BYTES_MAX, Writable};
 use crate::kept::KeptHeap;
+use crate::sandbox::{denied_call, loading};
 
 /// What `attach` and each `init` may take: about ten seconds at 3 GHz.
 const INIT_CYCLES_MAX: u64 = 30_000_000_000;
@@ -89,7 +90,7 @@ pub struct Loaded {
 /// # Errors
 /// [`LoadError`]; the worker is as it was, but that the library stays mapped.
 pub fn load(
-    fd: BorrowedFd<'_>,
+    fd: OwnedFd,
     request: &Load,
     context: &mut Context,
     state: &mut State,
@@ -127,14 +128,8 @@ fn entry_of(function: &Function) -> Entry {
 }
 
 /// Maps the library and checks its table's head. `number` is another for each module of the worker's life.
-fn open(fd: BorrowedFd<'_>, number: u32) -> Result<&'static Module, LoadError> {
-    // The loader knows libraries by their path as written, so no two modules may be opened by the same one: the number is spelt in `./` and `/`.
-    let spelt: String = (0..u32::BITS).map(|bit| if number >> bit & 1 == 1 { "./" } else { "/" }).collect();
-    let path = format!("/proc/self/fd/{spelt}{}", fd.as_raw_fd());
-    // SAFETY: runs the library's initialisers. The node has checked that the file is a module, made by our build tool; what a hostile file does here, it does
-    // inside the worker's sandbox.
-    let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_LOCAL) };
-    let library = library.map_err(|e| LoadError::Open(one_line(&e, &path)))?;
+fn open(fd: OwnedFd, number: u32) -> Result<&'static Module, LoadError> {
+    let library = loading::open(fd, number)?;
     // SAFETY: the symbol's type is checked below by its magic.
     let symbol = unsafe { library.get::<*const Module>(MODULE_SYMBOL) }.map_err(|_| LoadError::NoModule)?;
     let module: *const Module = *symbol;
@@ -155,12 +150,6 @@ fn open(fd: BorrowedFd<'_>, number: u32) -> Result<&'static Module, LoadError> {
     }
     // SAFETY: magic and version say that it is a `Module` of this layout; it is immutable and stays mapped.
     Ok(unsafe { &*module })
-}
-
-fn one_line(error: &libloading::Error, path: &str) -> String {
-    use std::error::Error as _;
-    let text = error.source().map_or_else(|| error.to_string(), ToString::to_string);
-    text.replace(&format!("{path}: "), "").lines().next().unwrap_or("no reason given").to_owned()
 }
 
 fn functions(module: &'static Module) -> &'static [Function] {
@@ -218,6 +207,9 @@ impl Nursery<'_> {
             Exit::Returned(_) => self.state.message().to_owned(),
             Exit::Ended(Ending::HostCall(LEFT_OOM)) => "out of memory (see init_bytes)".to_owned(),
             Exit::Ended(Ending::HostCall(code)) => format!("ended by host call {code}"),
+            Exit::Ended(Ending::Fault(Fault::SystemCall)) => {
+                format!("forbidden system call {} (SIGSYS)", denied_call().name())
+            }
             Exit::Ended(Ending::Fault(fault)) => fault.describe().to_owned(),
             Exit::Suspended(_) => "it takes too long".to_owned(),
         };

@@ -31,6 +31,7 @@ use crate::execute::{ended, refuse, returned};
 use crate::function::{COARSE_NS, Function};
 use crate::host_calls::State;
 use crate::instance::Instance;
+use crate::sandbox::betrays;
 
 /// How often the clock's base is taken anew from the kernel, so that the cycle rate's error cannot add up.
 const CLOCK_CYCLES_MAX: u64 = 4_000_000_000;
@@ -304,7 +305,7 @@ impl Scheduler {
                 ended(lane, &task.submission, ending, self.arena_bytes, task.used_ns);
                 self.clean(task, instance);
                 return match ending {
-                    Ending::Fault(fault) if fault.breaks_memory_safety() => After::Retire(fault),
+                    Ending::Fault(fault) if betrays(fault) => After::Retire(fault),
                     _ => After::Serve,
                 };
             }

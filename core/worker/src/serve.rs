@@ -1,7 +1,7 @@
 //! The worker's loop: poll the lanes, run what comes, spin for a while, sleep.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use microfaas_control::{FunctionSpec, Load, Start, ToNode, ToWorker};
@@ -21,6 +21,7 @@ use crate::idle::Idle;
 use crate::instance::Instance;
 use crate::kept::repair;
 use crate::loader::load;
+use crate::sandbox::Sandbox;
 use crate::schedule::{After, Scheduler};
 
 /// Calls that one lane may have run before the next lane is looked at.
@@ -34,6 +35,7 @@ struct Worker {
     lanes: Vec<Lane>,
     targets: Vec<Target>,
     instances: Vec<Instance>,
+    sandbox: Sandbox,
     scheduler: Scheduler,
     idle: Idle,
 }
@@ -87,6 +89,7 @@ impl Worker {
                 lanes: Vec::new(),
                 targets: Vec::new(),
                 instances: Vec::new(),
+                sandbox: Sandbox::new(settings.sandbox, settings.node_pid),
                 scheduler,
                 idle: Idle::new(settings.spin_ns_max),
                 settings,
@@ -115,6 +118,9 @@ impl Worker {
     fn obey(&mut self, message: ToWorker, fds: Vec<OwnedFd>) -> io::Result<bool> {
         match message {
             ToWorker::Start(_) => return Err(io::Error::other("the node sent `start` twice")),
+            ToWorker::AddLane(_) if self.sandbox.is_sealed() => {
+                return Err(io::Error::other("a lane after the first module"));
+            }
             ToWorker::AddLane(spec) => {
                 if self.lanes.len() == futex::WAIT_ANY_MAX {
                     return Err(io::Error::other(format!("more than {} lanes", futex::WAIT_ANY_MAX)));
@@ -126,25 +132,33 @@ impl Worker {
                 self.control.say(&ToNode::LaneAdded { lane: spec.lane })?;
             }
             ToWorker::Load(request) => {
-                let answer = self.load(&request, &fds);
+                let answer = self.receive_module(&request, fds)?;
                 self.control.say(&answer)?;
             }
             ToWorker::Serve => {
-                self.control.say(&ToNode::Ready { sandbox: Default::default() })?;
+                self.sandbox.seal(&self.control, &self.lanes, None)?;
+                self.control.say(&ToNode::Ready { sandbox: self.sandbox.report() })?;
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    fn load(&mut self, request: &Load, fds: &[OwnedFd]) -> ToNode {
+    /// Seals the worker in before the first code of a module runs.
+    fn receive_module(&mut self, request: &Load, fds: Vec<OwnedFd>) -> io::Result<ToNode> {
+        let count = fds.len();
+        let module = <[OwnedFd; 1]>::try_from(fds).map(|[fd]| fd).ok();
+        Ok(match self.sandbox.seal(&self.control, &self.lanes, module)? {
+            Some(fd) => self.load(request, fd),
+            None => ToNode::LoadFailed {
+                module: request.module,
+                reason: format!("{count} descriptors with a module, not 1"),
+            },
+        })
+    }
+
+    fn load(&mut self, request: &Load, fd: OwnedFd) -> ToNode {
         let module = request.module;
-        let [fd] = fds else {
-            return ToNode::LoadFailed {
-                module,
-                reason: format!("{} descriptors with a module, not 1", fds.len()),
-            };
-        };
         let init_bytes = usize::try_from(self.settings.init_bytes).unwrap_or(usize::MAX);
         let Some((context, state)) = self.scheduler.lend() else {
             return ToNode::LoadFailed {
@@ -152,7 +166,7 @@ impl Worker {
                 reason: "every context is in use by suspended calls".to_owned(),
             };
         };
-        match load(fd.as_fd(), request, context, state, init_bytes) {
+        match load(fd, request, context, state, init_bytes) {
             Ok(loaded) => {
                 let number = u32::try_from(self.instances.len()).unwrap_or(u32::MAX);
                 let answer = ToNode::Loaded {

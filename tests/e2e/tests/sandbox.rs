@@ -1,0 +1,207 @@
+//! The sandbox from outside: a real node with a real worker, and functions that try to get out.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use microfaas_build::{BuildOptions, build};
+use microfaas_e2e::Watchdog;
+use microfaas_node::{Completion, Layer, LayerState, Node, NodeBuilder, SandboxPolicy, Status};
+
+/// What each function of `tests/functions/outlaw` must be denied, by the name of the first system call that it cannot do without.
+const DENIED: &[(&str, &[&str])] = &[
+    ("read_file", &["openat"]),
+    ("write_memory", &["openat"]),
+    ("create_file", &["openat"]),
+    ("stat_file", &["statx", "newfstatat"]),
+    ("list_directory", &["openat"]),
+    ("delete_file", &["unlink", "unlinkat"]),
+    ("tcp_connect", &["socket"]),
+    ("tcp_listen", &["socket"]),
+    ("udp", &["socket"]),
+    ("socket_pair", &["socketpair"]),
+    ("unix_listen", &["socket"]),
+    // The C library looks at its own files first, or asks its name service cache.
+    ("resolve", &["openat", "socket", "newfstatat", "uname"]),
+    (
+        "spawn",
+        &["mmap", "openat", "pipe2", "socketpair", "rt_sigprocmask", "fcntl", "prctl", "vfork", "clone3"],
+    ),
+    ("exec", &["rt_sigaction", "rt_sigprocmask", "execve"]),
+    ("thread", &["rt_sigaction", "mmap", "rt_sigprocmask", "clone3", "openat", "sched_getaffinity"]),
+    ("exit", &["exit_group"]),
+    ("sleep", &["clock_nanosleep", "nanosleep"]),
+    ("deadlock", &["futex"]),
+    ("read_input", &["read"]),
+    ("write_output", &["write", "writev"]),
+    ("write_error", &["write", "writev"]),
+    ("change_directory", &["chdir"]),
+];
+
+/// Names a folder with the modules, for a user that cannot build them.
+const MODULES: &str = "MICROFAAS_TEST_MODULES";
+
+/// The modules of outlaw and probe, built once for all tests here.
+fn modules() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        if let Some(built) = std::env::var_os(MODULES) {
+            return built.into();
+        }
+        let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let functions = Path::new(env!("CARGO_MANIFEST_DIR")).join("../functions");
+        let out = temporary.join("sandbox-modules");
+        let mut options = BuildOptions::new([functions.join("outlaw"), functions.join("probe")], &out);
+        options.target_dir = Some(temporary.join("sandbox-target"));
+        let built = build(&options, &mut |_| {});
+        built.unwrap_or_else(|error| panic!("{error}\n{}", error.cargo_output().unwrap_or_default()));
+        out
+    })
+}
+
+fn node() -> NodeBuilder {
+    Node::builder()
+        .module(modules().join("outlaw.so"))
+        .module(modules().join("probe.so"))
+        .workers(1)
+        .pin(false)
+}
+
+/// What came of a call: the answer's text, or the detail.
+fn text(completion: &Completion) -> String {
+    if completion.status == Status::Ok {
+        String::from_utf8_lossy(&completion.body).into_owned()
+    } else {
+        completion.detail.clone().into_owned()
+    }
+}
+
+fn call(node: &Node, function: &str, body: &[u8]) -> Completion {
+    match node.submit(function, body.into()) {
+        Ok(call) => call.wait(),
+        Err(error) => Completion::refused(&error),
+    }
+}
+
+fn pid(node: &Node) -> u32 {
+    node.workers()[0].pid.expect("the worker runs")
+}
+
+/// The worker answers, and its state is what it was.
+fn assert_serves(node: &Node) {
+    let answer = call(node, "echo", b"still here");
+    assert_eq!(
+        (answer.status, &answer.body[..]),
+        (Status::Ok, b"still here".as_slice()),
+        "{}",
+        text(&answer)
+    );
+}
+
+#[test]
+fn what_is_forbidden_is_denied_by_name_and_the_worker_serves_on() {
+    let _watchdog = Watchdog::new(Duration::from_secs(900));
+    let node = node().start().unwrap();
+    let first = pid(&node);
+    for round in 0..3 {
+        for (function, calls) in DENIED {
+            let answer = call(&node, function, b"");
+            let detail = text(&answer);
+            assert_eq!(answer.status, Status::Denied, "{function}: {detail}");
+            let name = detail.strip_prefix("forbidden system call ").and_then(|rest| rest.split(' ').next());
+            let name = name.unwrap_or_else(|| panic!("{function}: {detail}"));
+            assert!(calls.contains(&name), "{function}: {name} is none of {calls:?}");
+            assert_serves(&node);
+            assert_eq!(pid(&node), first, "{function} cost a worker in round {round}");
+        }
+    }
+    assert!(!Path::new("/tmp/microfaas-outlaw").exists());
+}
+
+#[test]
+fn what_is_allowed_works() {
+    let _watchdog = Watchdog::new(Duration::from_secs(900));
+    let node = node().start().unwrap();
+    for function in ["hash_map", "clocks", "much_heap"] {
+        for _ in 0..3 {
+            let answer = call(&node, function, b"");
+            assert_eq!(answer.status, Status::Ok, "{function}: {}", text(&answer));
+            assert!(text(&answer).starts_with("lawful"), "{function}: {}", text(&answer));
+        }
+    }
+    let answer = call(&node, "abort", b"");
+    assert_eq!((answer.status, text(&answer).as_str()), (Status::Fault, "abort (SIGABRT)"));
+    assert_serves(&node);
+}
+
+#[test]
+fn the_node_knows_what_its_workers_are_sealed_in_by() {
+    let _watchdog = Watchdog::new(Duration::from_secs(900));
+    let node = node().start().unwrap();
+    let report = node.sandbox(0).unwrap();
+    for layer in
+        [Layer::NoNewPrivileges, Layer::Descriptors, Layer::DeathSignal, Layer::SystemCalls, Layer::Limits]
+    {
+        assert!(report.is_active(layer), "{report}");
+    }
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pid(&node))).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name));
+        line.map(|line| line[name.len() + 1..].split_whitespace().collect::<Vec<_>>()).unwrap_or_default()
+    };
+    assert_eq!((field("NoNewPrivs"), field("Seccomp")), (vec!["1"], vec!["2"]));
+    assert_eq!(field("Threads"), ["1"]);
+    assert!(field("Uid").iter().all(|uid| *uid != "0"), "{status}");
+    for set in ["CapInh", "CapPrm", "CapEff"] {
+        assert_eq!(u64::from_str_radix(field(set)[0], 16).unwrap(), 0, "{status}");
+    }
+    // Every layer is there, in force or with the reason why not.
+    for entry in &report.entries {
+        let (LayerState::Refused(reason) | LayerState::NotAsked(reason)) = &entry.state else { continue };
+        assert!(!reason.is_empty(), "{report}");
+    }
+    assert_eq!(report.entries.len(), 18, "{report}");
+}
+
+/// All of it again, from a node of `nobody`.
+#[test]
+fn an_ordinary_user_is_protected_as_well() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let _watchdog = Watchdog::new(Duration::from_secs(900));
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = |from: &Path| {
+        let to = folder.path().join(from.file_name().unwrap());
+        std::fs::copy(from, &to).unwrap();
+        to
+    };
+    let test = std::env::current_exe().unwrap();
+    copy(&test.ancestors().nth(2).unwrap().join("microfaas-worker"));
+    for module in std::fs::read_dir(modules()).unwrap() {
+        copy(&module.unwrap().path());
+    }
+    let output = Command::new(copy(&test))
+        .args(["--test-threads=1", "what_is", "the_node_knows"])
+        .env(MODULES, folder.path())
+        .current_dir("/")
+        .uid(65_534)
+        .gid(65_534)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("3 passed"), "{text}");
+}
+
+#[test]
+fn without_a_sandbox_it_says_so() {
+    let _watchdog = Watchdog::new(Duration::from_secs(900));
+    let node = node().sandbox(SandboxPolicy::OFF).start().unwrap();
+    assert!(node.sandbox(0).unwrap().entries.is_empty());
+    let answer = call(&node, "read_file", b"");
+    assert_eq!((answer.status, text(&answer).as_str()), (Status::Ok, "escaped: read"));
+}
