@@ -63,12 +63,12 @@ pub enum Layer {
     NotDumpable,
     /// It is killed when its node dies.
     DeathSignal,
+    /// No file, no TCP port, and no signal or abstract socket to anybody outside.
+    Landlock,
     /// Limits on files, processes, locked memory and the like, most of them 0.
     Limits,
     /// A limit on private writable memory.
     DataLimit,
-    /// No file, no TCP port, and no signal or abstract socket to anybody outside.
-    Landlock,
     /// Memory that was writable never becomes executable.
     WriteXorExecute,
     /// The allow-list of system calls.

@@ -10,7 +10,7 @@
 //! | namespaces, then an empty root | need the capabilities that go next; an ordinary user gets them with the user namespace |
 //! | identity, capabilities | nothing below needs them |
 //! | not dumpable, death signal | a change of identity undoes both |
-//! | limits, Landlock, write xor execute | cannot be undone by what follows |
+//! | Landlock, limits, write xor execute | cannot be undone by what follows; Landlock needs a descriptor for a moment |
 //! | system calls | last: none of the calls above is on the list |
 //!
 //! A process id namespace is missing: a process cannot enter one itself. Landlock's scopes and the filter keep a worker from signalling others.
@@ -76,6 +76,8 @@ pub unsafe fn enter(policy: &SandboxPolicy, keep: &Keep<'_>) -> Result<Sealed, S
     change_identity(policy, &mut steps)?;
     steps.take(Layer::NotDumpable, privileges::set_not_dumpable())?;
     steps.take(Layer::DeathSignal, arm_death_signal(keep.node_pid))?;
+    // Before the limits: it needs a descriptor for a moment.
+    steps.take(Layer::Landlock, landlock::deny_all())?;
     steps.take(Layer::Limits, set_limits(module_fd))?;
     match policy.data_bytes_max {
         Some(most) => {
@@ -83,7 +85,6 @@ pub unsafe fn enter(policy: &SandboxPolicy, keep: &Keep<'_>) -> Result<Sealed, S
         }
         None => steps.leave(Layer::DataLimit, "no limit is set"),
     }
-    steps.take(Layer::Landlock, landlock::deny_all())?;
     steps.take(Layer::WriteXorExecute, privileges::deny_write_execute())?;
     let events: Vec<RawFd> = keep.events.iter().map(AsRawFd::as_raw_fd).collect();
     let numbers = filter::Numbers {

@@ -158,6 +158,10 @@ fn the_node_knows_what_its_workers_are_sealed_in_by() {
     for set in ["CapInh", "CapPrm", "CapEff"] {
         assert_eq!(u64::from_str_radix(field(set)[0], 16).unwrap(), 0, "{status}");
     }
+    // Those that every kernel grants that knows them.
+    if microfaas_sys::landlock::abi_version().is_ok() {
+        assert!(report.is_active(Layer::Landlock), "{report}");
+    }
     // Every layer is there, in force or with the reason why not.
     for entry in &report.entries {
         let (LayerState::Refused(reason) | LayerState::NotAsked(reason)) = &entry.state else { continue };
