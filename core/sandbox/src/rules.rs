@@ -2,7 +2,8 @@
 //!
 //! A line says which arguments are allowed, who needs it and why. What is *not* here matters most: nothing opens a file or a socket, starts a
 //! process or a thread, sends a signal to others, changes a signal's handler or blocks one, waits on an ordinary futex (with one thread that is a
-//! deadlock), sleeps, or ends the process. `tests/sandbox.rs` of the worker shows that each line is used, and that the worker needs no other.
+//! deadlock), sleeps, or ends the process. `tests/e2e/tests/sandbox.rs` shows that each line is used, and
+//! `tests/filter.rs` what is denied.
 
 /// Who makes the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,7 +131,7 @@ pub const RULES: &[Rule] = &[
         "futex",
         &[int(1, number(libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG))],
         User::Function,
-        "a lock's release, where a call was ended while it was held; there is nobody to wake",
+        "what is done once only wakes its waiters when it is done, whether there are any or not; unwinding has such a thing",
     ),
     rule("write", &[int(0, Value::Event)], User::Worker, "wakes a host with an event loop"),
     // The node.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use microfaas_build::{BuildOptions, build};
 use microfaas_e2e::Watchdog;
 use microfaas_node::{Completion, Layer, LayerState, Node, NodeBuilder, SandboxPolicy, Status};
+use microfaas_sandbox::rules::{RULES, User};
 
 /// What each function of `tests/functions/outlaw` must be denied, by the name of the first system call that it cannot do without.
 const DENIED: &[(&str, &[&str])] = &[
@@ -168,6 +169,68 @@ fn the_node_knows_what_its_workers_are_sealed_in_by() {
         assert!(!reason.is_empty(), "{report}");
     }
     assert_eq!(report.entries.len(), 18, "{report}");
+}
+
+/// Rules whose use depends on how full the C library's heap is, and how large its blocks.
+const UNSEEN: &[&str] = &["brk", "mremap"];
+
+/// What a worker asks the kernel for under load, as `strace` sees it, uses every line of the list.
+#[test]
+fn every_rule_is_used() {
+    let _watchdog = Watchdog::new(Duration::from_secs(900));
+    let folder = tempfile::tempdir().unwrap();
+    let (script, trace) = (folder.path().join("worker"), folder.path().join("trace"));
+    let test = std::env::current_exe().unwrap();
+    let worker = test.ancestors().nth(2).unwrap().join("microfaas-worker");
+    let path = std::env::var_os("PATH").unwrap();
+    let strace = std::env::split_paths(&path).map(|folder| folder.join("strace")).find(|file| file.is_file());
+    let strace = strace.expect("strace is installed, see tests/ci/00-install.sh");
+    // -D: the tracer is the grandchild, so that the worker's parent is the node.
+    let line = format!("exec {} -D -o {} {}", strace.display(), trace.display(), worker.display());
+    std::fs::write(&script, format!("#!/bin/sh\n{line}\n")).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let node = node().worker_binary(&script).start().unwrap();
+    for (function, body) in [
+        ("echo", "hello"),
+        ("hash_map", ""),
+        ("much_heap", ""),
+        ("panic", "x"),
+        ("abort", ""),
+        ("sleep_spin", "100000"),
+    ] {
+        call(&node, function, body.as_bytes());
+    }
+    // An event loop that waits at its descriptor.
+    let mut started = node.submit("sleep_spin", b"20000".as_slice().into()).unwrap();
+    let completion = loop {
+        if let Some(completion) = started.try_take() {
+            break completion;
+        }
+        if node.arm() {
+            microfaas_sys::poll::is_readable(node.event_fd(), Some(Duration::from_secs(60))).unwrap();
+        }
+        node.disarm();
+        node.poll();
+    };
+    assert_eq!(completion.status, Status::Ok);
+    // Long enough for the worker to go to sleep.
+    std::thread::sleep(Duration::from_millis(100));
+    assert_serves(&node);
+    drop(node);
+    let text = std::fs::read_to_string(&trace).unwrap();
+    let sealed =
+        text.split_once("SECCOMP_SET_MODE_FILTER, 0, {len").expect("the worker has sealed itself in").1;
+    for rule in RULES.iter().filter(|rule| !UNSEEN.contains(&rule.call)) {
+        let used = sealed.lines().any(|line| {
+            line.starts_with(&format!("{}(", rule.call))
+                && match (rule.call, rule.user) {
+                    ("mmap", user) => line.contains("PROT_EXEC") == (user == User::Loader),
+                    ("futex", user) => line.contains("FUTEX_WAKE_PRIVATE") == (user == User::Function),
+                    _ => true,
+                }
+        });
+        assert!(used, "nobody used {} ({})\n{sealed}", rule.call, rule.reason);
+    }
 }
 
 /// All of it again, from a node of `nobody`.
