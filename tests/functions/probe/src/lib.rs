@@ -238,3 +238,24 @@ mod tests {
         assert!(response.headers().eq([("meta-a", "1"), ("meta-method", "GET")]));
     }
 }
+
+/// A long computation whose state is spread over a static, a thread-local, the heap and floating-point registers: rounds from the
+/// body, and a hash of all of it that is the same for each call.
+#[microfaas::function]
+pub fn hash_loop(body: &[u8]) -> Result<String, Error> {
+    static SUM: AtomicU64 = AtomicU64::new(17);
+    thread_local!(static LOCAL: Cell<u64> = const { Cell::new(3) });
+    let mut heap = std::collections::HashMap::new();
+    let mut lanes = [1.0f64, 1.5, 2.5, 3.5];
+    for round in 0..number::<u64>(body)? {
+        SUM.fetch_add(round ^ LOCAL.get(), Ordering::Relaxed);
+        LOCAL.set(LOCAL.get().rotate_left(5) ^ SUM.load(Ordering::Relaxed));
+        *heap.entry(round % 101).or_insert(0u64) += LOCAL.get() & 0xff;
+        for lane in &mut lanes {
+            *lane = (*lane * 1.25 + 0.5).sqrt() + black_box(0.125);
+        }
+    }
+    let heap: u64 = heap.into_iter().map(|(k, v)| (k + 1).wrapping_mul(v)).fold(0, u64::wrapping_add);
+    let lanes = lanes.iter().fold(0, |sum, lane| sum ^ lane.to_bits());
+    Ok(format!("{:x} {:x} {heap:x} {lanes:x}", SUM.load(Ordering::Relaxed), LOCAL.get()))
+}
