@@ -53,12 +53,13 @@ fn count_system_calls(pid: Pid, started: &AtomicBool, stop: &AtomicBool, stops: 
     let mut stopping = false;
     loop {
         match waitpid(pid, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG)) {
+            // Whatever it stops for first after the interrupt will do.
+            Ok(WaitStatus::PtraceSyscall(_) | WaitStatus::PtraceEvent(..)) if stopping => {
+                return ptrace::detach(pid, None).expect("letting go");
+            }
             Ok(WaitStatus::PtraceSyscall(_)) => {
                 stops.fetch_add(1, Ordering::Relaxed);
                 ptrace::syscall(pid, None).expect("continuing");
-            }
-            Ok(WaitStatus::PtraceEvent(..)) if stopping => {
-                return ptrace::detach(pid, None).expect("letting go");
             }
             Ok(WaitStatus::PtraceEvent(..)) => {
                 ptrace::syscall(pid, None).expect("continuing");
