@@ -1,15 +1,19 @@
 //! The sandbox from outside: a real node with a real worker, and functions that try to get out.
 
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use microfaas_build::{BuildOptions, build};
+use microfaas_control::BUDGET_NS_MAX;
 use microfaas_e2e::Watchdog;
-use microfaas_node::{Completion, Layer, LayerState, Node, NodeBuilder, SandboxPolicy, Status};
+use microfaas_node::{
+    Completion, FunctionConfig, Layer, LayerState, Limits, Node, NodeBuilder, SandboxPolicy, Status,
+};
 use microfaas_sandbox::rules::{RULES, User};
 
 /// What each function of `tests/functions/outlaw` must be denied, by the name of the first system call that it cannot do without.
@@ -259,13 +263,8 @@ fn every_rule_is_used() {
     }
 }
 
-/// All of it again, from a node of `nobody`.
-#[test]
-fn an_ordinary_user_is_protected_as_well() {
-    if !nix::unistd::geteuid().is_root() {
-        return;
-    }
-    let _watchdog = Watchdog::new(Duration::from_secs(900));
+/// This test program, to be run by `nobody`, in a folder that `nobody` can read.
+fn as_nobody() -> (Command, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let copy = |from: &Path| {
@@ -278,14 +277,62 @@ fn an_ordinary_user_is_protected_as_well() {
     for module in std::fs::read_dir(modules()).unwrap() {
         copy(&module.unwrap().path());
     }
-    let output = Command::new(copy(&test))
-        .args(["--test-threads=1", "what_is", "the_node_knows"])
-        .env(MODULES, folder.path())
-        .current_dir("/")
-        .uid(65_534)
-        .gid(65_534)
-        .output()
-        .unwrap();
+    let mut command = Command::new(copy(&test));
+    command.env(MODULES, folder.path()).current_dir("/").uid(65_534).gid(65_534);
+    (command, folder)
+}
+
+/// A node in a process of its own, for [`a_worker_dies_with_its_node`].
+#[test]
+#[ignore = "is started by another test, which kills it"]
+fn node_that_is_killed() {
+    let _watchdog = Watchdog::new(Duration::from_secs(900));
+    let hour = Duration::from_secs(3600);
+    let limits = Limits { budget_ns: BUDGET_NS_MAX, ..Limits::default() };
+    let config = FunctionConfig::default().limits(limits).deadline(hour);
+    let node = node().function("spin_forever", config).start().unwrap();
+    let _running = node.submit("spin_forever", b"".as_slice().into()).unwrap();
+    eprintln!("worker {}", pid(&node));
+    loop {
+        std::thread::park();
+    }
+}
+
+/// A change of user, and a user namespace, undo the death signal: it is armed after both. The worker is busy, and could not notice otherwise.
+#[test]
+fn a_worker_dies_with_its_node() {
+    let _watchdog = Watchdog::new(Duration::from_secs(900));
+    let mut own = Command::new(std::env::current_exe().unwrap());
+    own.env(MODULES, modules());
+    let mut commands = vec![(own, None)];
+    if nix::unistd::geteuid().is_root() {
+        let (nobody, folder) = as_nobody();
+        commands.push((nobody, Some(folder)));
+    }
+    for (mut command, _folder) in commands {
+        command.args(["--ignored", "--exact", "node_that_is_killed", "--nocapture"]).stderr(Stdio::piped());
+        let mut node = command.stdout(Stdio::null()).spawn().unwrap();
+        let mut said = BufReader::new(node.stderr.take().unwrap()).lines();
+        let worker = said.find_map(|line| line.unwrap().strip_prefix("worker ").map(str::to_owned)).unwrap();
+        node.kill().unwrap();
+        node.wait().unwrap();
+        // Gone, or waiting for whoever adopted it.
+        let status = format!("/proc/{worker}/status");
+        while std::fs::read_to_string(&status).is_ok_and(|text| !text.contains("State:\tZ")) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// All of it again, from a node of `nobody`.
+#[test]
+fn an_ordinary_user_is_protected_as_well() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let _watchdog = Watchdog::new(Duration::from_secs(900));
+    let (mut nobody, _folder) = as_nobody();
+    let output = nobody.args(["--test-threads=1", "what_is", "the_node_knows"]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("3 passed"), "{text}");
 }
