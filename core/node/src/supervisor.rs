@@ -52,6 +52,8 @@ pub(crate) struct Supervisor {
     restarts: Vec<Restarts>,
     /// Until every worker has served once.
     started: Option<SyncSender<Result<(), NodeError>>>,
+    /// Why the start has failed; everything ends after this round.
+    failure: Option<NodeError>,
 }
 
 impl Supervisor {
@@ -62,35 +64,28 @@ impl Supervisor {
         started: SyncSender<Result<(), NodeError>>,
     ) -> Self {
         let restarts = shared.seats.iter().map(|_| Restarts::default()).collect();
-        Self { shared, plan, stall_ns, places: Vec::new(), restarts, started: Some(started) }
+        Self { shared, plan, stall_ns, places: Vec::new(), restarts, started: Some(started), failure: None }
     }
 
     /// Runs until the node is shut down or could not be started. No worker is left then.
     pub(crate) fn run(mut self) {
-        let outcome = self.start_all();
-        if outcome.is_err() {
-            self.report(outcome);
-        }
-        while self.started_or_starting() {
+        let mut outcome = self.start_all();
+        while outcome.is_ok() {
             let stop_by = *self.shared.stop_by.lock().unwrap_or_else(PoisonError::into_inner);
             if stop_by.is_some_and(|time| self.drained_by(time)) {
                 break;
             }
             self.report_if_all_serve();
             self.wait_and_act(stop_by.is_some());
+            outcome = self.failure.take().map_or(Ok(()), Err);
         }
         self.stop_all();
-    }
-
-    /// False once the start has failed.
-    fn started_or_starting(&self) -> bool {
-        !self.places.is_empty()
+        if outcome.is_err() {
+            self.report(outcome);
+        }
     }
 
     fn report(&mut self, outcome: Result<(), NodeError>) {
-        if outcome.is_err() {
-            self.stop_all();
-        }
         if let Some(started) = self.started.take() {
             // The starter waits for exactly this.
             let _ = started.send(outcome);
@@ -286,7 +281,7 @@ impl Supervisor {
 
     fn launch_failed_after(&mut self, index: usize, error: LaunchError) {
         if self.started.is_some() {
-            self.report(Err(failed(index, error)));
+            self.failure.get_or_insert_with(|| failed(index, error));
         } else {
             tracing::error!(worker = index, %error, "worker did not come up");
             self.replace(index);
@@ -312,6 +307,7 @@ impl Supervisor {
         let now = Instant::now();
         for index in 0..self.places.len() {
             match &self.places[index] {
+                _ if self.failure.is_some() => return,
                 Place::Launching(launch) if launch.answer_by <= now => {
                     let error = launch.silent();
                     self.launch_failed(index, error);

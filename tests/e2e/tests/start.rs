@@ -1,6 +1,7 @@
 //! What is wrong before a node is up is one line that says what and where, and leaves nothing behind.
 
 use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use microfaas_e2e::{Watchdog, hostile_node, hostile_worker, module};
@@ -76,4 +77,24 @@ fn workers_that_do_not_come_up() {
         text.starts_with("worker 0: cannot load module `") && text.ends_with("fake.so`: no such luck"),
         "{text}"
     );
+}
+
+/// The supervisor takes the second failure for what it is, though the first has ended everything.
+#[test]
+fn workers_that_fail_together_are_one_error() {
+    static PANICS: AtomicUsize = AtomicUsize::new(0);
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if std::thread::current().name() == Some("microfaas-node") {
+            PANICS.fetch_add(1, Ordering::Relaxed);
+        }
+        usual(info);
+    }));
+    for behaviour in ["die", "refuse", "fatal"] {
+        for _ in 0..5 {
+            let (builder, _directory) = hostile_node(behaviour);
+            let _ = refused(builder.workers(8));
+        }
+    }
+    assert_eq!(PANICS.load(Ordering::Relaxed), 0, "the supervisor panicked");
 }
