@@ -19,7 +19,7 @@ pub const COUNT_FILE: &str = "MICROFAAS_TEST_COUNT_FILE";
 
 /// What the hostile worker's calls can be; each is a function of [`module`].
 pub const FUNCTIONS: &[&str] =
-    &["echo", "sleep", "die", "hang", "error", "panic", "lie", "bad-meta", "big", "count", "cpu"];
+    &["echo", "sleep", "die", "hang", "error", "panic", "lie", "bad-meta", "big", "count", "cpu", "attack"];
 const NOTE: [u8; manifest::encoded_len(FUNCTIONS)] = manifest::encode(FUNCTIONS);
 
 /// A directory with one file, `fake.so`, whose manifest lists [`FUNCTIONS`]. It holds no code.
@@ -61,7 +61,6 @@ pub fn probe() -> PathBuf {
 ///
 /// # Panics
 /// As [`probe`].
-#[must_use]
 pub fn probe_node() -> NodeBuilder {
     microfaas_node::Node::builder().module(probe()).worker_binary(program("microfaas-worker")).workers(1)
 }

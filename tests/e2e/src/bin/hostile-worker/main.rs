@@ -4,6 +4,8 @@
 //! `fatal`. After that, each function of the fake module is one way to treat a call.
 #![expect(unsafe_code, reason = "maps the lane and takes over an inherited descriptor, as a worker does")]
 
+mod attack;
+
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::time::Duration;
@@ -19,11 +21,14 @@ use microfaas_lane::worker::{Bases, Completion, Submission, WorkerLane};
 use microfaas_sys::mapping::Mapping;
 use microfaas_sys::{affinity, eventfd, futex, socket};
 
+use crate::attack::{Malice, Point, Prey};
+
 fn main() -> io::Result<()> {
     // SAFETY: the node has left this descriptor for us, and nobody else here knows of it.
     let control = unsafe { OwnedFd::from_raw_fd(CONTROL_FD) };
     let behaviour = std::env::var(microfaas_e2e::BEHAVIOUR).unwrap_or_default();
-    let mut worker = Worker { control, lane: None, functions: Vec::new(), calls: 0 };
+    let mut worker =
+        Worker { control, lane: None, functions: Vec::new(), calls: 0, malice: Malice::default() };
     worker.set_up(&behaviour)?;
     worker.serve()
 }
@@ -33,11 +38,13 @@ struct Worker {
     lane: Option<Lane>,
     functions: Vec<FunctionSpec>,
     calls: u32,
+    malice: Malice,
 }
 
 struct Lane {
     end: WorkerLane,
     event: OwnedFd,
+    prey: Prey,
     _mappings: [Mapping; 3],
 }
 
@@ -87,16 +94,18 @@ impl Worker {
     }
 
     fn add_lane(&mut self, spec: &LaneSpec, fds: Vec<OwnedFd>) -> io::Result<ToNode> {
-        let [down, bulk, up, event] = <[OwnedFd; 4]>::try_from(fds)
+        let [down_fd, bulk_fd, up_fd, event] = <[OwnedFd; 4]>::try_from(fds)
             .map_err(|_| io::Error::other("a lane comes with four descriptors"))?;
         let geometry = spec.geometry;
-        let down = Mapping::shared_ro(down.as_fd(), geometry.down_bytes())?;
-        let bulk = Mapping::shared_ro(bulk.as_fd(), geometry.bulk_bytes())?;
-        let up = Mapping::shared_rw(up.as_fd(), geometry.up_bytes(), 0)?;
+        let down = Mapping::shared_ro(down_fd.as_fd(), geometry.down_bytes())?;
+        let bulk = Mapping::shared_ro(bulk_fd.as_fd(), geometry.bulk_bytes())?;
+        let up = Mapping::shared_rw(up_fd.as_fd(), geometry.up_bytes(), 0)?;
         let bases = Bases { down: down.base(), bulk: bulk.base(), up: up.base() };
         // SAFETY: three mappings of the geometry's sizes, kept beside the end; the only end in this process.
         let end = unsafe { WorkerLane::new(bases, geometry) };
-        self.lane = Some(Lane { end, event, _mappings: [down, bulk, up] });
+        let (down_base, up_base) = (down.base(), up.base());
+        let prey = Prey { down: down_fd, bulk: bulk_fd, up: up_fd, down_base, up_base, geometry };
+        self.lane = Some(Lane { end, event, prey, _mappings: [down, bulk, up] });
         Ok(ToNode::LaneAdded { lane: spec.lane })
     }
 
@@ -105,24 +114,46 @@ impl Worker {
         loop {
             let cpu = affinity::current().map_or(0, |cpu| cpu + 1);
             lane.end.worker_words().worker_cpu.0.store(cpu, microfaas_lane::sync::Ordering::Relaxed);
+            if lane.end.is_ready() {
+                self.malice.at(Point::Take);
+            }
             let Some(call) = lane.end.pop().map_err(|fault| io::Error::other(format!("{fault:?}")))? else {
                 sleep(&lane)?;
                 continue;
             };
             self.calls += 1;
             let completion = self.answer(&lane, &call);
+            if self.malice.swallows && !self.is_attack(&call) {
+                continue;
+            }
+            if !self.is_attack(&call) {
+                self.malice.at(Point::Publish);
+            }
             lane.end.complete(&completion);
+            if !self.is_attack(&call) {
+                self.malice.at(Point::Wake);
+            }
+            if self.malice.silent && !self.is_attack(&call) {
+                continue;
+            }
             let sleeps = lane.end.host_sleeps();
             if sleeps.futex {
                 futex::wake_all(lane.end.worker_words().host_bell.word().as_std())?;
             }
             if sleeps.event {
-                eventfd::signal(lane.event.as_fd())?;
+                let _ = eventfd::signal(lane.event.as_fd());
+            }
+            if !self.is_attack(&call) {
+                self.malice.at(Point::Served);
             }
         }
     }
 
-    fn answer(&self, lane: &Lane, call: &Submission) -> Completion {
+    fn is_attack(&self, call: &Submission) -> bool {
+        self.functions.iter().any(|spec| spec.function == call.function && spec.name == "attack")
+    }
+
+    fn answer(&mut self, lane: &Lane, call: &Submission) -> Completion {
         let mut completion = Completion {
             slot: call.slot,
             generation: call.generation,
@@ -132,16 +163,26 @@ impl Worker {
             overflow: false,
             cpu_ns: 1000,
         };
+        self.malice.at(Point::Start);
         if lane.end.start(call) == Start::TakenBack {
             completion.status = Status::Cancelled;
             return completion;
         }
+        self.malice.at(Point::Run);
         // SAFETY: just popped from this lane, and completed only after this function.
         let (body, meta) = unsafe { lane.end.request(call) };
         let text = std::str::from_utf8(body).unwrap_or_default();
         let name = self.functions.iter().find(|spec| spec.function == call.function);
         match name.map(|spec| spec.name.as_str()) {
+            Some("echo") if self.malice.dies_at(Point::Half) => {
+                respond(lane, &mut completion, &body[..body.len() / 2], &[]);
+                self.malice.at(Point::Half);
+            }
             Some("echo") => respond(lane, &mut completion, body, meta),
+            Some("attack") => {
+                let said = self.malice.begin(text, &lane.prey, &lane.event);
+                respond(lane, &mut completion, said.as_bytes(), &[]);
+            }
             Some("sleep") => {
                 std::thread::sleep(Duration::from_millis(text.parse().unwrap_or(0)));
                 respond(lane, &mut completion, body, &[]);

@@ -1,0 +1,347 @@
+//! A worker process that attacks its host while calls are on their way to it and to an honest one.
+//!
+//! Whatever it does: every accepted call gets one outcome, the honest worker's answers are all right, and when the node is gone nothing of it is left.
+//! The names in brackets are those of the catalogue of hostile cases.
+
+use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use microfaas_e2e::{Watchdog, hostile_node};
+use microfaas_node::{CallError, Completion, Node, Request, Status, WorkerState};
+
+const LIMIT: Duration = Duration::from_secs(120);
+/// Longer than anything here takes on a busy machine: a call that needs its deadline to end was lost.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Descriptors are counted, so one test runs at a time.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// A node with worker 0, which attacks when it is told to, and worker 1, which is honest.
+struct Arena {
+    node: Option<Node>,
+    fds: usize,
+    pids: Vec<u32>,
+    submitted: AtomicU64,
+    _directory: tempfile::TempDir,
+    _watchdog: Watchdog,
+    _one: MutexGuard<'static, ()>,
+}
+
+fn fds() -> usize {
+    fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+impl Arena {
+    fn new() -> Self {
+        Self::with(|builder| builder)
+    }
+
+    fn with(change: impl FnOnce(microfaas_node::NodeBuilder) -> microfaas_node::NodeBuilder) -> Self {
+        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let watchdog = Watchdog::new(LIMIT);
+        let fds = fds();
+        let (builder, directory) = hostile_node("echo");
+        let node = change(builder.workers(2)).start().unwrap();
+        let pids = node.workers().iter().filter_map(|worker| worker.pid).collect();
+        let (node, submitted) = (Some(node), AtomicU64::new(0));
+        Self { node, fds, pids, submitted, _directory: directory, _watchdog: watchdog, _one: one }
+    }
+
+    fn node(&self) -> &Node {
+        self.node.as_ref().unwrap()
+    }
+
+    /// A lone call goes to worker 0.
+    fn attack(&self, text: &str) -> String {
+        self.submitted.fetch_add(1, Ordering::Relaxed);
+        let completion = self.node().call("attack", Request::new(text.as_bytes()).deadline(PATIENCE));
+        assert_eq!((completion.status, completion.worker), (Status::Ok, Some(0)), "{}", completion.detail);
+        String::from_utf8(completion.body).unwrap()
+    }
+
+    /// One call with a body of its own, which nobody else sends; `None` where it was not accepted.
+    fn call(&self, body: &[u8], completion: &mut Completion) -> Option<()> {
+        let request = Request::new(body).deadline(PATIENCE);
+        match self.node().submit("echo", request) {
+            Ok(call) => {
+                self.submitted.fetch_add(1, Ordering::Relaxed);
+                call.wait_into(completion);
+                Some(())
+            }
+            Err(CallError::Overloaded | CallError::NoWorker) => None,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Many threads call for a while. `trusted`: worker 0 does not write into responses, so what is right about its answers has to be.
+    fn load(&self, time: Duration, trusted: bool) -> u64 {
+        let answered = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for thread in 0..4u64 {
+                let answered = &answered;
+                scope.spawn(move || {
+                    let mut completion = Completion::default();
+                    let start = Instant::now();
+                    let mut i = 0u64;
+                    while start.elapsed() < time {
+                        i += 1;
+                        let len = if i.is_multiple_of(50) { 6000 } else { 24 };
+                        let mut body = [thread.to_le_bytes(), i.to_le_bytes(), (!i).to_le_bytes()].concat();
+                        body.resize(len, u8::try_from(i % 251).unwrap());
+                        if i.is_multiple_of(17) {
+                            // Its caller hangs up.
+                            if let Ok(call) = self.node().submit("echo", Request::new(&body)) {
+                                self.submitted.fetch_add(1, Ordering::Relaxed);
+                                drop(call);
+                            }
+                            continue;
+                        }
+                        if self.call(&body, &mut completion).is_none() {
+                            std::thread::yield_now();
+                            continue;
+                        }
+                        answered.fetch_add(1, Ordering::Relaxed);
+                        match (completion.worker, completion.status) {
+                            (Some(1), status) => {
+                                assert_eq!((status, &completion.body), (Status::Ok, &body));
+                            }
+                            (_, Status::Ok) if trusted => assert_eq!(completion.body, body),
+                            (_, Status::Timeout | Status::Expired) => {
+                                panic!("a call was lost: {completion:?}")
+                            }
+                            _ => {}
+                        }
+                    }
+                });
+            }
+        });
+        answered.into_inner()
+    }
+
+    fn wait_until(&self, what: &str, condition: impl Fn(&Node) -> bool) {
+        let start = Instant::now();
+        while !condition(self.node()) {
+            assert!(start.elapsed() < PATIENCE, "{what} did not happen");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn wait_until_replaced(&self) {
+        self.wait_until("a replacement", |node| {
+            let worker = node.workers()[0];
+            worker.generation >= 2 && worker.state == WorkerState::Serving
+        });
+    }
+
+    /// Each accepted call is accounted for once, both workers serve, and nothing outlives the node.
+    fn end(mut self) {
+        self.wait_until("the end of all calls", |node| {
+            node.poll();
+            let serve = node.workers().iter().all(|worker| worker.state == WorkerState::Serving);
+            serve && node.stats().outstanding == 0
+        });
+        let mut completion = Completion::default();
+        let waiting: Vec<_> =
+            (0..2).map(|_| self.node().submit("sleep", Request::new(b"20")).unwrap()).collect();
+        self.submitted.fetch_add(2, Ordering::Relaxed);
+        assert_ne!(waiting[0].worker(), waiting[1].worker());
+        for call in waiting {
+            call.wait_into(&mut completion);
+            assert_eq!(completion.status, Status::Ok, "{}", completion.detail);
+        }
+        let stats = self.node().stats();
+        assert_eq!(stats.accepted(), self.submitted.load(Ordering::Relaxed), "{stats:?}");
+        assert_eq!(self.node().workers()[1].restarts, 0, "the honest worker was replaced");
+        self.pids.extend(self.node().workers().iter().filter_map(|worker| worker.pid));
+        self.node = None;
+        for pid in &self.pids {
+            assert!(!fs::exists(format!("/proc/{pid}")).unwrap(), "process {pid} is left");
+        }
+        assert_eq!(fds(), self.fds, "descriptors");
+    }
+}
+
+/// [A10, C01, C02, C04, C07, D11] Rings, call states and control words are garbage while calls are on their way.
+#[test]
+fn garbage_in_the_protocols_words() {
+    let mut violations = 0;
+    for seed in 1..=8 {
+        let arena = Arena::new();
+        arena.attack(&format!("scribble {seed} 600"));
+        assert!(arena.load(Duration::from_millis(500), true) > 0);
+        violations += arena.node().stats().violations;
+        arena.end();
+    }
+    assert!(violations > 0, "no garbage was noticed");
+}
+
+/// [A10] The same over everything that small calls use, with small and round numbers among the random ones.
+#[test]
+fn garbage_everywhere() {
+    let mut violations = 0;
+    for seed in 1..=8 {
+        let arena = Arena::new();
+        arena.attack(&format!("scribble-all {seed} 600"));
+        assert!(arena.load(Duration::from_millis(500), false) > 0);
+        violations += arena.node().stats().violations;
+        arena.end();
+    }
+    assert!(violations > 0, "no garbage was noticed");
+}
+
+/// [D08, F10] A child of the old worker writes into the old lane when a new one is in its place.
+#[test]
+fn an_old_mapping_is_of_no_use() {
+    let arena = Arena::new();
+    arena.attack("leave-child 7 1500");
+    arena.load(Duration::from_millis(200), false);
+    arena.attack_if_alive();
+    arena.wait_until_replaced();
+    let before = arena.node().stats();
+    arena.load(Duration::from_millis(300), true);
+    let after = arena.node().stats();
+    assert_eq!((before.violations, before.restarts), (after.violations, after.restarts));
+    arena.end();
+}
+
+impl Arena {
+    /// Ends worker 0 where it still is the first one.
+    fn attack_if_alive(&self) {
+        if self.node().workers()[0].restarts == 0 {
+            self.attack("kill take");
+            let mut completion = Completion::default();
+            if self.call(b"last", &mut completion).is_some() {
+                assert_ne!(completion.status, Status::Timeout);
+            }
+        }
+    }
+}
+
+/// [E01, E05] Completions for which nobody is woken are found, by threads and by futures.
+#[test]
+fn answers_without_a_wake_are_found() {
+    let arena = Arena::new();
+    arena.attack("silent");
+    arena.load(Duration::from_millis(300), true);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        for i in 0..10u32 {
+            let body = i.to_le_bytes();
+            let call = arena.node().submit("echo", Request::new(&body).deadline(PATIENCE)).unwrap();
+            arena.submitted.fetch_add(1, Ordering::Relaxed);
+            let completion = call.await;
+            assert_eq!((completion.status, completion.body.as_slice()), (Status::Ok, body.as_slice()));
+        }
+    });
+    drop(runtime);
+    arena.end();
+}
+
+/// [E02, E04, E07, E08] Wakes without cause, stolen wakes, moved sleepers, a full counter.
+#[test]
+fn bells_in_bad_hands() {
+    for attack in ["storm", "steal", "requeue", "fill"] {
+        let arena = Arena::new();
+        assert_eq!(arena.attack(attack), "begun");
+        assert!(arena.load(Duration::from_millis(600), true) > 0, "{attack}");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let completion = runtime.block_on(async {
+            arena.submitted.fetch_add(1, Ordering::Relaxed);
+            arena.node().submit("echo", Request::new(b"x").deadline(PATIENCE)).unwrap().await
+        });
+        assert_eq!(
+            (completion.status, completion.body.as_slice()),
+            (Status::Ok, b"x".as_slice()),
+            "{attack}"
+        );
+        drop(runtime);
+        arena.end();
+    }
+}
+
+/// [F01, F07] The regions cannot be resized, and what the host writes cannot be written by the worker.
+#[test]
+fn seals_hold() {
+    let arena = Arena::new();
+    assert_eq!(arena.attack("borders"), "all shut");
+    arena.load(Duration::from_millis(50), true);
+    arena.end();
+}
+
+/// [F02] Holes in the shared region, which no seal forbids, are garbage like any other.
+#[test]
+fn holes_are_noticed() {
+    let arena = Arena::new();
+    assert_eq!(arena.attack("punch"), "begun");
+    arena.load(Duration::from_millis(200), false);
+    arena.wait_until_replaced();
+    assert_eq!(arena.node().stats().violations, 1);
+    arena.end();
+}
+
+/// [G01, G04] Calls that are taken and never completed end at their deadline, and so does the worker.
+#[test]
+fn calls_that_are_swallowed_time_out() {
+    let arena = Arena::with(|builder| builder.stall(Duration::from_millis(50)));
+    arena.attack("swallow");
+    let short = Request::new(b"x").deadline(Duration::from_millis(50));
+    let calls: Vec<_> = (0..4).map(|_| arena.node().submit("echo", short).unwrap()).collect();
+    arena.submitted.fetch_add(4, Ordering::Relaxed);
+    for call in calls {
+        let worker = call.worker();
+        let completion = call.wait();
+        if worker == Some(0) {
+            assert_eq!((completion.status, completion.never_started), (Status::Timeout, false));
+        }
+    }
+    arena.wait_until_replaced();
+    arena.end();
+}
+
+/// [H01, H02, H04, H05, H07] The worker dies at each step of a call. What it had published counts.
+#[test]
+fn death_at_every_step() {
+    for point in ["take", "start", "run", "half", "publish", "wake", "served"] {
+        let arena = Arena::new();
+        arena.attack(&format!("kill {point}"));
+        let bodies: Vec<_> = (0..6u32).map(|i| format!("body {i} of {point}")).collect();
+        let request = |body: &'_ String| body.as_bytes().to_vec();
+        let calls: Vec<_> = bodies
+            .iter()
+            .filter_map(|body| {
+                let call =
+                    arena.node().submit("echo", Request::new(&request(body)).deadline(PATIENCE)).ok()?;
+                arena.submitted.fetch_add(1, Ordering::Relaxed);
+                Some((body, call))
+            })
+            .collect();
+        let mut first = true;
+        for (body, call) in calls {
+            let worker = call.worker();
+            let completion = call.wait();
+            if worker == Some(1) {
+                assert_eq!((completion.status, completion.body.as_slice()), (Status::Ok, body.as_bytes()));
+                continue;
+            }
+            let expected = match point {
+                "wake" | "served" if first => Status::Ok,
+                _ => Status::WorkerLost,
+            };
+            // One that went to the replacement already is an ordinary call.
+            if first || completion.status != Status::Ok {
+                assert_eq!(completion.status, expected, "{point}");
+            }
+            let unstarted = matches!(point, "take" | "start") || !first;
+            if completion.status == Status::Ok {
+                assert_eq!(completion.body, body.as_bytes(), "{point}");
+            } else {
+                assert_eq!(completion.never_started, unstarted, "{point}: {body}");
+            }
+            first = false;
+        }
+        arena.wait_until_replaced();
+        arena.end();
+    }
+}
