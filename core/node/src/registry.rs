@@ -121,7 +121,31 @@ impl Registry {
                 }
             }
         }
+        registry.part_stateful()?;
         Ok(registry)
+    }
+
+    /// Functions that keep their state get a copy of their module to themselves: those beside them start each call from the beginning, with the same statics.
+    fn part_stateful(&mut self) -> Result<(), NodeError> {
+        for i in 0..self.modules.len() {
+            let module = &mut self.modules[i];
+            let functions = std::mem::take(&mut module.load.functions);
+            let (stateful, others): (Vec<_>, Vec<_>) =
+                functions.into_iter().partition(|spec| spec.limits.stateful);
+            if stateful.is_empty() || others.is_empty() {
+                module.load.functions = if others.is_empty() { stateful } else { others };
+                continue;
+            }
+            module.load.functions = others;
+            let (path, label) = (module.path.clone(), module.load.label.clone());
+            let image = module
+                .image
+                .try_clone()
+                .map_err(|error| NodeError::Module { path: path.clone(), source: error.into() })?;
+            let module = u32::try_from(self.modules.len()).expect("fewer modules than functions");
+            self.modules.push(Module { path, image, load: Load { module, label, functions: stateful } });
+        }
+        Ok(())
     }
 
     fn add(&mut self, path: PathBuf, deadline: Duration) -> Result<(), NodeError> {

@@ -57,6 +57,23 @@ const fn class_of(size: usize) -> (usize, usize) {
     (8 + (power as usize - 7) * 4 + quarter, (1 << power) + quarter * step)
 }
 
+/// All that an arena holds, to go back to.
+#[derive(Debug)]
+pub struct Image {
+    bytes: Box<[u8]>,
+    used: usize,
+    filled: u128,
+    lists: [*mut u8; CLASSES],
+}
+
+impl Image {
+    /// Bytes up to the highest that was handed out.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
 impl Arena {
     /// Reserves an arena. Pages come when touched.
     ///
@@ -245,6 +262,34 @@ impl Arena {
         self.dirty = 0;
     }
 
+    /// A copy of everything, blocks and bookkeeping. Nobody writes to a block meanwhile.
+    #[must_use]
+    pub fn image(&self) -> Image {
+        let all = NonNull::slice_from_raw_parts(self.base, self.dirty);
+        // SAFETY: within the mapping; zero where it was never written.
+        let bytes = unsafe { all.as_ref() }.into();
+        Image { bytes, used: self.used, filled: self.filled, lists: self.lists }
+    }
+
+    /// Goes back to an image of this arena, whatever a call has left half done.
+    ///
+    /// # Safety
+    /// No block is used any more that was not there then.
+    pub unsafe fn restore(&mut self, image: &Image) {
+        // SAFETY: the blocks of the image are written below.
+        unsafe { self.reset() };
+        self.dirty = image.bytes.len();
+        // SAFETY: as many bytes of this mapping were copied, and nobody uses them.
+        unsafe { self.base.as_ptr().copy_from_nonoverlapping(image.bytes.as_ptr(), image.bytes.len()) };
+        (self.used, self.filled, self.lists) = (image.used, image.filled, image.lists);
+    }
+
+    /// Most bytes.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// Bytes from the start to the highest ever handed out since the last reset.
     #[must_use]
     pub fn dirty_bytes(&self) -> usize {
@@ -379,6 +424,27 @@ mod tests {
             let whole = arena.alloc(8 << 20, 1, false);
             assert!(holds(whole, 8 << 20, 0), "{used} bytes used");
         }
+    }
+
+    #[test]
+    fn an_image_brings_back_blocks_and_lists() {
+        let mut arena = Arena::new(1 << 20).unwrap();
+        let (kept, freed) = (arena.alloc(1000, 16, false), arena.alloc(100, 16, false));
+        let last = arena.alloc(16, 16, false);
+        fill(kept, 1000, 7);
+        // SAFETY: allocated above.
+        unsafe { arena.dealloc(freed, 100) };
+        let image = arena.image();
+        for round in 0..3 {
+            assert_eq!(arena.alloc(100, 16, false), freed, "round {round}: the freed block is on its list");
+            let next = arena.alloc(2000, 16, true);
+            assert!(next > last && holds(next, 2000, 0) && holds(kept, 1000, 7));
+            fill(next, 2000, 9);
+            fill(kept, 1000, 9);
+            // SAFETY: `next` is not used any more.
+            unsafe { arena.restore(&image) };
+        }
+        assert!(holds(kept, 1000, 7));
     }
 
     #[test]

@@ -69,9 +69,11 @@ impl Context {
     /// # Safety
     /// The entry is a module's, its instance is clean and current, and the caller resets instance and context when the call is over, however that comes.
     #[inline]
-    pub unsafe fn start(&mut self, state: &mut State, entry: Entry) -> Exit {
-        // SAFETY: both live in this context, which stays where it is, and the worker does not touch them while the call runs.
-        unsafe { state.choose(&raw mut self.arena, &raw mut self.response) };
+    pub unsafe fn start(&mut self, state: &mut State, instance: &mut Instance, entry: Entry) -> Exit {
+        let heap = instance.own_heap().unwrap_or(&raw mut self.arena);
+        // SAFETY: the response lives in this context, the heap there or in the instance; both stay where they are, and the worker does not touch them while the call
+        // runs.
+        unsafe { state.choose(heap, &raw mut self.response) };
         let call = (&raw mut self.response.call).cast::<c_void>();
         // SAFETY: the caller's promise; a worker has one thread that runs calls.
         unsafe { microfaas_preempt::run(&mut self.stack, entry, call) }
@@ -115,9 +117,10 @@ impl Context {
     ///
     /// # Safety
     /// It was suspended on this context, and its instance is current and as it left it; then as for [`start`](Self::start).
-    pub unsafe fn resume(&mut self, state: &mut State, at: Suspended) -> Exit {
+    pub unsafe fn resume(&mut self, state: &mut State, instance: &mut Instance, at: Suspended) -> Exit {
+        let heap = instance.own_heap().unwrap_or(&raw mut self.arena);
         // SAFETY: as in `start`.
-        unsafe { state.choose(&raw mut self.arena, &raw mut self.response) };
+        unsafe { state.choose(heap, &raw mut self.response) };
         // SAFETY: the caller's promise.
         unsafe { microfaas_preempt::resume(&mut self.stack, at) }
     }

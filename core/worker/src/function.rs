@@ -36,6 +36,8 @@ pub struct Function {
     pub soft_ns: u64,
     /// CPU time at which the call is ended.
     pub budget_ns: u64,
+    /// Longest first slice, in nanoseconds.
+    pub first_slice_ns_max: u64,
     coarse_cycles: u64,
     fine_cycles: u64,
     fine_calls: u32,
@@ -59,6 +61,7 @@ impl Function {
             quantum_ns: limits.quantum_ns,
             soft_ns,
             budget_ns,
+            first_slice_ns_max: first.max(COARSE_NS),
             coarse_cycles: clock.to_cycles(first.max(COARSE_NS)),
             fine_cycles: clock.to_cycles(first),
             fine_calls: 0,

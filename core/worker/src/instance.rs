@@ -4,6 +4,9 @@
 //! the heap that `init` made ([`kept`](crate::kept)). All of it is copied once, and copied back after each call. So a lock held when a call was
 //! ended, a poisoned mutex, a filled `OnceLock`, a secret in a static are gone before the next call, and no static can point into the emptied
 //! arena.
+//!
+//! An instance whose functions keep their state is reset only after a call that was ended. Its calls allocate from a heap of its own, which is not
+//! emptied, since its statics point into it; and while one of them is suspended no other may run.
 #![expect(unsafe_code, reason = "raw copies over a loaded library's data")]
 
 use std::ffi::c_void;
@@ -11,7 +14,8 @@ use std::ptr::NonNull;
 
 use libc::{c_int, dl_phdr_info, size_t};
 
-use crate::kept::{KeptHeap, SavedPages};
+use crate::arena::{Arena, Image};
+use crate::kept::{self, KeptHeap, SavedPages};
 
 /// Most writable bytes of a module. Each call's reset copies them, at about 10 GB/s.
 pub const WRITABLE_BYTES_MAX: usize = 16 << 20;
@@ -28,7 +32,32 @@ struct Segment {
 #[derive(Debug)]
 pub struct Instance {
     segments: Vec<Segment>,
-    kept: Box<KeptHeap>,
+    heap: Heap,
+    /// A suspended call has left its state here.
+    held: bool,
+}
+
+/// What `init` has allocated, and where calls do.
+#[derive(Debug)]
+pub enum Heap {
+    /// The same before each call; calls have an arena of their own.
+    Kept(Box<KeptHeap>),
+    /// Calls go on with it: the heap, and how `init` left it.
+    Own(Box<(Arena, Image)>),
+}
+
+impl Heap {
+    /// Takes over the arena in which `init` ran. `stateful`: calls go on with it.
+    ///
+    /// # Errors
+    /// Where pages cannot be made read-only.
+    pub fn new(arena: Arena, stateful: bool) -> std::io::Result<Self> {
+        if !stateful {
+            return KeptHeap::new(arena).map(Self::Kept);
+        }
+        let image = arena.image();
+        Ok(Self::Own(Box::new((arena, image))))
+    }
 }
 
 /// What the module with a given address has that can be written.
@@ -113,7 +142,7 @@ impl Instance {
     /// # Safety
     /// `writable` is the module's, which stays loaded for ever, was attached and initialised, and does not run now.
     #[must_use]
-    pub unsafe fn capture(writable: &Writable, kept: Box<KeptHeap>) -> Self {
+    pub unsafe fn capture(writable: &Writable, heap: Heap) -> Self {
         let segments = writable
             .ranges
             .iter()
@@ -124,14 +153,42 @@ impl Instance {
                 Some(Segment { start, copy })
             })
             .collect();
-        Self { segments, kept }
+        Self { segments, heap, held: false }
     }
 
     /// Prepares for a call.
     #[inline]
     pub fn enter(&mut self) {
-        // SAFETY: the heap is in a box that lives as long as the instance, which lives as long as the worker.
-        unsafe { self.kept.make_current() };
+        match &mut self.heap {
+            // SAFETY: the heap is in a box that lives as long as the instance, which lives as long as the worker.
+            Heap::Kept(kept) => unsafe { kept.make_current() },
+            Heap::Own(_) => kept::none_is_current(),
+        }
+    }
+
+    /// The heap that calls allocate from, where they do not from their own. Valid as long as the instance.
+    #[inline]
+    pub fn own_heap(&mut self) -> Option<*mut Arena> {
+        match &mut self.heap {
+            Heap::Kept(_) => None,
+            Heap::Own(own) => Some(&raw mut own.0),
+        }
+    }
+
+    /// Most bytes of that heap.
+    #[must_use]
+    pub fn own_heap_bytes(&self) -> Option<u64> {
+        match &self.heap {
+            Heap::Kept(_) => None,
+            Heap::Own(own) => Some(own.0.capacity() as u64),
+        }
+    }
+
+    /// Whether no call may run, since a suspended one has left its state here.
+    #[inline]
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.held
     }
 
     /// Makes the state what it was when it was captured.
@@ -148,11 +205,15 @@ impl Instance {
             // SAFETY: the range is the module's own data, of this length; no code of the module runs.
             unsafe { segment.start.as_ptr().copy_from_nonoverlapping(from, len) };
         }
-        // SAFETY: the caller's promise.
-        unsafe { self.kept.restore() };
+        match &mut self.heap {
+            // SAFETY: the caller's promise.
+            Heap::Kept(kept) => unsafe { kept.restore() },
+            // SAFETY: the statics that pointed into it were just put back.
+            Heap::Own(own) => unsafe { own.0.restore(&own.1) },
+        }
     }
 
-    /// Keeps the state of a suspended call, and makes the instance fit for another.
+    /// Keeps the state of a suspended call, and makes the instance fit for another; one that keeps its state is [held](Self::is_held) instead.
     ///
     /// So one loaded copy serves any number of calls at a time: each has the module's statics, thread-locals and `init` heap to itself, since
     /// only one of them runs, and finds them as it left them.
@@ -160,6 +221,10 @@ impl Instance {
     /// # Safety
     /// No call of this instance runs.
     pub unsafe fn put_aside(&mut self, into: &mut SavedState) {
+        let Heap::Kept(kept) = &mut self.heap else {
+            self.held = true;
+            return;
+        };
         into.bytes.clear();
         for segment in &self.segments {
             let live = NonNull::slice_from_raw_parts(segment.start, segment.copy.len());
@@ -167,7 +232,7 @@ impl Instance {
             into.bytes.extend_from_slice(unsafe { live.as_ref() });
         }
         // SAFETY: the caller's promise.
-        unsafe { self.kept.put_aside(&mut into.pages) };
+        unsafe { kept.put_aside(&mut into.pages) };
         // SAFETY: the caller's promise.
         unsafe { self.reset() };
     }
@@ -177,6 +242,10 @@ impl Instance {
     /// # Safety
     /// No call of this instance runs, and `from` was kept from this instance.
     pub unsafe fn bring_back(&mut self, from: &SavedState) {
+        let Heap::Kept(kept) = &mut self.heap else {
+            self.held = false;
+            return;
+        };
         let mut rest = &from.bytes[..];
         for segment in &self.segments {
             let Some((bytes, tail)) = rest.split_at_checked(segment.copy.len()) else { return };
@@ -185,7 +254,7 @@ impl Instance {
             rest = tail;
         }
         // SAFETY: the caller's promise.
-        unsafe { self.kept.bring_back(&from.pages) };
+        unsafe { kept.bring_back(&from.pages) };
     }
 
     /// Bytes that every reset copies.
@@ -197,6 +266,9 @@ impl Instance {
     /// Bytes of heap that `init` made.
     #[must_use]
     pub fn kept_bytes(&self) -> usize {
-        self.kept.bytes()
+        match &self.heap {
+            Heap::Kept(kept) => kept.bytes(),
+            Heap::Own(own) => own.1.bytes(),
+        }
     }
 }

@@ -138,6 +138,11 @@ impl KeptHeap {
     }
 }
 
+/// No heap is one that [`repair`] knows.
+pub fn none_is_current() {
+    CURRENT.store(null_mut(), Ordering::Relaxed);
+}
+
 /// For the fault handler: whether the access at `address` may be tried again.
 ///
 /// # Async-signal safety

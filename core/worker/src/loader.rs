@@ -19,8 +19,7 @@ use microfaas_sys::clock::cycles;
 use crate::arena::Arena;
 use crate::context::Context;
 use crate::host_calls::{LEFT_OOM, State};
-use crate::instance::{Instance, WRITABLE_BYTES_MAX, Writable};
-use crate::kept::KeptHeap;
+use crate::instance::{Heap, Instance, WRITABLE_BYTES_MAX, Writable};
 use crate::sandbox::{denied_call, loading};
 
 /// What `attach` and each `init` may take: about ten seconds at 3 GHz.
@@ -114,10 +113,11 @@ pub fn load(
     if writable.bytes() > WRITABLE_BYTES_MAX {
         return Err(LoadError::Writable(writable.bytes()));
     }
-    let kept =
-        KeptHeap::new(nursery.arena).map_err(|e| LoadError::Io("cannot protect the heap of init", e))?;
+    let stateful = request.functions.iter().any(|spec| spec.limits.stateful);
+    let heap = Heap::new(nursery.arena, stateful)
+        .map_err(|e| LoadError::Io("cannot protect the heap of init", e))?;
     // SAFETY: the library is never unloaded, was attached and initialised above, and runs only in calls.
-    let instance = unsafe { Instance::capture(&writable, kept) };
+    let instance = unsafe { Instance::capture(&writable, heap) };
     let entries = wanted.iter().map(|(spec, function)| (spec.function, entry_of(function))).collect();
     Ok(Loaded { instance, entries })
 }

@@ -151,7 +151,8 @@ impl Scheduler {
         let mut slice = function.first_slice();
         if submission.deadline_ns != u64::MAX {
             let rest = submission.deadline_ns.saturating_sub(self.clock.at(start));
-            if rest < COARSE_NS {
+            // Turning nanoseconds into cycles is dear, and most deadlines are far.
+            if rest < function.first_slice_ns_max {
                 slice = slice.min(self.clock.to_cycles(rest));
             }
         }
@@ -163,7 +164,7 @@ impl Scheduler {
         state.runtime.pending.store(0, Ordering::Relaxed);
         timer::limit(start.saturating_add(slice));
         // SAFETY: the entry is the module's, its instance is clean; `finish` and `decide` reset both when the call is over.
-        let exit = unsafe { frame.start(state, function.entry) };
+        let exit = unsafe { frame.start(state, instance, function.entry) };
         let (used_ns, slices_ns, slice_ns) = (0, 0, function.quantum_ns);
         let mut task =
             Task { context, lane, submission: *submission, used_ns, slices_ns, slice_ns, told: false };
@@ -199,6 +200,22 @@ impl Scheduler {
         function: &mut Function,
         instance: &mut Instance,
     ) -> After {
+        let (exit, start) = self.slice(&task, at, function, instance);
+        if let Exit::Suspended(at) = exit {
+            return self.decide(lanes, task, at, start, function, instance);
+        }
+        task.used_ns += self.slice_used(start);
+        self.finish(lanes, &task, exit, function, instance)
+    }
+
+    /// Lets a call that was started run for a slice. Returns when that began, too, in cycles.
+    fn slice(
+        &mut self,
+        task: &Task,
+        at: Suspended,
+        function: &Function,
+        instance: &mut Instance,
+    ) -> (Exit, u64) {
         let end = if task.told { function.budget_ns } else { function.soft_ns };
         let mut slice_ns = task.slice_ns.min(end.saturating_sub(task.used_ns));
         if task.submission.deadline_ns != u64::MAX {
@@ -210,12 +227,8 @@ impl Scheduler {
         let start = timer::sync().cycles;
         timer::limit(start.saturating_add(self.clock.to_cycles(slice_ns)));
         // SAFETY: suspended on this context, its instance is as it left it.
-        let exit = unsafe { self.contexts[task.context].resume(state, at) };
-        if let Exit::Suspended(at) = exit {
-            return self.decide(lanes, task, at, start, function, instance);
-        }
-        task.used_ns += self.slice_used(start);
-        self.finish(lanes, &task, exit, function, instance)
+        let exit = unsafe { self.contexts[task.context].resume(state, instance, at) };
+        (exit, start)
     }
 
     /// CPU time since the reading `start`, which began a slice; takes a new reading.
@@ -234,40 +247,37 @@ impl Scheduler {
         self.clock.to_ns(to.cycles.wrapping_sub(from.cycles))
     }
 
-    /// A call has come to the end of a slice: see the table of the module.
+    /// A call has come to the end of a slice: see the table of the module. While nobody else waits it goes on right here, for any number of slices.
     #[cold]
     fn decide(
         &mut self,
         lanes: &mut [Lane],
         mut task: Task,
-        at: Suspended,
-        start: u64,
+        mut at: Suspended,
+        mut start: u64,
         function: &mut Function,
         instance: &mut Instance,
     ) -> After {
-        function.overran();
-        task.slices_ns += self.clock.to_ns(cycles().wrapping_sub(start));
-        task.used_ns += self.slice_used(start);
-        let blocked = task.slices_ns > function.budget_ns.saturating_mul(4).saturating_add(100_000_000);
-        let reason = if task.used_ns >= function.budget_ns {
-            Some("budget spent")
-        } else if self.is_past(task.submission.deadline_ns) {
-            Some("deadline passed while it ran")
-        } else if blocked {
-            Some("blocked without using its budget")
-        } else {
-            None
-        };
-        if let Some(reason) = reason {
-            refuse(&mut lanes[task.lane], &task.submission, Status::Timeout, reason, task.used_ns);
-            self.clean(&task, instance);
-            return After::Serve;
-        }
-        task.told |= task.used_ns >= function.soft_ns;
-        let others = !self.suspended.is_empty() || lanes.iter().any(|lane| lane.end.is_ready());
-        if !others {
+        loop {
+            function.overran();
+            task.slices_ns += self.clock.to_ns(cycles().wrapping_sub(start));
+            task.used_ns += self.slice_used(start);
+            if let Some(reason) = self.is_over(&task, function) {
+                refuse(&mut lanes[task.lane], &task.submission, Status::Timeout, reason, task.used_ns);
+                self.clean(&task, instance);
+                return After::Serve;
+            }
+            task.told |= task.used_ns >= function.soft_ns;
+            if !self.suspended.is_empty() || lanes.iter().any(|lane| lane.end.is_ready()) {
+                break;
+            }
             task.slice_ns = task.slice_ns.saturating_mul(2).min(COARSE_NS.max(function.quantum_ns));
-            return self.resume(lanes, task, at, function, instance);
+            let (exit, began) = self.slice(&task, at, function, instance);
+            let Exit::Suspended(next) = exit else {
+                task.used_ns += self.slice_used(began);
+                return self.finish(lanes, &task, exit, function, instance);
+            };
+            (at, start) = (next, began);
         }
         task.slice_ns = function.quantum_ns;
         // SAFETY: no call runs, so the state is the worker's.
@@ -275,6 +285,20 @@ impl Scheduler {
         self.contexts[task.context].put_aside(state, instance);
         self.suspended.push_back((task, at));
         After::Serve
+    }
+
+    /// Why a call gets no further slice, if it does not.
+    fn is_over(&mut self, task: &Task, function: &Function) -> Option<&'static str> {
+        let blocked_ns = function.budget_ns.saturating_mul(4).saturating_add(100_000_000);
+        if task.used_ns >= function.budget_ns {
+            Some("budget spent")
+        } else if self.is_past(task.submission.deadline_ns) {
+            Some("deadline passed while it ran")
+        } else if task.slices_ns > blocked_ns {
+            Some("blocked without using its budget")
+        } else {
+            None
+        }
     }
 
     /// Answers a call that is over, and makes everything that it touched as it was before.
@@ -295,14 +319,15 @@ impl Scheduler {
                 let response = self.contexts[task.context].response();
                 returned(lane, &task.submission, response, outcome, message, task.used_ns);
                 if function.stateful {
-                    // SAFETY: the call is over, and what it left in statics was captured by nobody.
+                    // SAFETY: the call is over. What it has left in statics it has allocated from the instance's own heap.
                     unsafe { self.contexts[task.context].reset() };
                     self.free.push(task.context);
                     return After::Serve;
                 }
             }
             Exit::Ended(ending) => {
-                ended(lane, &task.submission, ending, self.arena_bytes, task.used_ns);
+                let heap_bytes = instance.own_heap_bytes().unwrap_or(self.arena_bytes);
+                ended(lane, &task.submission, ending, heap_bytes, task.used_ns);
                 self.clean(task, instance);
                 return match ending {
                     Ending::Fault(fault) if betrays(fault) => After::Retire(fault),

@@ -1,5 +1,6 @@
 //! The worker's loop: poll the lanes, run what comes, spin for a while, sleep.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -37,6 +38,8 @@ struct Worker {
     instances: Vec<Instance>,
     sandbox: Sandbox,
     scheduler: Scheduler,
+    /// Calls, each with its lane, that wait because a suspended call holds the state that their function keeps. They have not started.
+    waiting: VecDeque<(usize, Submission)>,
     idle: Idle,
 }
 
@@ -91,6 +94,7 @@ impl Worker {
                 instances: Vec::new(),
                 sandbox: Sandbox::new(settings.sandbox, settings.node_pid),
                 scheduler,
+                waiting: VecDeque::new(),
                 idle: Idle::new(settings.spin_ns_max),
                 settings,
             }),
@@ -213,6 +217,7 @@ impl Worker {
                     Some((function, instance))
                 });
                 check(after)?;
+                self.take_waiting()?;
             }
             if self.control_waits() && self.hear()? {
                 return Ok(());
@@ -258,8 +263,36 @@ impl Worker {
         Ok(found)
     }
 
+    /// Tries once more what waits, before anything that has come later.
+    fn take_waiting(&mut self) -> io::Result<()> {
+        let mut next = 0;
+        while next < self.waiting.len() && self.scheduler.has_room() {
+            if self.is_held(self.waiting[next].1.function) {
+                next += 1;
+            } else if let Some((index, submission)) = self.waiting.remove(next) {
+                self.take(index, &submission)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a call has to wait for a suspended one of a function that keeps its state.
+    #[inline]
+    fn is_held(&self, function: u32) -> bool {
+        match self.targets.get(function as usize) {
+            Some(Target::Loaded(function)) => {
+                function.stateful && self.instances[function.instance as usize].is_held()
+            }
+            _ => false,
+        }
+    }
+
     #[inline]
     fn take(&mut self, index: usize, submission: &Submission) -> io::Result<()> {
+        if self.is_held(submission.function) {
+            self.waiting.push_back((index, *submission));
+            return Ok(());
+        }
         let lane = &mut self.lanes[index];
         let _ = lane.end.prefetch_next();
         let refusal = match lane.end.start(submission) {
