@@ -10,6 +10,9 @@ use crate::node::Shared;
 use microfaas_sys::epoll::{Edge, Epoll};
 use microfaas_sys::eventfd;
 
+/// What counts as the deadline of a call that has none: `u64::MAX` means that the supervisor knows of no call at all.
+pub(crate) const LATEST_NS: u64 = u64::MAX - 1;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Hub {
@@ -91,9 +94,10 @@ impl Hub {
         }
     }
 
-    /// A call with this deadline was submitted, before a `SeqCst` fence.
+    /// A call with this deadline was submitted, before a `SeqCst` fence. One without a deadline wakes a supervisor that knows of no call, too: while
+    /// calls are out it looks at all lanes now and then, for a worker that does not ring.
     pub(crate) fn deadline_set(&self, deadline_ns: u64) {
-        if deadline_ns < self.next_look_ns.load(Ordering::Relaxed) {
+        if deadline_ns.min(LATEST_NS) < self.next_look_ns.load(Ordering::Relaxed) {
             self.wake_supervisor();
         }
     }

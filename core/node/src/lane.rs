@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crossbeam_utils::CachePadded;
 use microfaas_lane::host::{Completed, HostLane, Reader, Request, Reserved, Ticket};
 use microfaas_lane::slots::Outcome;
+use microfaas_lane::state::Phase;
 use microfaas_lane::{Status, Violation};
 use microfaas_sys::futex;
 
@@ -298,6 +299,13 @@ impl Lane {
     /// The slots whose calls are in flight, with their deadlines.
     pub(crate) fn in_flight(&self) -> impl Iterator<Item = (Ticket, u64)> + '_ {
         self.host.in_flight().map(|ticket| (ticket, self.note(ticket).deadline_ns.load(Ordering::Relaxed)))
+    }
+
+    /// Supervisor: whether this call, long overdue, may wait because the worker has its hands full: it was never started, and another was whose
+    /// deadline is later than `since_ns`. What the worker says of that one is believed until then.
+    pub(crate) fn may_be_busy(&self, ticket: Ticket, since_ns: u64) -> bool {
+        let started = |ticket| self.host.phase(ticket) == Some(Phase::Started);
+        !started(ticket) && self.in_flight().any(|(other, deadline)| deadline > since_ns && started(other))
     }
 
     /// Supervisor: the deadline of a call in flight has passed; wakes an owner that has left a waker. Sleepers wake by themselves.

@@ -15,6 +15,7 @@ use microfaas_sys::clock::monotonic_ns;
 use microfaas_sys::process::{Exit, Process};
 use microfaas_sys::{eventfd, poll, socket};
 
+use crate::hub::LATEST_NS;
 use crate::lane::{Lane, Shut};
 use crate::launch::{Launch, Plan, Progress};
 use crate::node::Shared;
@@ -182,6 +183,8 @@ impl Supervisor {
                 continue;
             }
             for (ticket, deadline) in lane.in_flight() {
+                // A call without a deadline keeps the insurance on as any other does: see `Hub::deadline_set`.
+                let deadline = deadline.min(LATEST_NS);
                 if now < deadline {
                     next = next.min(deadline);
                     continue;
@@ -190,7 +193,7 @@ impl Supervisor {
                 let hung = deadline.saturating_add(self.stall_ns);
                 if now < hung {
                     next = next.min(hung);
-                } else if lane.drain() == 0 {
+                } else if !lane.may_be_busy(ticket, now.saturating_sub(self.stall_ns)) && lane.drain() == 0 {
                     tracing::warn!(
                         worker = lane.worker,
                         slot = ticket.slot,

@@ -143,6 +143,19 @@ fn a_hung_worker_is_replaced() {
 }
 
 #[test]
+fn a_worker_that_is_busy_with_another_call_is_not_taken_for_hung() {
+    let watchdog = Watchdog::new(LIMIT);
+    let (builder, _directory) = hostile_node("echo");
+    let node = builder.stall(Duration::from_millis(50)).start().unwrap();
+    let long = node.submit("sleep", Request::new(b"500").deadline(LIMIT)).unwrap();
+    let queued = node.submit("echo", Request::new(b"").deadline(Duration::from_millis(20))).unwrap();
+    assert_eq!(queued.wait().status, Status::Expired);
+    assert_eq!(long.wait().status, Status::Ok);
+    assert_eq!(node.stats().restarts, 0);
+    drop(watchdog);
+}
+
+#[test]
 fn a_cancelled_call_that_has_not_started_never_does() {
     let (node, _directory, _watchdog) = start();
     let running = node.submit("sleep", Request::new(b"100")).unwrap();

@@ -12,7 +12,7 @@ use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use microfaas_lane::layout::{Geometry, WORKER_WORDS};
+use microfaas_lane::layout::{Geometry, RING, WORKER_WORDS};
 use microfaas_lane::words::{HostWords, WorkerWords};
 use microfaas_sys::{eventfd, futex};
 use nix::libc;
@@ -85,8 +85,8 @@ impl Malice {
     /// Dies here, where it was told to.
     pub(crate) fn at(&self, point: Point) {
         if self.kill == Some(point) {
-            // SAFETY: ends this process.
-            unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+            // Raised by this thread for itself, it does not come back.
+            let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
         }
     }
 
@@ -99,6 +99,11 @@ impl Malice {
 struct Random(u64);
 
 impl Random {
+    /// A number below `end`.
+    fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.next() >> 16).unwrap_or(0) % end
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -120,24 +125,23 @@ impl Target {
         Self { address: prey.up_base.as_ptr().expose_provenance(), geometry: prey.geometry }
     }
 
+    fn state_offset(self, random: &mut Random) -> usize {
+        let slot = random.below(self.geometry.slots() as usize);
+        self.geometry.state_offset(u32::try_from(slot).unwrap_or(0))
+    }
+
     /// Writes random words for `time`. Everywhere that small calls use, responses included, or only where the protocol's own words are.
     fn scribble(self, seed: u64, time: Duration, all: bool) {
         let mut random = Random(seed);
-        let words = self.geometry.resident_up_bytes() as u64 / 8;
+        let words = self.geometry.resident_up_bytes() / 8;
         let start = Instant::now();
         while start.elapsed() < time {
             let pick = random.next();
-            let offset = if all {
-                random.next() % words * 8
-            } else {
-                match pick % 8 {
-                    0 => WORKER_WORDS as u64 + random.next() % 8 * 8,
-                    1..4 => {
-                        self.geometry.state_offset((random.next() % u64::from(self.geometry.slots())) as u32)
-                            as u64
-                    }
-                    _ => 4096 + random.next() % (u64::from(self.geometry.ring_entries()) * 8) * 8,
-                }
+            let offset = match pick % 8 {
+                _ if all => random.below(words) * 8,
+                0 => WORKER_WORDS + random.below(8) * 8,
+                1..4 => self.state_offset(&mut random),
+                _ => RING + random.below(self.geometry.ring_entries() as usize * 8) * 8,
             };
             let value = match (all, pick >> 8 & 7) {
                 (true, 0) => 0,
@@ -146,7 +150,7 @@ impl Target {
                 (true, 3) => (random.next() & 0xff) << 32,
                 _ => random.next(),
             };
-            let word = std::ptr::with_exposed_provenance_mut::<u64>(self.address + offset as usize);
+            let word = std::ptr::with_exposed_provenance_mut::<u64>(self.address + offset);
             // SAFETY: an aligned word of the region's resident part, which stays mapped; shared memory is accessed by atomics.
             unsafe { AtomicU64::from_ptr(word) }.store(value, Ordering::Relaxed);
             // Some calls are to come through.
