@@ -231,6 +231,8 @@ impl Lane {
         self.counters.violation(violation);
         tracing::warn!(worker = self.worker, %violation, "worker broke the lane's protocol, it will be replaced");
         self.mark(Shut::Lost);
+        // With no calls left it would be the least busy of all until the supervisor has come.
+        self.load.close();
         self.settle_rest(reader);
         self.hub.wake_supervisor();
     }

@@ -131,6 +131,9 @@ impl Shared {
         let count = self.seats.len();
         for i in (best..count).chain(0..best) {
             let Some(lane) = self.seats[i].lane.load_full() else { continue };
+            if lane.is_shut() {
+                continue;
+            }
             match lane.host.reserve(len) {
                 Ok(reserved) => {
                     lane.load().add();

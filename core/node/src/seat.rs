@@ -33,6 +33,11 @@ impl Load {
         self.open.load(Ordering::Relaxed).then(|| self.outstanding())
     }
 
+    /// The lane was found to be of no more use; its place gets another.
+    pub(crate) fn close(&self) {
+        self.open.store(false, Ordering::Release);
+    }
+
     pub(crate) fn outstanding(&self) -> u32 {
         self.outstanding.load(Ordering::Relaxed)
     }
@@ -160,7 +165,7 @@ impl Seat {
 
     /// No new calls; returns the lane, whose calls the caller settles.
     pub(crate) fn close(&self) -> Option<Arc<Lane>> {
-        self.load.open.store(false, Ordering::Release);
+        self.load.close();
         self.lane.swap(None)
     }
 }

@@ -344,3 +344,21 @@ fn death_at_every_step() {
         arena.end();
     }
 }
+
+/// A worker that was found lying is not the least busy one, though it has no calls left.
+#[test]
+fn a_liar_gets_no_more_calls() {
+    for _ in 0..5 {
+        let arena = Arena::new();
+        let lie = arena.node().call("lie", Request::new(b"").deadline(PATIENCE));
+        assert_eq!((lie.status, lie.worker), (Status::WorkerLost, Some(0)));
+        arena.submitted.fetch_add(1, Ordering::Relaxed);
+        let mut completion = Completion::default();
+        for i in 0..200u32 {
+            arena.call(&i.to_le_bytes(), &mut completion).expect("a slot of the honest worker is free");
+            assert_eq!(completion.status, Status::Ok, "call {i}: {}", completion.detail);
+        }
+        arena.wait_until_replaced();
+        arena.end();
+    }
+}
