@@ -45,8 +45,12 @@ pub(crate) enum Failure {
     Stdout(std::io::Error),
     #[error("cannot start the runtime: {0}")]
     Runtime(std::io::Error),
+    #[error("no worker can start here: {0}; SECURITY.md says what each layer of the sandbox needs")]
+    Sandbox(String),
     #[error("no benchmark is named `{name}`; there are: {names}")]
     UnknownBench { name: String, names: String },
+    #[error("{0}")]
+    Bench(String),
 }
 
 fn hint(error: &GatewayError) -> &'static str {

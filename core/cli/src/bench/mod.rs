@@ -1,5 +1,13 @@
 //! `microfaas bench NAME`: each benchmark is a module here and a row of [`BENCHES`].
 
+mod cores;
+mod machine;
+mod prepare;
+mod report;
+mod rivals;
+mod samples;
+mod warm;
+
 use std::process::ExitCode;
 
 use crate::failure::{Failure, report};
@@ -11,7 +19,8 @@ struct Bench {
     run: fn(&Args) -> Result<(), Failure>,
 }
 
-const BENCHES: &[Bench] = &[];
+const BENCHES: &[Bench] =
+    &[Bench { name: "warm", about: "round trips and rates of a warm function", run: warm::run }];
 
 /// Arguments of `microfaas bench`.
 #[derive(Debug, clap::Args)]
@@ -37,4 +46,9 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => report(&failure),
     }
+}
+
+/// Why a benchmark cannot go on: said in full by whoever finds it.
+fn stopped(why: impl std::fmt::Display) -> Failure {
+    Failure::Bench(why.to_string())
 }
