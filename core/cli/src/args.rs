@@ -65,8 +65,20 @@ pub(crate) enum Command {
     /// not end with OK, one line on the standard error says how it ended. With --json, one object says both.
     #[command(after_help = INVOKE_HELP)]
     Invoke(Invoke),
+    /// Say what this machine grants to a worker's sandbox
+    ///
+    /// Tries every layer in a child process, as this user. A layer that the kernel refuses is named with its reason; a worker starts without it, unless it
+    /// is mandatory. Exits with 0 if workers can start here, with 1 if not.
+    Doctor(Doctor),
     /// Measure, and print a table or JSON
     Bench(bench::Args),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 const INVOKE_HELP: &str = "\

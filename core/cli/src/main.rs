@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod config;
+mod doctor;
 mod failure;
 mod invoke;
 mod launch;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
         Command::Build(args) => make::build(&args).map(|()| ExitCode::SUCCESS),
         Command::Serve(args) => serve::run(args).map(|()| ExitCode::SUCCESS),
         Command::Invoke(args) => invoke::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Bench(args) => Ok(bench::run(&args)),
     };
     done.unwrap_or_else(|failure| failure::report(&failure))

@@ -64,7 +64,7 @@ impl Default for NodeBuilder {
             spin: Duration::from_micros(50),
             stall: Duration::from_secs(1),
             stack_bytes: 1 << 20,
-            arena_bytes: 64 << 20,
+            arena_bytes: 128 << 20,
             init_bytes: 64 << 20,
             suspended_max: 16,
             sandbox: SandboxPolicy::default(),

@@ -77,7 +77,9 @@ pub fn spawn(spawn: &Spawn<'_>) -> io::Result<Process> {
         .args(spawn.args)
         .env_clear()
         .envs(spawn.env.iter().map(|(name, value)| (name, value)))
-        .current_dir("/");
+        .current_dir("/")
+        // Of its own, so that a Ctrl-C or a time limit on the terminal ends the node, which then ends its workers in order.
+        .process_group(0);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
     let (fd, number) = (spawn.fd.as_raw_fd(), spawn.number);
     // SAFETY: `set_up` makes system calls only, and neither allocates nor locks, as the time between fork and exec demands.
