@@ -6,6 +6,7 @@
 
 use std::ffi::c_void;
 use std::io;
+use std::ptr::NonNull;
 
 use microfaas_abi::Call;
 use microfaas_lane::worker::{Submission, WorkerLane};
@@ -23,6 +24,7 @@ pub struct Context {
     response: Response,
     saved: SavedState,
     message: Vec<u8>,
+    message_len: u32,
     errno: i32,
 }
 
@@ -36,7 +38,7 @@ impl Context {
             .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e.to_string()))?;
         let arena = Arena::new(arena_bytes)?;
         let (response, saved) = (Response::default(), SavedState::default());
-        Ok(Self { stack, arena, response, saved, message: Vec::new(), errno: 0 })
+        Ok(Self { stack, arena, response, saved, message: Vec::new(), message_len: 0, errno: 0 })
     }
 
     /// Prepares for a popped call: request and response in place.
@@ -69,11 +71,11 @@ impl Context {
     /// # Safety
     /// The entry is a module's, its instance is clean and current, and the caller resets instance and context when the call is over, however that comes.
     #[inline]
-    pub unsafe fn start(&mut self, state: &mut State, instance: &mut Instance, entry: Entry) -> Exit {
+    pub unsafe fn start(&mut self, state: NonNull<State>, instance: &mut Instance, entry: Entry) -> Exit {
         let heap = instance.own_heap().unwrap_or(&raw mut self.arena);
         // SAFETY: the response lives in this context, the heap there or in the instance; both stay where they are, and the worker does not touch them while the call
         // runs.
-        unsafe { state.choose(heap, &raw mut self.response) };
+        unsafe { State::choose(state, heap, &raw mut self.response) };
         let call = (&raw mut self.response.call).cast::<c_void>();
         // SAFETY: the caller's promise; a worker has one thread that runs calls.
         unsafe { microfaas_preempt::run(&mut self.stack, entry, call) }
@@ -85,13 +87,13 @@ impl Context {
     /// As [`microfaas_preempt::run`].
     pub unsafe fn start_apart(
         &mut self,
-        state: &mut State,
+        state: NonNull<State>,
         arena: &mut Arena,
         entry: Entry,
         argument: *mut c_void,
     ) -> Exit {
         // SAFETY: the arena is borrowed for the run.
-        unsafe { state.choose(arena, std::ptr::null_mut()) };
+        unsafe { State::choose(state, arena, std::ptr::null_mut()) };
         // SAFETY: the caller's promise.
         unsafe { microfaas_preempt::run(&mut self.stack, entry, argument) }
     }
@@ -101,7 +103,9 @@ impl Context {
         // SAFETY: the call is suspended.
         unsafe { instance.put_aside(&mut self.saved) };
         self.message.clear();
-        self.message.extend_from_slice(state.message().as_bytes());
+        // Whole, since the call may be in the middle of writing it and set its length afterwards.
+        self.message.extend_from_slice(&state.runtime.message);
+        self.message_len = state.runtime.message_len;
         self.errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
     }
 
@@ -109,7 +113,7 @@ impl Context {
     pub fn bring_back(&self, state: &mut State, instance: &mut Instance) {
         // SAFETY: no call of the instance runs, and its state was kept from it.
         unsafe { instance.bring_back(&self.saved) };
-        state.set_message(&self.message);
+        state.set_message(&self.message, self.message_len);
         nix::errno::Errno::set_raw(self.errno);
     }
 
@@ -117,10 +121,10 @@ impl Context {
     ///
     /// # Safety
     /// It was suspended on this context, and its instance is current and as it left it; then as for [`start`](Self::start).
-    pub unsafe fn resume(&mut self, state: &mut State, instance: &mut Instance, at: Suspended) -> Exit {
+    pub unsafe fn resume(&mut self, state: NonNull<State>, instance: &mut Instance, at: Suspended) -> Exit {
         let heap = instance.own_heap().unwrap_or(&raw mut self.arena);
         // SAFETY: as in `start`.
-        unsafe { state.choose(heap, &raw mut self.response) };
+        unsafe { State::choose(state, heap, &raw mut self.response) };
         // SAFETY: the caller's promise.
         unsafe { microfaas_preempt::resume(&mut self.stack, at) }
     }

@@ -90,14 +90,19 @@ impl State {
 
     /// Chooses what host calls work on next. `response` may be null where no call runs but `attach` or `init`.
     ///
+    /// Takes a pointer, as those do that go on to run a call: a reference among their arguments would promise the compiler that nobody else touches
+    /// the state until they return, while host calls do.
+    ///
     /// # Safety
-    /// Both are used by nobody else until others are chosen, and not moved or dropped before.
+    /// No call runs. Both are used by nobody else until others are chosen, and not moved or dropped before.
     #[inline]
-    pub unsafe fn choose(&mut self, arena: *mut Arena, response: *mut Response) {
-        self.arena = arena;
-        self.response = response;
+    pub unsafe fn choose(mut state: NonNull<Self>, arena: *mut Arena, response: *mut Response) {
+        // SAFETY: the state lives for ever, and is the worker's alone while no call runs.
+        let state = unsafe { state.as_mut() };
+        state.arena = arena;
+        state.response = response;
         // The call is the response's first field.
-        self.runtime.call = response.cast();
+        state.runtime.call = response.cast();
     }
 
     /// The text that the module left, cut to what can be text.
@@ -111,11 +116,11 @@ impl State {
         }
     }
 
-    /// Puts a text back that a call had left before it was suspended.
-    pub fn set_message(&mut self, text: &[u8]) {
-        let len = text.len().min(MESSAGE_BYTES);
-        self.runtime.message[..len].copy_from_slice(&text[..len]);
-        self.runtime.message_len = u32::try_from(len).unwrap_or(0);
+    /// Puts a message back as a call had it when it was suspended, whatever it was about to do with it.
+    pub fn set_message(&mut self, bytes: &[u8], len: u32) {
+        let kept = bytes.len().min(MESSAGE_BYTES);
+        self.runtime.message[..kept].copy_from_slice(&bytes[..kept]);
+        self.runtime.message_len = len;
     }
 }
 

@@ -7,6 +7,7 @@
 use std::ffi::c_void;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::ptr::NonNull;
 
 use microfaas_abi::{
     self as abi, Function, MODULE_MAGIC, MODULE_SYMBOL, Module, OUTCOME_OK, Outcome, Runtime,
@@ -92,7 +93,7 @@ pub fn load(
     fd: OwnedFd,
     request: &Load,
     context: &mut Context,
-    state: &mut State,
+    state: NonNull<State>,
     init_bytes: usize,
 ) -> Result<Loaded, LoadError> {
     let module = open(fd, request.module)?;
@@ -169,7 +170,7 @@ fn function_name(function: &'static Function) -> Option<&'static str> {
 /// Where a module's first code runs.
 struct Nursery<'a> {
     context: &'a mut Context,
-    state: &'a mut State,
+    state: NonNull<State>,
     arena: Arena,
 }
 
@@ -182,7 +183,9 @@ impl Nursery<'_> {
             unsafe { (module.attach)(*runtime) };
             OUTCOME_OK
         }
-        let mut argument = (module, &raw mut self.state.runtime);
+        // SAFETY: the state lives for ever.
+        let runtime = unsafe { &raw mut (*self.state.as_ptr()).runtime };
+        let mut argument = (module, runtime);
         self.run("the module", entry, (&raw mut argument).cast())
     }
 
@@ -204,7 +207,8 @@ impl Nursery<'_> {
         timer::limit(u64::MAX);
         let how = match exit {
             Exit::Returned(OUTCOME_OK) => return Ok(()),
-            Exit::Returned(_) => self.state.message().to_owned(),
+            // SAFETY: no code of the module runs now.
+            Exit::Returned(_) => unsafe { self.state.as_ref() }.message().to_owned(),
             Exit::Ended(Ending::HostCall(LEFT_OOM)) => "out of memory (see init_bytes)".to_owned(),
             Exit::Ended(Ending::HostCall(code)) => format!("ended by host call {code}"),
             Exit::Ended(Ending::Fault(Fault::SystemCall)) => {

@@ -113,10 +113,9 @@ impl Scheduler {
     }
 
     /// A context and the host calls' state, for loading a module; `None` while every context is in use.
-    pub fn lend(&mut self) -> Option<(&mut Context, &mut State)> {
+    pub fn lend(&mut self) -> Option<(&mut Context, NonNull<State>)> {
         let context = &mut self.contexts[*self.free.last()?];
-        // SAFETY: no call runs while the worker loads a module, so the state is the worker's alone.
-        Some((context, unsafe { self.state.as_mut() }))
+        Some((context, self.state))
     }
 
     /// Whether a deadline has passed.
@@ -164,7 +163,7 @@ impl Scheduler {
         state.runtime.pending.store(0, Ordering::Relaxed);
         timer::limit(start.saturating_add(slice));
         // SAFETY: the entry is the module's, its instance is clean; `finish` and `decide` reset both when the call is over.
-        let exit = unsafe { frame.start(state, instance, function.entry) };
+        let exit = unsafe { frame.start(self.state, instance, function.entry) };
         let (used_ns, slices_ns, slice_ns) = (0, 0, function.quantum_ns);
         let mut task =
             Task { context, lane, submission: *submission, used_ns, slices_ns, slice_ns, told: false };
@@ -227,7 +226,7 @@ impl Scheduler {
         let start = timer::sync().cycles;
         timer::limit(start.saturating_add(self.clock.to_cycles(slice_ns)));
         // SAFETY: suspended on this context, its instance is as it left it.
-        let exit = unsafe { self.contexts[task.context].resume(state, instance, at) };
+        let exit = unsafe { self.contexts[task.context].resume(self.state, instance, at) };
         (exit, start)
     }
 
