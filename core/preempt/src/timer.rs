@@ -10,7 +10,7 @@
 #![expect(unsafe_code, reason = "a signal handler and a kernel timer")]
 
 use std::io;
-use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 
 use libc::{c_int, c_void, siginfo_t, ucontext_t};
 use microfaas_sys::clock::{CycleClock, cycles, thread_cpu_ns};
@@ -78,7 +78,9 @@ fn extended_state_bytes() -> usize {
 pub fn limit(limit: u64) {
     STRAY.store(0, Ordering::Relaxed);
     LIMIT.store(limit, Ordering::Relaxed);
-    // An alarm between the store and this look has seen the limit, and armed the timer itself.
+    // An alarm between the store and this look has seen the limit, and armed the timer itself. For the handler the processor keeps the
+    // order of the program; this keeps the compiler to it, which may turn a relaxed store and a relaxed load of two words around.
+    compiler_fence(Ordering::SeqCst);
     if DUE.load(Ordering::Relaxed) > limit {
         arm(limit, cycles());
     }
