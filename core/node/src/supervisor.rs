@@ -27,7 +27,10 @@ use crate::{LaunchError, NodeError};
 const DRAIN_LOOK: Duration = Duration::from_millis(2);
 /// While calls are on their way: longest sleep without a look at all lanes, for what nobody was rung for.
 const INSURANCE: Duration = Duration::from_millis(50);
-/// How long a worker that has closed its control socket may take to end by itself.
+/// How long one that serves may take to end by itself after it has spoken. The supervisor does nothing else meanwhile, so it is short; a worker that is
+/// about to end keeps its exit status when it is killed.
+const LAST_STEPS: Duration = Duration::from_millis(20);
+/// How long a worker that has closed its control socket while it was started may take to end by itself.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What is in a worker's place.
@@ -223,7 +226,7 @@ impl Supervisor {
             Place::Serving { process, control, .. } => {
                 let said = last_words(control);
                 tracing::warn!(worker = index, said, "worker spoke out of turn, it will be replaced");
-                if !process.wait(Some(LAST_WORDS)).unwrap_or(false) {
+                if !process.wait(Some(LAST_STEPS)).unwrap_or(false) {
                     let _ = process.kill();
                 }
                 self.ended(index);

@@ -345,6 +345,16 @@ fn death_at_every_step() {
     }
 }
 
+/// [F08] Packets that nobody asked for, with descriptors, on the control socket.
+#[test]
+fn a_worker_that_talks_is_replaced() {
+    let arena = Arena::new();
+    arena.unleash("talk");
+    arena.load(Duration::from_millis(100), true);
+    arena.wait_until_replaced();
+    arena.end();
+}
+
 /// A worker that was found lying is not the least busy one, though it has no calls left.
 #[test]
 fn a_liar_gets_no_more_calls() {

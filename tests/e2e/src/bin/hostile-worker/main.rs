@@ -179,6 +179,12 @@ impl Worker {
                 self.malice.at(Point::Half);
             }
             Some("echo") => respond(lane, &mut completion, body, meta),
+            Some("attack") if text == "talk" => {
+                for _ in 0..20 {
+                    let _ = socket::send(self.control.as_fd(), b"junk", &[lane.event.as_fd(); 4]);
+                }
+                respond(lane, &mut completion, b"begun", &[]);
+            }
             Some("attack") => {
                 let said = self.malice.begin(text, &lane.prey, &lane.event);
                 respond(lane, &mut completion, said.as_bytes(), &[]);
