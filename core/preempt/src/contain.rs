@@ -2,7 +2,7 @@
 //!
 //! A handler runs on an alternate stack, so a call that has used up its own can be stopped. It ends a call by editing the interrupted
 //! context: when the handler returns, the kernel restores the signal mask and all registers and the thread
-//! continues in [`switch`](crate::run)'s way back to the worker. So there is no frame to unwind and no mask to repair.
+//! continues in [`switch`](crate::run)'s way back to the worker. So there is no frame to unwind, and the mask is empty whatever the call has blocked.
 //!
 //! A fault that does not belong to a call (the worker's own bug) falls through to the default action: the process dies by that signal, and
 //! the node replaces it.
@@ -22,7 +22,7 @@ use libc::{c_int, c_void, siginfo_t, ucontext_t};
 
 use crate::Stack;
 use crate::frame::{FAULTED, LIMIT, WORKER_SP, in_guard};
-use crate::switch::back_address;
+use crate::switch::back_from_anywhere_address;
 
 /// What a call did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,9 +179,12 @@ extern "C" fn on_fault(signal: c_int, info: *mut siginfo_t, context: *mut c_void
 
 /// Makes the interrupted thread continue on its way back to the worker.
 pub(crate) fn end_call(context: &mut ucontext_t, worker_sp: usize, fault: Fault) {
+    // What the C library has blocked in the middle of something, as in `abort`, does not stay blocked.
+    // SAFETY: async-signal-safe; the context is the interrupted thread's, and its mask is set from it when the handler returns.
+    unsafe { libc::sigemptyset(&raw mut context.uc_sigmask) };
     // From here on the call is on its way out, and no alarm suspends it.
     LIMIT.store(u64::MAX, Ordering::Relaxed);
-    set_register(context, libc::REG_RIP, back_address());
+    set_register(context, libc::REG_RIP, back_from_anywhere_address());
     set_register(context, libc::REG_RSP, worker_sp);
     set_register(context, libc::REG_RDI, worker_sp);
     set_register(context, libc::REG_RSI, usize::try_from(FAULTED | fault as u64).unwrap_or(0));

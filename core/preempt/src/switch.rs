@@ -82,9 +82,9 @@ pub unsafe fn leave(code: u32) -> ! {
     unsafe { out(LEFT | u64::from(code)) }
 }
 
-/// Address of the code that brings a thread back to the worker, given the worker's stack pointer in rdi and a value in rsi.
-pub(crate) fn back_address() -> usize {
-    let back: unsafe extern "C" fn(usize, u64) -> ! = back;
+/// Address of the code that brings a thread back from a call that was interrupted anywhere, given the worker's stack pointer in rdi and a value in rsi.
+pub(crate) fn back_from_anywhere_address() -> usize {
+    let back: unsafe extern "C" fn(usize, u64) -> ! = back_from_anywhere;
     back as *const () as usize
 }
 
@@ -232,6 +232,8 @@ unsafe extern "C" fn suspend() {
         "mov eax, -1",
         "mov edx, -1",
         "xsave64 [rsp]",
+        // The call may be in the middle of a computation on the x87 stack, which a function may expect to be empty.
+        "fninit",
         "mov [rip + {call_sp}], rsp",
         "movabs rdi, {suspended}",
         "jmp {out}",
@@ -241,6 +243,12 @@ unsafe extern "C" fn suspend() {
         xsave_bytes = sym XSAVE_BYTES,
         suspended = const SUSPENDED,
     )
+}
+
+/// As [`back`], for a call that did not leave at a call or return, where the ABI has the x87 stack empty.
+#[unsafe(naked)]
+unsafe extern "C" fn back_from_anywhere(worker_sp: usize, value: u64) -> ! {
+    naked_asm!("fninit", "jmp {back}", back = sym back)
 }
 
 /// rdi: the worker's stack pointer as kept by `enter` or `reenter`; rsi: what that returns.

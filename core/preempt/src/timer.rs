@@ -62,6 +62,7 @@ pub fn install(clock: &CycleClock) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     TIMER.store(timer, Ordering::Relaxed);
+    DUE.store(u64::MAX, Ordering::Relaxed);
     Ok(())
 }
 
@@ -290,6 +291,71 @@ pub(crate) mod tests {
         on_worker_thread(|clock| {
             let mut stack = Stack::new(1 << 20).unwrap();
             for _ in 0..200 {
+                limit(cycles() + cycles_in(clock, Duration::from_micros(30)));
+                // SAFETY: the entry refers to nothing.
+                let exit = unsafe { run(&mut stack, spin, std::ptr::null_mut()) };
+                assert!(matches!(exit, Exit::Suspended(_)), "{exit:?}");
+            }
+        });
+    }
+
+    /// Entries of the x87 stack in use, two bits each; 0xffff is none.
+    fn x87_tags() -> u16 {
+        let mut environment = [0u16; 14];
+        // SAFETY: `fnstenv` writes 28 bytes and masks all exceptions, which `fldenv` undoes.
+        unsafe {
+            core::arch::asm!("fnstenv [{0}]", "fldenv [{0}]", in(reg) environment.as_mut_ptr(), options(nostack));
+        };
+        environment[4]
+    }
+
+    unsafe extern "C" fn use_x87(argument: *mut c_void) -> u32 {
+        // SAFETY: never returns, so the compiler does not find the x87 stack changed.
+        unsafe { core::arch::asm!("fld1", "fldpi", "fld1", options(nostack, nomem)) };
+        if argument.is_null() {
+            loop {
+                std::hint::spin_loop();
+            }
+        }
+        // SAFETY: raises SIGILL, which ends the call.
+        unsafe { core::arch::asm!("ud2", options(noreturn)) }
+    }
+
+    #[test]
+    fn a_call_in_the_middle_of_x87_code_leaves_an_empty_stack() {
+        on_worker_thread(|clock| {
+            let mut stack = Stack::new(crate::STACK_BYTES_MIN).unwrap();
+            for argument in [std::ptr::null_mut(), std::ptr::dangling_mut()] {
+                limit(cycles() + cycles_in(clock, Duration::from_micros(50)));
+                // SAFETY: the entry refers to nothing.
+                let exit = unsafe { run(&mut stack, use_x87, argument) };
+                assert_ne!(exit, Exit::Returned(0));
+                assert_eq!(x87_tags(), 0xffff, "{exit:?}");
+            }
+        });
+    }
+
+    unsafe extern "C" fn block_alarm_and_fault(_: *mut c_void) -> u32 {
+        // SAFETY: all-zero is a valid signal set.
+        let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+        // SAFETY: the set is initialised.
+        unsafe { libc::sigfillset(&raw mut set) };
+        // SAFETY: blocks what may be blocked; a fault that is blocked would end the process, so they are left out.
+        unsafe { libc::sigdelset(&raw mut set, libc::SIGILL) };
+        // SAFETY: as above.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) };
+        // SAFETY: raises SIGILL, which ends the call.
+        unsafe { core::arch::asm!("ud2", options(noreturn)) }
+    }
+
+    #[test]
+    fn a_call_that_has_blocked_signals_leaves_none_blocked() {
+        on_worker_thread(|clock| {
+            let mut stack = Stack::new(crate::STACK_BYTES_MIN).unwrap();
+            for _ in 0..3 {
+                // SAFETY: the entry refers to nothing.
+                let exit = unsafe { run(&mut stack, block_alarm_and_fault, std::ptr::null_mut()) };
+                assert_eq!(exit, Exit::Ended(Ending::Fault(Fault::Illegal)));
                 limit(cycles() + cycles_in(clock, Duration::from_micros(30)));
                 // SAFETY: the entry refers to nothing.
                 let exit = unsafe { run(&mut stack, spin, std::ptr::null_mut()) };

@@ -81,6 +81,8 @@ impl Worker {
             }
             let clock = CycleClock::calibrate(Duration::from_millis(2));
             let scheduler = Scheduler::new(&settings, clock)?;
+            // What the unwinder, which modules share with the worker, does once in a process is done before a call can be stopped in the middle of it.
+            let _ = std::panic::catch_unwind(|| std::panic::resume_unwind(Box::new(())));
             // The handlers stay for the life of the process.
             std::mem::forget(contain::install(Some(repair))?);
             timer::install(&clock)?;
