@@ -18,16 +18,32 @@ use microfaas_lane::{Status, Violation};
 
 #[derive(Debug, Arbitrary)]
 enum Step {
-    Submit { body: u16, meta: u8 },
+    Submit {
+        body: u16,
+        meta: u8,
+    },
     Poll,
     Take(u8),
     Abandon(u8),
     TakeBack(u8),
-    Scribble { offset: u32, word: u64 },
+    Scribble {
+        offset: u32,
+        word: u64,
+    },
     /// A completion of arbitrary words under an arbitrary tag, in a line of the ring.
-    Forge { line: u8, tag: u8, words: [u64; 3], flags: u8 },
+    Forge {
+        line: u8,
+        tag: u8,
+        words: [u64; 3],
+        flags: u8,
+    },
     /// As an honest worker.
-    Work { status: u8, body: u16, meta: u8, overflow: bool },
+    Work {
+        status: u8,
+        body: u16,
+        meta: u8,
+        overflow: bool,
+    },
     SettleAll,
 }
 
@@ -142,7 +158,8 @@ fuzz_target!(|input: Input| {
             Step::Forge { line, tag, words, flags } => {
                 let start = RING + usize::from(line % 8) * LINE;
                 let slot = words[0] & 0xffff_ffff;
-                for (i, word) in (0..).zip([u64::from(tag) << 32 | slot, words[1], words[2], 0, flags.into()]) {
+                for (i, word) in (0..).zip([u64::from(tag) << 32 | slot, words[1], words[2], 0, flags.into()])
+                {
                     host.lane.memory().scribble_word(start + i * 8, word);
                 }
             }

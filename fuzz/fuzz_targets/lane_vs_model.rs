@@ -60,7 +60,8 @@ fuzz_target!(|input: Input| {
                     }
                     Err(ReserveError::Exhausted) => {
                         let large = len > GEOMETRY.small_bytes as usize;
-                        let used = calls.keys().filter(|ticket| GEOMETRY.is_large(ticket.slot) == large).count();
+                        let used =
+                            calls.keys().filter(|ticket| GEOMETRY.is_large(ticket.slot) == large).count();
                         let all = if large { GEOMETRY.large_slots } else { GEOMETRY.small_slots };
                         assert_eq!(used, all as usize, "exhausted with slots free");
                         continue;
@@ -68,8 +69,10 @@ fuzz_target!(|input: Input| {
                 };
                 lane.buffer(&mut reserved)[..len].fill(fill);
                 let body_len = u32::try_from(len).expect("below 5000");
-                let ticket = lane
-                    .submit(reserved, &Request { function: 7, body_len, meta_len: 0, deadline_ns: 9, flags: 1 });
+                let ticket = lane.submit(
+                    reserved,
+                    &Request { function: 7, body_len, meta_len: 0, deadline_ns: 9, flags: 1 },
+                );
                 let call = Call { len, fill, taken_back: false, wanted: true, completed: false };
                 assert!(calls.insert(ticket, call).is_none());
                 submitted.push_back(ticket);
@@ -90,8 +93,11 @@ fuzz_target!(|input: Input| {
                 let start = worker.start(&found);
                 assert_eq!(start == Start::TakenBack, call.taken_back);
                 let run = start == Start::Yours;
-                let (buffer, capacity) =
-                    if overflow { worker.overflow_response(found.slot) } else { worker.small_response(found.slot) };
+                let (buffer, capacity) = if overflow {
+                    worker.overflow_response(found.slot)
+                } else {
+                    worker.small_response(found.slot)
+                };
                 let len = if run { call.len.min(capacity) } else { 0 };
                 for i in 0..len {
                     // SAFETY: `len` is within the buffer.

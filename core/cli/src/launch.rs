@@ -39,6 +39,7 @@ pub(crate) fn node(settings: &Settings) -> Result<Node, Failure> {
         settings.check_functions(&known)?;
     }
     let NodeSettings { workers, pin, spin, deadline, stall, stack_bytes, arena_bytes, .. } = settings.node;
+    let NodeSettings { init_bytes, suspended_max, .. } = settings.node;
     let mut builder = settings.node.modules.iter().fold(Node::builder(), |builder, dir| builder.modules(dir));
     // What was not given stays the node's default.
     builder = given(builder, workers, NodeBuilder::workers);
@@ -48,9 +49,13 @@ pub(crate) fn node(settings: &Settings) -> Result<Node, Failure> {
     builder = given(builder, stall, NodeBuilder::stall);
     builder = given(builder, stack_bytes, NodeBuilder::stack_bytes);
     builder = given(builder, arena_bytes, NodeBuilder::arena_bytes);
+    builder = given(builder, init_bytes, NodeBuilder::init_bytes);
+    builder = given(builder, suspended_max, NodeBuilder::suspended_max);
     builder = builder.geometry(geometry(&settings.node));
     for function in &settings.functions {
-        let mut config = FunctionConfig::default().idempotent(function.idempotent.unwrap_or_default());
+        let mut config = FunctionConfig::default()
+            .idempotent(function.idempotent.unwrap_or_default())
+            .limits(function.limits());
         config.deadline = function.deadline;
         builder = builder.function(&function.name, config);
     }

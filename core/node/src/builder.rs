@@ -24,7 +24,7 @@ use crate::{Node, NodeError};
 
 const WORKERS: RangeInclusive<u64> = 1..=1024;
 const STACK_BYTES: RangeInclusive<u64> = 64 << 10..=1 << 30;
-const ARENA_BYTES: RangeInclusive<u64> = 64 << 10..=1 << 40;
+const ARENA_BYTES: RangeInclusive<u64> = 64 << 10..=64 << 30;
 const SPIN_NS: RangeInclusive<u64> = 0..=1_000_000_000;
 /// A deadline of nothing would never let a call start.
 const DEADLINE_NS: RangeInclusive<u64> = 1..=u64::MAX;

@@ -44,7 +44,7 @@ pub use completion::{Completion, Meta, Response};
 pub use error::{CallError, LaunchError, NodeError};
 pub use find_worker::{WORKER_PROGRAM, WORKER_VARIABLE};
 pub use microfaas_control::sandbox::{Layer, LayerState, SandboxPolicy, SandboxReport};
-pub use microfaas_control::{Limits, Policy};
+pub use microfaas_control::{BUDGET_NS_MAX, Limits, Policy, QUANTUM_NS_MIN, SUSPENDED_MAX};
 pub use microfaas_lane::layout::Geometry;
 pub use microfaas_lane::message;
 pub use microfaas_lane::{Status, Violation};

@@ -72,7 +72,8 @@ fn nothing_is_left_for_the_next_call() {
 
 fn with_limits(names: &[&str], limits: Limits) -> Node {
     let config = FunctionConfig::default().limits(limits);
-    names.iter().fold(probe_node(), |builder, name| builder.function(*name, config.clone())).start().unwrap()
+    let start = |builder: microfaas_node::NodeBuilder| builder.start().expect("a node with the probe starts");
+    start(names.iter().fold(probe_node(), |builder, name| builder.function(*name, config.clone())))
 }
 
 #[test]

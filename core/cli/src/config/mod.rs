@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use microfaas_http::Route;
-use microfaas_node::Geometry;
+use microfaas_node::{BUDGET_NS_MAX, Geometry, Limits, Policy, QUANTUM_NS_MIN, SUSPENDED_MAX};
 use thiserror::Error;
 
 pub(crate) use section::suggest;
@@ -40,6 +40,8 @@ pub(crate) struct NodeSettings {
     pub(crate) response_bytes: Option<u32>,
     pub(crate) stack_bytes: Option<u64>,
     pub(crate) arena_bytes: Option<u64>,
+    pub(crate) init_bytes: Option<u64>,
+    pub(crate) suspended_max: Option<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -66,6 +68,27 @@ pub(crate) struct FunctionSettings {
     pub(crate) line: usize,
     pub(crate) deadline: Option<Duration>,
     pub(crate) idempotent: Option<bool>,
+    pub(crate) quantum: Option<Duration>,
+    pub(crate) budget: Option<Duration>,
+    pub(crate) policy: Option<Policy>,
+    pub(crate) stateful: Option<bool>,
+}
+
+impl FunctionSettings {
+    /// What is not given is the default, as far as what is given allows: a budget is at least the quantum.
+    pub(crate) fn limits(&self) -> Limits {
+        let default = Limits::default();
+        // Both were checked to be at most an hour.
+        let given = |time: Option<Duration>| time.and_then(|time| u64::try_from(time.as_nanos()).ok());
+        let (quantum, budget) = (given(self.quantum), given(self.budget));
+        let quantum_ns = quantum.unwrap_or(default.quantum_ns.min(budget.unwrap_or(u64::MAX)));
+        Limits {
+            quantum_ns,
+            budget_ns: budget.unwrap_or(default.budget_ns.max(quantum_ns)),
+            policy: self.policy.unwrap_or(default.policy),
+            stateful: self.stateful.unwrap_or(default.stateful),
+        }
+    }
 }
 
 /// What is wrong with a file; prints as one line.
@@ -180,7 +203,9 @@ fn node(mut section: Section<'_>) -> Result<NodeSettings, ConfigError> {
         large_bytes: section.get("large_bytes", |v| value::bytes(v, 4096, 1 << 30, 4096))?,
         response_bytes: section.get("response_bytes", |v| value::bytes(v, 4096, 1 << 30, 4096))?,
         stack_bytes: section.get("stack_bytes", |v| value::bytes(v, 64 << 10, 1 << 30, 4096))?,
-        arena_bytes: section.get("arena_bytes", |v| value::bytes(v, 64 << 10, 1 << 40, 4096))?,
+        arena_bytes: section.get("arena_bytes", |v| value::bytes(v, 64 << 10, 64 << 30, 4096))?,
+        init_bytes: section.get("init_bytes", |v| value::bytes(v, 64 << 10, 64 << 30, 4096))?,
+        suspended_max: section.get("suspended_max", |v| value::count(v, 0, SUSPENDED_MAX.into()))?,
     };
     let default = Geometry::default();
     let slots = settings.slots_small.unwrap_or(default.small_slots)
@@ -242,11 +267,17 @@ fn function(all: &Section<'_>, mut section: Section<'_>) -> Result<FunctionSetti
         let problem = format!("is not a function name: {}", value::FUNCTION_NAME);
         return Err(all.value_error(section.line(), &name, problem));
     }
+    let (shortest, longest) = (Duration::from_nanos(QUANTUM_NS_MIN), Duration::from_nanos(BUDGET_NS_MAX));
+    let quantum = section.get("quantum", |v| value::duration(v, shortest, longest))?;
     let settings = FunctionSettings {
         name,
         line: section.line(),
         deadline: section.get("deadline", |v| value::duration(v, MS, DAY))?,
         idempotent: section.get("idempotent", value::boolean)?,
+        quantum,
+        budget: section.get("budget", |v| value::duration(v, quantum.unwrap_or(shortest), longest))?,
+        policy: section.get("policy", value::policy)?,
+        stateful: section.get("stateful", value::boolean)?,
     };
     section.finish()?;
     Ok(settings)
@@ -289,6 +320,8 @@ mod tests {
             response_bytes: Some(_),
             stack_bytes: Some(_),
             arena_bytes: Some(_),
+            init_bytes: Some(_),
+            suspended_max: Some(_),
         } = parse(&uncommented).unwrap().node
         else {
             panic!("a key of [node] is not in the example");
@@ -314,7 +347,62 @@ mod tests {
         };
         assert_eq!(routes.len(), 2);
         let function = &parse(&uncommented).unwrap().functions[0];
-        assert!(function.deadline.is_some() && function.idempotent.is_some());
+        let FunctionSettings {
+            name: _,
+            line: _,
+            deadline: Some(_),
+            idempotent: Some(_),
+            quantum: Some(_),
+            budget: Some(_),
+            policy: Some(_),
+            stateful: Some(_),
+        } = function
+        else {
+            panic!("a key of [function] is not in the example");
+        };
+        assert_eq!(function.limits(), Limits::default(), "the example shows the defaults");
+    }
+
+    #[test]
+    fn a_function_has_the_core_for_as_long_as_it_may() {
+        let limits = |keys: &str| parse(&format!("[function.f]\n{keys}")).unwrap().functions[0].limits();
+        let default = Limits::default();
+        assert_eq!(limits(""), default);
+        let (quantum_ns, budget_ns) = (20_000, 2_000_000);
+        assert_eq!(
+            limits("quantum = \"20us\"\nbudget = \"2ms\"\npolicy = \"kill\"\nstateful = true"),
+            Limits { quantum_ns, budget_ns, policy: Policy::Kill, stateful: true }
+        );
+        // The other of the two follows where its default would contradict.
+        let five = 5_000_000_000;
+        assert_eq!(limits("quantum = \"5s\""), Limits { quantum_ns: five, budget_ns: five, ..default });
+        let short = 100_000;
+        assert_eq!(limits("budget = \"100us\""), Limits { quantum_ns: short, budget_ns: short, ..default });
+        for (keys, error) in [
+            ("quantum = \"0s\"", "2: `quantum` in [function.f] is 0s, allowed are 20us to 1h"),
+            ("budget = \"0s\"", "2: `budget` in [function.f] is 0s, allowed are 20us to 1h"),
+            (
+                "budget = \"1ms\"\nquantum = \"2ms\"",
+                "2: `budget` in [function.f] is 1ms, allowed are 2ms to 1h",
+            ),
+            ("policy = \"fair\"", "2: `policy` in [function.f] is \"fair\", expected \"share\" or \"kill\""),
+            ("policy = 1", "2: `policy` in [function.f] is an integer, expected \"share\" or \"kill\""),
+        ] {
+            check(&format!("[function.f]\n{keys}\n"), error);
+        }
+        check(
+            "[node]\nsuspended_max = 1025\n",
+            "2: `suspended_max` in [node] is 1025, allowed are 0 to 1024",
+        );
+        let range = "allowed are 65536 to";
+        check(
+            "[node]\nstack_bytes = 4096\n",
+            &format!("2: `stack_bytes` in [node] is 4096 bytes, {range} 1073741824"),
+        );
+        check(
+            "[node]\narena_bytes = 4096\n",
+            &format!("2: `arena_bytes` in [node] is 4096 bytes, {range} 68719476736"),
+        );
     }
 
     #[test]
@@ -325,7 +413,7 @@ mod tests {
         );
         check("[nod]\n", "1: unknown key `nod` at the top level, did you mean `node`?");
         check("\n[http]\nzzz = 1\n", "3: unknown key `zzz` in [http]");
-        check("[function.hello]\nbudget = \"1ms\"\n", "2: unknown key `budget` in [function.hello]");
+        check("[function.hello]\nzone = \"a\"\n", "2: unknown key `zone` in [function.hello]");
         check(
             "[http]\nroutes = [\n  { path = \"/\", function = \"f\" },\n  { pth = \"/a\", function = \"f\" },\n]\n",
             "4: `path` in [http] routes is missing",

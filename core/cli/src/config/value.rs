@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use microfaas_node::Policy;
 use toml::de::DeValue;
 
 /// The rule for names of functions, as messages say it.
@@ -106,6 +107,15 @@ pub(super) fn duration(value: &DeValue<'_>, min: Duration, max: Duration) -> Res
         return Err(format!("is {is}, allowed are {min} to {max}"));
     }
     Ok(duration)
+}
+
+/// What happens at the end of a quantum.
+pub(super) fn policy(value: &DeValue<'_>) -> Result<Policy, String> {
+    match value.as_str() {
+        Some("share") => Ok(Policy::Share),
+        Some("kill") => Ok(Policy::Kill),
+        _ => Err(not(value, "\"share\" or \"kill\"")),
+    }
 }
 
 /// `HOST:PORT`.

@@ -108,7 +108,14 @@ pub fn exec(_: &[u8]) -> Result<String, Error> {
 /// Starts a thread.
 #[microfaas::function]
 pub fn thread(_: &[u8]) -> Result<String, Error> {
-    report("thread", std::thread::Builder::new().spawn(|| loop { std::thread::park() }))
+    report(
+        "thread",
+        std::thread::Builder::new().spawn(|| {
+            loop {
+                std::thread::park()
+            }
+        }),
+    )
 }
 
 /// Ends the process, with success.
