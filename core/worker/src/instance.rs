@@ -1,7 +1,7 @@
 //! One loaded copy of a module with its own writable state, and the way back to its state after load and `init`.
 //!
 //! The writable state of a module is small: data and bss (2.5 KiB for a module with the standard library), the thread-local block (16 bytes), and
-//! the heap that `init` made ([`kept`](crate::kept)). All of it is copied once, and copied back after each call. So a lock held when a call was
+//! the heap that `init` made ([`crate::kept`]). All of it is copied once, and copied back after each call. So a lock held when a call was
 //! ended, a poisoned mutex, a filled `OnceLock`, a secret in a static are gone before the next call, and no static can point into the emptied
 //! arena.
 //!

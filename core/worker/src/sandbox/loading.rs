@@ -2,7 +2,7 @@
 //!
 //! The system's loader opens, reads, examines and maps a library. The filter lets it map, and executable from one descriptor only: the one that a received
 //! module always has, since no other number is free. To open, to read and to examine are forbidden to everybody; the
-//! kernel refuses with a SIGSYS, whose handler answers in its place ([`answer`]), from the module's first page, which is mapped here. So
+//! kernel refuses with a SIGSYS, whose handler answers in its place (`answer`), from the module's first page, which is mapped here. So
 //! loading needs no system call that a function must not have, no helper and no hole in the filter that opens for a while. What a function could gain by
 //! making the handler believe that a module is being loaded is a look at the module's first page.
 //!
