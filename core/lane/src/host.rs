@@ -1,6 +1,6 @@
 //! The host's end of a lane.
 //!
-//! A call goes `reserve` → write the request into [`Reserved::buffer`] → `submit` → (`poll` by whoever reads the completion
+//! A call goes `reserve` → write the request into [`HostLane::buffer`] → `submit` → (`poll` by whoever reads the completion
 //! ring) → `outcome` → `copy_response` → `release`. Any thread may do the first three and the last three for the
 //! slot that it owns; one thread at a time may `poll`, which the unique [`Reader`] expresses.
 #![expect(unsafe_code, reason = "views of mapped memory; the crate's border to the hostile side")]
