@@ -5,7 +5,7 @@ source "$(dirname "$0")/lib.sh"
 
 need cargo-nextest "run tests/ci/00-install.sh"
 # End-to-end tests start the worker and the command; a test build alone would not make those.
-cargo build --quiet --workspace --bins --locked
+cargo build --quiet --workspace --bins --examples --locked
 cargo nextest run --workspace --locked --profile ci
 cargo test --quiet --workspace --doc --locked
 
