@@ -33,6 +33,11 @@ fn fds() -> usize {
     fs::read_dir("/proc/self/fd").expect("/proc is there").count()
 }
 
+fn open_files() -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir("/proc/self/fd").expect("/proc is there");
+    entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).collect()
+}
+
 impl Arena {
     fn new() -> Self {
         Self::with(|builder| builder)
