@@ -7,7 +7,7 @@
 use core::ptr::NonNull;
 
 use crate::doorbell::Ringer;
-use crate::layout::{Geometry, HOST_WORDS, RESPONSE_HEADER, RING, WORKER_WORDS};
+use crate::layout::{Geometry, HOST_WORDS, LINE, RESPONSE_HEADER, RING, WORKER_WORDS};
 use crate::message::{META_ALIGN, message_len};
 use crate::ring::{Entry, Line, Ring};
 use crate::state::{CallState, Start};
@@ -241,6 +241,9 @@ impl WorkerLane {
         let region = if self.geometry.is_large(slot) { self.bases.bulk } else { self.bases.down };
         prefetch(region, self.geometry.request_offset(slot));
         prefetch_write(self.bases.up, self.geometry.state_offset(slot));
+        // Its completion's line too: without this the next claim, which must wait for all stores before it, waits for that line to come.
+        let ahead = self.tail.wrapping_add(1) & u64::from(self.geometry.ring_entries() - 1);
+        prefetch_write(self.bases.up, RING + usize::try_from(ahead).unwrap_or(0) * LINE);
         Some(unpack(word).1)
     }
 

@@ -245,6 +245,11 @@ impl Arena {
     pub unsafe fn reset(&mut self) {
         self.used = 0;
         self.filled = 0;
+        // Not only to save work: a masked vector store of no bytes to a page that was never touched, which is how the C library fills nothing,
+        // costs 150 ns on processors with AVX-512.
+        if self.dirty == 0 {
+            return;
+        }
         if self.dirty > KEEP_BYTES {
             // SAFETY: within the mapping; whole pages, and nobody uses them.
             let above = unsafe { self.base.byte_add(KEEP_BYTES) };

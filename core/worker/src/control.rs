@@ -128,17 +128,33 @@ pub struct Lane {
     pub event: OwnedFd,
     /// The control count last seen.
     pub control_seen: u32,
+    /// Whether a completion was published without looking who sleeps.
+    unannounced: bool,
     _mappings: [Mapping; 3],
 }
 
 impl Lane {
-    /// Publishes a completion and wakes whoever sleeps for it.
+    /// Publishes a completion, and wakes whoever sleeps for it, unless another submission waits: then the worker is to claim that one first
+    /// and [`announce`](Self::announce) before it runs it. The claim waits for the completion to be visible in any case, so the fence that
+    /// waking needs costs little there, and would wait for as long here.
+    #[inline]
+    pub fn complete(&mut self, completion: &Completion) {
+        self.end.complete(completion);
+        self.unannounced = true;
+        if !self.end.is_ready() {
+            self.announce();
+        }
+    }
+
+    /// Wakes whoever sleeps for completions that were not announced.
     ///
     /// # Cost
     /// A system call for each kind of sleeper that sleeps and was not woken in this nap.
     #[inline]
-    pub fn complete(&mut self, completion: &Completion) {
-        self.end.complete(completion);
+    pub fn announce(&mut self) {
+        if !std::mem::take(&mut self.unannounced) {
+            return;
+        }
         let sleeps = self.end.host_sleeps();
         // Neither can fail on a live word and a live descriptor; a host that was not woken looks again by itself.
         if sleeps.futex {
@@ -166,7 +182,7 @@ pub fn add_lane(spec: &LaneSpec, fds: Vec<OwnedFd>) -> io::Result<Lane> {
     // SAFETY: three mappings of the geometry's sizes, kept beside the end for its life; the geometry was checked; the node makes one worker's end
     // of each lane.
     let end = unsafe { WorkerLane::new(bases, geometry) };
-    Ok(Lane { end, event, control_seen: 0, _mappings: [down, bulk, up] })
+    Ok(Lane { end, event, control_seen: 0, unannounced: false, _mappings: [down, bulk, up] })
 }
 
 fn map(fd: BorrowedFd<'_>, len: usize, region: Region, spec: &LaneSpec) -> io::Result<Mapping> {

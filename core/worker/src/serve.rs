@@ -254,13 +254,14 @@ impl Worker {
         for index in 0..self.lanes.len() {
             for _ in 0..BATCH {
                 if !self.scheduler.has_room() {
-                    return Ok(found);
+                    break;
                 }
                 let popped = self.lanes[index].end.pop();
                 let Some(submission) = popped.map_err(host_fault)? else { break };
                 found = true;
                 self.take(index, &submission)?;
             }
+            self.lanes[index].announce();
         }
         Ok(found)
     }
@@ -297,7 +298,9 @@ impl Worker {
         }
         let lane = &mut self.lanes[index];
         let _ = lane.end.prefetch_next();
-        let refusal = match lane.end.start(submission) {
+        let start = lane.end.start(submission);
+        lane.announce();
+        let refusal = match start {
             state::Start::TakenBack => (Status::Cancelled, ""),
             state::Start::Yours if self.scheduler.is_past(submission.deadline_ns) => {
                 (Status::Expired, "deadline passed before the call started")

@@ -97,7 +97,8 @@ fn a_call_that_ends_at_its_quantum_is_answered_once_and_the_next_not_hit() {
     let node = builder().function("023_cpu_just_under_quantum", config).start().unwrap();
     let mut ended = [0u32; 2];
     for i in 0..4000u32 {
-        let micros = 85 + i % 30;
+        // A clear overrun now and then has the worker watch the next calls from their quantum on.
+        let micros = if i % 32 == 0 { 10_000 } else { 85 + i % 30 };
         let completion = node.call("023_cpu_just_under_quantum", micros.to_le_bytes().as_slice());
         match completion.status {
             Status::Ok => assert_eq!(completion.body, [0xab; 8]),
