@@ -24,7 +24,7 @@ fn cases() -> Vec<Case> {
 fn settings(modules: PathBuf) -> Settings {
     Settings {
         modules,
-        budget: Duration::from_millis(200),
+        budget: Duration::from_millis(800),
         quantum: Duration::from_millis(1),
         deadline: Duration::from_secs(10),
         stall: Duration::from_millis(500),
