@@ -32,7 +32,7 @@ pub const PACKET_FDS_MAX: usize = 4;
 pub enum ToWorker {
     /// The worker's settings. No descriptors. Answered by [`ToNode::Started`].
     Start(Start),
-    /// A lane to serve. Descriptors: down, bulk, up, and the host's eventfd. Answered by [`ToNode::LaneAdded`].
+    /// A lane to serve. Descriptors: the host's eventfd, down, bulk, up; the order matters to the worker's sandbox. Answered by [`ToNode::LaneAdded`].
     /// All lanes come before the first `Load` and before `Serve`: the first of those seals the worker in.
     AddLane(LaneSpec),
     /// A module to load. Descriptor: a sealed memfd with the shared library. Answered by [`ToNode::Loaded`]

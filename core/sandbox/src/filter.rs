@@ -1,7 +1,5 @@
 //! From the list of [`rules`](crate::rules) to a filter in the kernel, by way of libseccomp.
 
-use std::os::fd::RawFd;
-
 use libseccomp::error::SeccompError;
 use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
 
@@ -9,10 +7,7 @@ use crate::rules::{NEVER_LEGITIMATE, RULES, Rule, Value};
 
 /// What [`Value`]s stand for in this process.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Numbers<'a> {
-    pub(crate) control: RawFd,
-    pub(crate) events: &'a [RawFd],
-    pub(crate) module: RawFd,
+pub(crate) struct Numbers {
     pub(crate) process: u32,
     pub(crate) thread: u32,
 }
@@ -21,7 +16,7 @@ pub(crate) struct Numbers<'a> {
 ///
 /// Anything that is not on the list, of whatever architecture (32-bit and x32 calls included), is a SIGSYS. It is never `KILL`: the
 /// call is refused as surely, and its caller gets an answer.
-pub(crate) fn load(numbers: &Numbers<'_>) -> Result<(), SeccompError> {
+pub(crate) fn load(numbers: Numbers) -> Result<(), SeccompError> {
     let mut filter = ScmpFilterContext::new(ScmpAction::Trap)?;
     filter.set_act_badarch(ScmpAction::Trap)?;
     // Set before, as a layer of its own.
@@ -34,31 +29,23 @@ pub(crate) fn load(numbers: &Numbers<'_>) -> Result<(), SeccompError> {
     filter.load()
 }
 
-fn add(filter: &mut ScmpFilterContext, rule: &Rule, numbers: &Numbers<'_>) -> Result<(), SeccompError> {
+fn add(filter: &mut ScmpFilterContext, rule: &Rule, numbers: Numbers) -> Result<(), SeccompError> {
     let call = ScmpSyscall::from_name(rule.call)?;
-    let per_event = rule.when.iter().any(|when| when.value == Value::Event);
-    let events = if per_event { numbers.events } else { &[-1] };
-    for event in events {
-        let conditions: Vec<ScmpArgCompare> = rule
-            .when
-            .iter()
-            .map(|when| {
-                let value = value(when.value, *event, numbers);
-                ScmpArgCompare::new(when.argument, ScmpCompareOp::MaskedEqual(when.mask), value & when.mask)
-            })
-            .collect();
-        filter.add_rule_conditional_exact(ScmpAction::Allow, call, &conditions)?;
-    }
+    let conditions: Vec<ScmpArgCompare> = rule
+        .when
+        .iter()
+        .map(|when| {
+            let value = value(when.value, numbers) & when.mask;
+            ScmpArgCompare::new(when.argument, ScmpCompareOp::MaskedEqual(when.mask), value)
+        })
+        .collect();
+    filter.add_rule_conditional_exact(ScmpAction::Allow, call, &conditions)?;
     Ok(())
 }
 
-fn value(value: Value, event: RawFd, numbers: &Numbers<'_>) -> u64 {
-    let fd = |fd: RawFd| u64::from(fd.cast_unsigned());
+fn value(value: Value, numbers: Numbers) -> u64 {
     match value {
         Value::Is(number) => number,
-        Value::ControlSocket => fd(numbers.control),
-        Value::Event => fd(event),
-        Value::Module => fd(numbers.module),
         Value::ProcessId => u64::from(numbers.process),
         Value::ThreadId => u64::from(numbers.thread),
     }

@@ -24,6 +24,7 @@ pub mod rules;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
+use microfaas_control::CONTROL_FD;
 use microfaas_control::sandbox::{Layer, LayerReport, LayerState, SandboxPolicy, SandboxReport};
 use microfaas_sys::landlock;
 use microfaas_sys::namespaces::{self, Namespace};
@@ -36,9 +37,9 @@ pub use probe::probe;
 /// What stays in a worker's hands.
 #[derive(Debug, Clone, Copy)]
 pub struct Keep<'a> {
-    /// The socket to the node.
+    /// The socket to the node; its number is `microfaas_control::CONTROL_FD`.
     pub control: BorrowedFd<'a>,
-    /// The hosts' eventfds.
+    /// The hosts' eventfds; their numbers are among [`rules::EVENTS`].
     pub events: &'a [BorrowedFd<'a>],
     /// A module that has been received already; it gets the number [`Sealed::module_fd`].
     pub module: Option<BorrowedFd<'a>>,
@@ -51,7 +52,7 @@ pub struct Keep<'a> {
 pub struct Sealed {
     /// What is in force.
     pub report: SandboxReport,
-    /// The number that the next received descriptor will have, and the only one that can be mapped executable or closed.
+    /// The number that the first descriptor of the next packet will have, and the only one that can be mapped executable: [`rules::RECEIVED`].
     pub module_fd: RawFd,
 }
 
@@ -70,15 +71,15 @@ pub unsafe fn enter(policy: &SandboxPolicy, keep: &Keep<'_>) -> Result<Sealed, S
     let mut steps = Steps::default();
     steps.take(Layer::NoNewPrivileges, privileges::set_no_new_privileges())?;
     // SAFETY: the caller's promise.
-    let module_fd = unsafe { close_descriptors(keep) };
-    let module_fd = steps.take(Layer::Descriptors, module_fd)?;
+    let closed = unsafe { close_descriptors(keep) };
+    steps.take(Layer::Descriptors, closed)?;
     enter_namespaces(&mut steps)?;
     change_identity(policy, &mut steps)?;
     steps.take(Layer::NotDumpable, privileges::set_not_dumpable())?;
     steps.take(Layer::DeathSignal, arm_death_signal(keep.node_pid))?;
     // Before the limits: it needs a descriptor for a moment.
     steps.take(Layer::Landlock, landlock::deny_all())?;
-    steps.take(Layer::Limits, set_limits(module_fd))?;
+    steps.take(Layer::Limits, set_limits())?;
     match policy.data_bytes_max {
         Some(most) => {
             steps.take(Layer::DataLimit, privileges::limit(Limit::Data, most))?;
@@ -86,16 +87,12 @@ pub unsafe fn enter(policy: &SandboxPolicy, keep: &Keep<'_>) -> Result<Sealed, S
         None => steps.leave(Layer::DataLimit, "no limit is set"),
     }
     steps.take(Layer::WriteXorExecute, privileges::deny_write_execute())?;
-    let events: Vec<RawFd> = keep.events.iter().map(AsRawFd::as_raw_fd).collect();
     let numbers = filter::Numbers {
-        control: keep.control.as_raw_fd(),
-        events: &events,
-        module: module_fd.unwrap_or(-1),
         process: std::process::id(),
         thread: nix::unistd::gettid().as_raw().cast_unsigned(),
     };
-    steps.take(Layer::SystemCalls, filter::load(&numbers).map_err(io::Error::other))?;
-    Ok(Sealed { report: steps.report, module_fd: numbers.module })
+    steps.take(Layer::SystemCalls, filter::load(numbers).map_err(io::Error::other))?;
+    Ok(Sealed { report: steps.report, module_fd: rules::RECEIVED })
 }
 
 /// The report as it grows.
@@ -129,30 +126,31 @@ impl Steps {
     }
 }
 
-/// Leaves what is to be kept and three times `/dev/null`. Returns the lowest free number.
+/// Leaves what is to be kept and three times `/dev/null`. Afterwards [`rules::RECEIVED`] is the lowest number that is free, but for a module there.
 ///
 /// # Safety
 /// As [`enter`].
-unsafe fn close_descriptors(keep: &Keep<'_>) -> io::Result<RawFd> {
+unsafe fn close_descriptors(keep: &Keep<'_>) -> io::Result<()> {
+    let events = rules::EVENTS..rules::EVENTS + rules::EVENTS_MAX.cast_signed();
+    if keep.control.as_raw_fd() != CONTROL_FD || !keep.events.iter().all(|fd| events.contains(&fd.as_raw_fd())) {
+        return Err(io::Error::other("a descriptor does not have the number that the filter knows it by"));
+    }
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&null)?;
     nix::unistd::dup2_stderr(&null)?;
     drop(null);
     let mut kept: Vec<RawFd> = keep.events.iter().map(AsRawFd::as_raw_fd).collect();
-    kept.push(keep.control.as_raw_fd());
-    let free =
-        (3..).find(|fd| !kept.contains(fd)).ok_or_else(|| io::Error::other("no descriptor is free"))?;
+    kept.push(CONTROL_FD);
     if let Some(module) = keep.module {
-        if module.as_raw_fd() != free {
+        if module.as_raw_fd() != rules::RECEIVED {
             // SAFETY: what had the number is closed, which the caller knows of.
-            nix::errno::Errno::result(unsafe { libc::dup2(module.as_raw_fd(), free) })?;
+            nix::errno::Errno::result(unsafe { libc::dup2(module.as_raw_fd(), rules::RECEIVED) })?;
         }
-        kept.push(free);
+        kept.push(rules::RECEIVED);
     }
     // SAFETY: the caller's promise.
-    unsafe { privileges::close_all_but(&kept) }?;
-    Ok(free)
+    unsafe { privileges::close_all_but(&kept) }
 }
 
 fn enter_namespaces(steps: &mut Steps) -> Result<(), SandboxError> {
@@ -204,9 +202,9 @@ fn arm_death_signal(node_pid: u32) -> io::Result<()> {
     }
 }
 
-fn set_limits(module_fd: Option<RawFd>) -> io::Result<()> {
-    // Exactly one more descriptor than there are: room for a module on its way in.
-    let open_files = module_fd.map_or(0, |fd| u64::from(fd.cast_unsigned()) + 1);
+fn set_limits() -> io::Result<()> {
+    // The numbers that the filter knows, and none above.
+    let open_files = u64::from(rules::EVENTS.cast_unsigned() + rules::EVENTS_MAX);
     for (what, most) in [
         (Limit::Core, 0),
         (Limit::FileSize, 0),

@@ -3,12 +3,14 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
+use microfaas_control::CONTROL_FD;
 use microfaas_control::sandbox::{SandboxPolicy, SandboxReport};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, fork, getpid, pipe};
 
+use crate::rules::EVENTS;
 use crate::{Keep, enter};
 
 /// The report that a worker started by this process would send. For `microfaas doctor`.
@@ -41,14 +43,22 @@ pub fn probe(policy: &SandboxPolicy) -> io::Result<SandboxReport> {
     }
 }
 
-/// Enters the sandbox with the pipe in the place of a host's eventfd, the one thing that a sealed worker may write to.
+/// Enters the sandbox with the pipe in the places of the control socket and of a host's eventfd, the one thing that a sealed worker may write to.
 fn child(policy: &SandboxPolicy, writer: &OwnedFd, node_pid: u32) -> ! {
-    let keep = Keep { control: writer.as_fd(), events: &[writer.as_fd()], module: None, node_pid };
-    // SAFETY: the child uses no descriptor but this one.
+    for number in [CONTROL_FD, EVENTS] {
+        // SAFETY: nothing of the child uses the descriptors that may have had these numbers, but for the pipe.
+        unsafe { libc::dup2(writer.as_raw_fd(), number) };
+    }
+    // SAFETY: just made, and open as long as the child lives; where they could not be made, entering fails.
+    let control = unsafe { BorrowedFd::borrow_raw(CONTROL_FD) };
+    // SAFETY: as above.
+    let event = unsafe { BorrowedFd::borrow_raw(EVENTS) };
+    let keep = Keep { control, events: &[event], module: None, node_pid };
+    // SAFETY: the child uses no descriptor but these.
     let answer = unsafe { enter(policy, &keep) };
     let answer = answer.map(|sealed| sealed.report).map_err(|error| error.to_string());
     if let Ok(text) = microfaas_control::encode(&answer) {
-        let _ = nix::unistd::write(writer, &text);
+        let _ = nix::unistd::write(event, &text);
     }
     // Ends by SIGSYS where it is sealed.
     // SAFETY: nothing of this process is to be cleaned up.

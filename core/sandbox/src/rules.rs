@@ -5,6 +5,26 @@
 //! deadlock), sleeps, or ends the process. `tests/e2e/tests/sandbox.rs` shows that each line is used, and
 //! `tests/filter.rs` what is denied.
 
+use std::os::fd::RawFd;
+
+use microfaas_control::CONTROL_FD;
+
+/// Where received descriptors land: the lowest numbers that are free. The filter tells descriptors apart by their numbers, so these are fixed.
+///
+/// The first of them is the one that can be mapped executable. It is never anything but a sealed module or an eventfd, which cannot be mapped: a packet with
+/// a module has nothing else, and one with a lane begins with the eventfd, so that whatever a worker closes before it receives, the kernel gives a lane's
+/// memory a higher number.
+pub const RECEIVED: RawFd = CONTROL_FD + 1;
+/// How many there can be beside one packet.
+pub const RECEIVED_MAX: u32 = 4;
+/// Where the hosts' eventfds are, one for each lane.
+pub const EVENTS: RawFd = 128;
+/// How many.
+pub const EVENTS_MAX: u32 = 128;
+
+const _: () = assert!(RECEIVED.cast_unsigned().is_multiple_of(RECEIVED_MAX), "`among` relies on it");
+const _: () = assert!(EVENTS.cast_unsigned().is_multiple_of(EVENTS_MAX), "`among` relies on it");
+
 /// Who makes the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum User {
@@ -21,12 +41,6 @@ pub enum User {
 pub enum Value {
     /// This number.
     Is(u64),
-    /// The descriptor of the control socket.
-    ControlSocket,
-    /// The descriptor of one of the hosts' eventfds; the rule is made once for each.
-    Event,
-    /// The number that the next received descriptor gets: the lowest that is free. It is never anything but a sealed module.
-    Module,
     /// The worker's process id.
     ProcessId,
     /// Its only thread's id.
@@ -71,6 +85,11 @@ const fn number(value: i32) -> Value {
     Value::Is(value.cast_unsigned() as u64)
 }
 
+/// A descriptor of an aligned block of numbers.
+const fn among(argument: u32, first: RawFd, count: u32) -> When {
+    When { argument, mask: !(count - 1) as u64, value: number(first) }
+}
+
 const fn rule(call: &'static str, when: &'static [When], user: User, reason: &'static str) -> Rule {
     Rule { call, when, user, reason }
 }
@@ -82,24 +101,24 @@ const MAP_FORBIDDEN: i32 = libc::MAP_HUGETLB | libc::MAP_LOCKED | libc::MAP_GROW
 pub const RULES: &[Rule] = &[
     // Signals.
     rule("rt_sigreturn", &[], User::Worker, "the way back from the handlers that contain faults"),
-    // Memory. What one maps is one's own: no descriptor but a module's can be mapped.
+    // Memory. What one maps is one's own: no descriptors but modules' and lanes' can be mapped, a lane's down and bulk regions for reading only.
     rule(
         "mmap",
         &[without(2, libc::PROT_EXEC), without(3, MAP_FORBIDDEN)],
         User::Worker,
-        "arenas, the C library's heap, a module's data",
+        "arenas, the C library's heap, a module's data, the lanes of new hosts",
     ),
     rule(
         "mmap",
         &[
             without(2, libc::PROT_WRITE),
             without(3, libc::MAP_ANONYMOUS | libc::MAP_SHARED),
-            int(4, Value::Module),
+            int(4, number(RECEIVED)),
         ],
         User::Loader,
         "a module's code; executable memory comes from a sealed module or not at all, and is never writable",
     ),
-    rule("munmap", &[], User::Worker, "arenas of modules that were refused, the C library's heap"),
+    rule("munmap", &[], User::Worker, "lanes of hosts that have gone, arenas of modules that were refused, the C library's heap"),
     rule("mremap", &[], User::Worker, "the C library's heap, when a large vector grows"),
     rule("brk", &[], User::Worker, "the C library's heap"),
     rule(
@@ -113,6 +132,18 @@ pub const RULES: &[Rule] = &[
         &[int(2, number(libc::MADV_DONTNEED))],
         User::Worker,
         "gives back what a call used of its arena",
+    ),
+    rule(
+        "madvise",
+        &[int(2, number(libc::MADV_POPULATE_READ))],
+        User::Worker,
+        "a new lane's pages, before its first call; no more than touching them",
+    ),
+    rule(
+        "madvise",
+        &[int(2, number(libc::MADV_POPULATE_WRITE))],
+        User::Worker,
+        "as above, of the region that the worker writes",
     ),
     // Waiting and waking, on the words of lanes.
     rule(
@@ -133,21 +164,38 @@ pub const RULES: &[Rule] = &[
         User::Function,
         "what is done once only wakes its waiters when it is done, whether there are any or not; unwinding has such a thing",
     ),
-    rule("write", &[int(0, Value::Event)], User::Worker, "wakes a host with an event loop"),
+    rule("write", &[among(0, EVENTS, EVENTS_MAX)], User::Worker, "wakes a host with an event loop"),
     // The node.
     rule(
         "recvmsg",
-        &[int(0, Value::ControlSocket)],
+        &[int(0, number(CONTROL_FD))],
         User::Worker,
-        "what the node says, and the modules it sends",
+        "what the node says, and the modules and lanes it sends",
     ),
     rule(
         "sendmsg",
-        &[int(0, Value::ControlSocket)],
+        &[int(0, number(CONTROL_FD))],
         User::Worker,
         "answers to the node, which distrusts them",
     ),
-    rule("close", &[int(0, Value::Module)], User::Worker, "a module's descriptor, once it is mapped"),
+    rule(
+        "dup3",
+        &[int(0, number(RECEIVED)), among(1, EVENTS, EVENTS_MAX), int(2, number(libc::O_CLOEXEC))],
+        User::Worker,
+        "puts the eventfd of a new lane where it can be written to; it is the first of what comes with the lane",
+    ),
+    rule(
+        "close",
+        &[among(0, RECEIVED, RECEIVED_MAX)],
+        User::Worker,
+        "descriptors of modules and lanes, once they are mapped",
+    ),
+    rule(
+        "close",
+        &[among(0, EVENTS, EVENTS_MAX)],
+        User::Worker,
+        "the eventfd of a host that has gone",
+    ),
     // Clocks and timers.
     rule(
         "clock_gettime",

@@ -6,10 +6,12 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use libc::{c_long, syscall};
+use microfaas_control::CONTROL_FD;
 use microfaas_control::sandbox::{Layer, SandboxPolicy};
+use microfaas_sandbox::rules::{EVENTS, EVENTS_MAX, RECEIVED, RECEIVED_MAX};
 use microfaas_sandbox::{Keep, enter};
 use microfaas_sys::memfd;
 use nix::sys::signal::Signal;
@@ -48,6 +50,10 @@ fn parent() -> c_long {
     getppid().as_raw().into()
 }
 
+fn dup3(from: i32, to: i32) -> bool {
+    call(libc::SYS_dup3, &[from.into(), to.into(), libc::O_CLOEXEC.into()]) == c_long::from(to)
+}
+
 /// `getpid` by the 32-bit interface.
 fn int80() -> bool {
     let mut value: u64 = 20;
@@ -62,7 +68,17 @@ const DENIED: &[(&str, Case)] = &[
     ("read", |fd| call(libc::SYS_read, &[fd.into()]) >= 0),
     ("write to standard error", |_| call(libc::SYS_write, &[2, at(b"x"), 1]) >= 0),
     ("close of another descriptor", |_| call(libc::SYS_close, &[0]) >= 0),
+    ("close of a number behind those that are received", |_| {
+        call(libc::SYS_close, &[(RECEIVED + RECEIVED_MAX.cast_signed()).into()]) >= 0
+    }),
+    ("close of the control socket", |_| call(libc::SYS_close, &[CONTROL_FD.into()]) >= 0),
     ("dup", |fd| call(libc::SYS_dup, &[fd.into()]) >= 0),
+    ("dup3 to where modules come from", |_| dup3(EVENTS, RECEIVED)),
+    ("dup3 of a lane's memory to an eventfd's place", |_| dup3(RECEIVED + 1, EVENTS)),
+    ("dup3 in front of the eventfds' places", |_| dup3(RECEIVED, EVENTS - 1)),
+    ("dup3 behind the eventfds' places", |_| dup3(RECEIVED, EVENTS + EVENTS_MAX.cast_signed())),
+    ("a lane's memory executable", |fd| map(RX, libc::MAP_PRIVATE, fd + 1) >= 0),
+    ("shared executable memory", |fd| map(RX, libc::MAP_SHARED, fd) >= 0),
     ("ftruncate", |fd| call(libc::SYS_ftruncate, &[fd.into()]) >= 0),
     ("fcntl", |fd| call(libc::SYS_fcntl, &[fd.into(), libc::F_GETFD.into()]) >= 0),
     ("memfd_create", |_| call(libc::SYS_memfd_create, &[at(b"x\0")]) >= 0),
@@ -134,6 +150,15 @@ const ALLOWED: &[(&str, Case)] = &[
         page > 0 && read_only == 0 && given == 0 && call(libc::SYS_munmap, &[larger, 2 * PAGE]) == 0
     }),
     ("a module's code", |fd| map(RX, libc::MAP_PRIVATE | libc::MAP_DENYWRITE, fd) > 0),
+    ("an eventfd's way to its place, and its end", |fd| {
+        let place = EVENTS + 1;
+        dup3(fd, place) && call(libc::SYS_close, &[place.into()]) == 0
+    }),
+    ("a lane's memory", |fd| {
+        let page = map(libc::PROT_READ, libc::MAP_SHARED, fd);
+        let populated = call(libc::SYS_madvise, &[page, PAGE, libc::MADV_POPULATE_READ.into()]);
+        page > 0 && populated == 0
+    }),
     ("closing the module", |fd| call(libc::SYS_close, &[fd.into()]) == 0),
     ("random numbers", |_| call(libc::SYS_getrandom, &[at(&Cell::new(0u64)), 8]) == 8),
     ("CPU time", |_| {
@@ -168,13 +193,21 @@ fn in_child(case: Case) -> (WaitStatus, String) {
 fn child(case: Case, writer: &OwnedFd, module: &OwnedFd, parent: Pid) -> ! {
     // A child that hangs dies of this, and not of SIGSYS.
     alarm::set(60);
+    for number in [CONTROL_FD, EVENTS] {
+        // SAFETY: the child uses no descriptors but these, the module and the pipe, which have other numbers or are the same.
+        unsafe { libc::dup2(writer.as_raw_fd(), number) };
+    }
+    // SAFETY: open for the rest of the child's life.
+    let control = unsafe { BorrowedFd::borrow_raw(CONTROL_FD) };
+    // SAFETY: as above.
+    let event = unsafe { BorrowedFd::borrow_raw(EVENTS) };
     let say = |text: &str| {
         // SAFETY: writes a live string.
-        unsafe { libc::write(writer.as_raw_fd(), text.as_ptr().cast(), text.len()) };
+        unsafe { libc::write(EVENTS, text.as_ptr().cast(), text.len()) };
     };
     let keep = Keep {
-        control: writer.as_fd(),
-        events: &[writer.as_fd()],
+        control,
+        events: &[event],
         module: Some(module.as_fd()),
         node_pid: parent.as_raw().cast_unsigned(),
     };

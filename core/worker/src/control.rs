@@ -14,6 +14,8 @@ use microfaas_sys::mapping::Mapping;
 use microfaas_sys::{eventfd, futex, socket};
 
 /// The control socket that a node leaves as descriptor [`CONTROL_FD`].
+use crate::descriptor::{Event, Received};
+
 ///
 /// # Errors
 /// Where there is no such descriptor.
@@ -125,7 +127,7 @@ pub struct Lane {
     /// The worker's end.
     pub end: WorkerLane,
     /// The host's eventfd.
-    pub event: OwnedFd,
+    pub event: Event,
     /// The control count last seen.
     pub control_seen: u32,
     /// Whether a completion was published without looking who sleeps.
@@ -166,13 +168,14 @@ impl Lane {
     }
 }
 
-/// Maps a lane and checks the regions' headers.
+/// Maps a lane and checks the regions' headers. Their sizes are the node's affair: it has made and sealed them, and a sealed worker cannot ask.
 ///
 /// # Errors
-/// Where the geometry, a descriptor or a header is wrong, or the kernel refuses a mapping.
+/// Where the geometry, a descriptor or a header is wrong, or the kernel refuses a mapping. Nothing of the lane is left then.
 pub fn add_lane(spec: &LaneSpec, fds: Vec<OwnedFd>) -> io::Result<Lane> {
     spec.geometry.check().map_err(io::Error::other)?;
-    let [down, bulk, up, event] = <[OwnedFd; 4]>::try_from(fds)
+    let fds: Vec<Received> = fds.into_iter().map(Received::new).collect();
+    let [event, down, bulk, up] = <[Received; 4]>::try_from(fds)
         .map_err(|fds| io::Error::other(format!("{} descriptors with a lane, not 4", fds.len())))?;
     let geometry = spec.geometry;
     let down = map(down.as_fd(), geometry.down_bytes(), Region::Down, spec)?;
@@ -183,16 +186,10 @@ pub fn add_lane(spec: &LaneSpec, fds: Vec<OwnedFd>) -> io::Result<Lane> {
     // of each lane.
     let end = unsafe { WorkerLane::new(bases, geometry) };
     Ok(Lane { end, event, control_seen: 0, unannounced: false, _mappings: [down, bulk, up] })
+    let event = Event::place(&event, spec.lane)?;
 }
 
 fn map(fd: BorrowedFd<'_>, len: usize, region: Region, spec: &LaneSpec) -> io::Result<Mapping> {
-    let found = microfaas_sys::memfd::bytes(fd)?;
-    if found != len as u64 {
-        return Err(io::Error::other(format!(
-            "{region:?} region of lane {} has {found} bytes, not {len}",
-            spec.lane
-        )));
-    }
     let mapping = match region {
         Region::Up => Mapping::shared_rw(fd, len, spec.geometry.resident_up_bytes())?,
         Region::Down | Region::Bulk => Mapping::shared_ro(fd, len)?,
@@ -200,7 +197,7 @@ fn map(fd: BorrowedFd<'_>, len: usize, region: Region, spec: &LaneSpec) -> io::R
     if region == Region::Down {
         mapping.populate(0..len)?;
     }
-    // SAFETY: a region is at least a page; `Header` is plain numbers, and the host wrote it before it sent the descriptor.
+    // SAFETY: a region is at least a page; `Header` is plain numbers, and the node has seen to it that the host wrote it before the descriptor came.
     let header = unsafe { mapping.base().cast::<Header>().read() };
     if header != spec.geometry.header(region) {
         return Err(io::Error::other(format!("{region:?} region of lane {} has another header", spec.lane)));

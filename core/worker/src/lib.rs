@@ -10,6 +10,7 @@
 pub mod arena;
 pub mod context;
 pub mod control;
+pub mod descriptor;
 pub mod execute;
 pub mod function;
 pub mod host_calls;

@@ -94,7 +94,7 @@ impl Worker {
     }
 
     fn add_lane(&mut self, spec: &LaneSpec, fds: Vec<OwnedFd>) -> io::Result<ToNode> {
-        let [down_fd, bulk_fd, up_fd, event] = <[OwnedFd; 4]>::try_from(fds)
+        let [event, down_fd, bulk_fd, up_fd] = <[OwnedFd; 4]>::try_from(fds)
             .map_err(|_| io::Error::other("a lane comes with four descriptors"))?;
         let geometry = spec.geometry;
         let down = Mapping::shared_ro(down_fd.as_fd(), geometry.down_bytes())?;
