@@ -21,6 +21,8 @@ use crate::sandbox::{SandboxPolicy, SandboxReport};
 pub const CONTROL_FD: i32 = 3;
 /// Most bytes in one packet.
 pub const PACKET_BYTES_MAX: usize = 64 * 1024;
+/// The signal by which a host takes the rest of a long slice from a call while others wait: SIGURG, which does nothing to a process that does not expect it.
+pub const POKE_SIGNAL: i32 = 23;
 /// Most that [`Start::suspended_max`] may be.
 pub const SUSPENDED_MAX: u32 = 1024;
 /// Most descriptors beside one packet.
@@ -33,13 +35,37 @@ pub enum ToWorker {
     /// The worker's settings. No descriptors. Answered by [`ToNode::Started`].
     Start(Start),
     /// A lane to serve. Descriptors: the host's eventfd, down, bulk, up; the order matters to the worker's sandbox. Answered by [`ToNode::LaneAdded`].
-    /// All lanes come before the first `Load` and before `Serve`: the first of those seals the worker in.
+    /// Lane 0, the node's own, comes before the first `Load` and before `Serve`: the first of those seals the worker in. The others come at any time;
+    /// where such a one cannot be, the answer is [`ToNode::LaneRefused`].
     AddLane(LaneSpec),
+    /// A lane whose host has gone: its calls are dropped unanswered, and nothing of it is touched any more. No descriptors. Answered by
+    /// [`ToNode::LaneRemoved`], also where the worker has cut the lane before.
+    RemoveLane {
+        /// Its number; not 0.
+        lane: u32,
+    },
+    /// Says that the worker still listens. No descriptors. Answered by [`ToNode::Pong`].
+    Ping,
     /// A module to load. Descriptor: a sealed memfd with the shared library. Answered by [`ToNode::Loaded`]
     /// or [`ToNode::LoadFailed`].
     Load(Load),
     /// No more set-up: enter the sandbox, unless a `Load` was before it, and serve. Answered by [`ToNode::Ready`].
     Serve,
+}
+
+impl ToWorker {
+    /// Its name in a packet.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Start(_) => "start",
+            Self::AddLane(_) => "add_lane",
+            Self::RemoveLane { .. } => "remove_lane",
+            Self::Ping => "ping",
+            Self::Load(_) => "load",
+            Self::Serve => "serve",
+        }
+    }
 }
 
 /// See [`ToWorker::Start`].
@@ -74,6 +100,8 @@ pub struct LaneSpec {
     pub lane: u32,
     /// Sizes; the worker checks the regions' headers against it.
     pub geometry: Geometry,
+    /// The host is not trusted: its requests are copied before functions see them, and responses when they are complete.
+    pub copies: bool,
 }
 
 /// See [`ToWorker::Load`].
@@ -149,6 +177,28 @@ pub enum ToNode {
         /// Its number.
         lane: u32,
     },
+    /// The lane is not served; nothing of it is mapped.
+    LaneRefused {
+        /// Its number.
+        lane: u32,
+        /// One line.
+        reason: String,
+    },
+    /// The lane is mapped no more, and its number is free.
+    LaneRemoved {
+        /// Its number.
+        lane: u32,
+    },
+    /// Answers nothing: the host of this lane has submitted what cannot be a submission, and the worker has cut the lane. Its number is free
+    /// after [`ToWorker::RemoveLane`].
+    LaneFault {
+        /// Its number.
+        lane: u32,
+        /// One line.
+        reason: String,
+    },
+    /// The worker listens.
+    Pong,
     /// The module's functions can be called.
     Loaded {
         /// Its number.
@@ -175,6 +225,25 @@ pub enum ToNode {
         /// One line.
         reason: String,
     },
+}
+
+impl ToNode {
+    /// Whether this is what a worker may say when it is asked that. [`Fatal`](Self::Fatal) answers nothing.
+    #[must_use]
+    pub fn answers(&self, question: &ToWorker) -> bool {
+        match (question, self) {
+            (ToWorker::Start(_), Self::Started) | (ToWorker::Serve, Self::Ready { .. }) => true,
+            (ToWorker::AddLane(spec), Self::LaneAdded { lane } | Self::LaneRefused { lane, .. }) => {
+                *lane == spec.lane
+            }
+            (ToWorker::RemoveLane { lane }, Self::LaneRemoved { lane: removed }) => removed == lane,
+            (ToWorker::Ping, Self::Pong) => true,
+            (ToWorker::Load(load), Self::Loaded { module, .. } | Self::LoadFailed { module, .. }) => {
+                *module == load.module
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Encodes one packet.

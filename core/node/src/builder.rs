@@ -13,6 +13,7 @@ use microfaas_lane::layout::Geometry;
 use microfaas_sys::affinity;
 
 use crate::call::nanoseconds;
+use crate::command::Desk;
 use crate::find_worker;
 use crate::hub::Hub;
 use crate::launch::Plan;
@@ -211,12 +212,15 @@ impl NodeBuilder {
         let spin_ns = nanoseconds(self.spin);
         let hub = Hub::new(spin_ns)
             .map_err(|source| NodeError::System { what: "cannot make the event descriptors", source })?;
+        let hub = Arc::new(hub);
+        let (desk, inbox) = Desk::new(Arc::clone(&hub));
         let cpu = |i: u32| self.pin.then(|| cpus.iter().rev().nth(i as usize).copied()).flatten();
         let shared = Arc::new(Shared {
             id: NODES.fetch_add(1, Ordering::Relaxed),
             registry,
             seats: (0..workers).map(|i| Seat::new(i, cpu(i))).collect(),
-            hub: Arc::new(hub),
+            hub,
+            desk,
             closed: AtomicBool::new(false),
             stop_by: Mutex::new(None),
         });
@@ -233,7 +237,7 @@ impl NodeBuilder {
             sandbox: self.sandbox,
         };
         let (started, outcome) = mpsc::sync_channel(1);
-        let supervisor = Supervisor::new(Arc::clone(&shared), plan, nanoseconds(self.stall), started);
+        let supervisor = Supervisor::new(Arc::clone(&shared), plan, nanoseconds(self.stall), inbox, started);
         let thread = std::thread::Builder::new()
             .name("microfaas-node".into())
             .spawn(move || supervisor.run())

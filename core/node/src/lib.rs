@@ -22,6 +22,7 @@
 
 mod builder;
 mod call;
+mod command;
 mod completion;
 mod driver;
 mod error;

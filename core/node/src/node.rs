@@ -13,6 +13,7 @@ use microfaas_lane::host::{ReserveError, Reserved};
 use microfaas_lane::message::{encoded_len, message_len};
 
 use crate::call::{Call, FunctionHandle, Prepared, Request, nanoseconds};
+use crate::command::Desk;
 use crate::hub::Hub;
 use crate::lane::Lane;
 use crate::registry::{FunctionInfo, Registry};
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) registry: Registry,
     pub(crate) seats: Box<[Seat]>,
     pub(crate) hub: Arc<Hub>,
+    /// The way to the supervisor.
+    pub(crate) desk: Desk,
     pub(crate) closed: AtomicBool,
     /// When the supervisor is to stop waiting for calls that run; set once.
     pub(crate) stop_by: Mutex<Option<Instant>>,
@@ -60,6 +63,8 @@ pub struct Stats {
     pub violations: u64,
     /// One of the latest such breaks.
     pub last_violation: Option<Violation>,
+    /// Times a call was submitted while another had a long slice, whose rest was then taken from it.
+    pub pokes: u64,
 }
 
 impl Stats {

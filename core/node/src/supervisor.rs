@@ -4,17 +4,18 @@
 //! It sleeps until something happens: a worker ends (its process descriptor), says something (its control socket), a caller found it lying or
 //! set an early deadline (the hub's descriptor), or a call is overdue.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use microfaas_control::sandbox::SandboxReport;
 use microfaas_sys::clock::monotonic_ns;
 use microfaas_sys::process::{Exit, Process};
-use microfaas_sys::{eventfd, poll, socket};
+use microfaas_sys::{eventfd, poll};
 
+use crate::command::{AskError, Command, Talk, tell};
 use crate::hub::LATEST_NS;
 use crate::lane::{Lane, Shut};
 use crate::launch::{Launch, Plan, Progress};
@@ -39,7 +40,7 @@ enum Place {
     Launching(Box<Launch>),
     Serving {
         process: Process,
-        control: OwnedFd,
+        talk: Talk,
         lane: Arc<Lane>,
     },
     /// Nothing until then.
@@ -54,6 +55,7 @@ pub(crate) struct Supervisor {
     stall_ns: u64,
     places: Vec<Place>,
     restarts: Vec<Restarts>,
+    inbox: Receiver<Command>,
     /// Until every worker has served once.
     started: Option<SyncSender<Result<(), NodeError>>>,
     /// Why the start has failed; everything ends after this round.
@@ -65,10 +67,20 @@ impl Supervisor {
         shared: Arc<Shared>,
         plan: Plan,
         stall_ns: u64,
+        inbox: Receiver<Command>,
         started: SyncSender<Result<(), NodeError>>,
     ) -> Self {
         let restarts = shared.seats.iter().map(|_| Restarts::default()).collect();
-        Self { shared, plan, stall_ns, places: Vec::new(), restarts, started: Some(started), failure: None }
+        Self {
+            shared,
+            plan,
+            stall_ns,
+            places: Vec::new(),
+            restarts,
+            inbox,
+            started: Some(started),
+            failure: None,
+        }
     }
 
     /// Runs until the node is shut down or could not be started. No worker is left then.
@@ -130,7 +142,7 @@ impl Supervisor {
         let mut whose = Vec::new();
         for (index, place) in self.places.iter().enumerate() {
             if let Some((process, control)) = place.descriptors() {
-                fds.extend([process.as_fd(), control.as_fd()]);
+                fds.extend([process.as_fd(), control]);
                 whose.push(index);
             }
         }
@@ -142,12 +154,25 @@ impl Supervisor {
         if ready[0] {
             let _ = eventfd::drain(self.shared.hub.supervisor());
         }
+        self.take_commands();
         for (index, pair) in whose.into_iter().zip(ready[1..].chunks_exact(2)) {
             self.look_at(index, pair[0], pair[1]);
         }
         self.look_at_clocks();
         // For a worker that does not ring, and an event loop that has stopped in the middle.
         self.shared.poll();
+    }
+
+    /// Does what other threads have handed in.
+    fn take_commands(&mut self) {
+        while let Ok(command) = self.inbox.try_recv() {
+            match command {
+                Command::Ask { worker, question, reply } => match self.places.get_mut(worker) {
+                    Some(Place::Serving { talk, lane, .. }) => talk.ask(lane, question, reply),
+                    _ => tell(&reply, Err(AskError::NotServing)),
+                },
+            }
+        }
     }
 
     fn timeout(&self, deadline_ns: u64) -> Option<Duration> {
@@ -157,7 +182,7 @@ impl Supervisor {
         let places = self.places.iter().filter_map(|place| match place {
             Place::Launching(launch) => Some(launch.answer_by.saturating_duration_since(now)),
             Place::Pausing(until) => Some(until.saturating_duration_since(now)),
-            Place::Serving { .. } => None,
+            Place::Serving { talk, .. } => talk.answer_by().map(|time| time.saturating_duration_since(now)),
         });
         let insurance = self.calls_are_out().then_some(INSURANCE);
         calls.into_iter().chain(places).chain(insurance).min()
@@ -223,8 +248,8 @@ impl Supervisor {
                 Ok(Progress::Serving(lane, sandbox)) => self.serving(index, lane, sandbox),
                 Err(error) => self.launch_failed(index, error),
             },
-            Place::Serving { process, control, .. } => {
-                let said = last_words(control);
+            Place::Serving { process, talk, lane } => {
+                let Err(said) = talk.hear(lane) else { return };
                 tracing::warn!(worker = index, said, "worker spoke out of turn, it will be replaced");
                 if !process.wait(Some(LAST_STEPS)).unwrap_or(false) {
                     let _ = process.kill();
@@ -252,7 +277,8 @@ impl Supervisor {
         seat.sealed(sandbox);
         tracing::info!(worker = index, pid = process.pid(), "worker serves");
         seat.open(Arc::clone(&lane));
-        self.places[index] = Place::Serving { process, control, lane };
+        let talk = Talk::new(control, seat.info().generation);
+        self.places[index] = Place::Serving { process, talk, lane };
     }
 
     /// The process of this place has ended, or is about to.
@@ -318,6 +344,12 @@ impl Supervisor {
                     let error = launch.silent();
                     self.launch_failed(index, error);
                 }
+                Place::Serving { process, talk, .. } if talk.answer_by().is_some_and(|time| time <= now) => {
+                    let step = talk.step();
+                    tracing::warn!(worker = index, step, "worker does not answer, it will be replaced");
+                    let _ = process.kill();
+                    self.ended(index);
+                }
                 Place::Pausing(until) if *until <= now && !self.shared.closed.load(Ordering::Relaxed) => {
                     match self.launch(index) {
                         Ok(place) => self.places[index] = place,
@@ -365,10 +397,10 @@ impl Supervisor {
 }
 
 impl Place {
-    fn descriptors(&self) -> Option<(&Process, &OwnedFd)> {
+    fn descriptors(&self) -> Option<(&Process, BorrowedFd<'_>)> {
         match self {
-            Self::Launching(launch) => Some((&launch.process, &launch.control)),
-            Self::Serving { process, control, .. } => Some((process, control)),
+            Self::Launching(launch) => Some((&launch.process, launch.control.as_fd())),
+            Self::Serving { process, talk, .. } => Some((process, talk.as_fd())),
             Self::Pausing(_) => None,
         }
     }
@@ -380,13 +412,4 @@ fn failed(index: usize, source: LaunchError) -> NodeError {
 
 fn reap(process: &Process) -> Exit {
     process.reap().unwrap_or(Exit::Unknown)
-}
-
-/// What a worker says on its way out, for the log.
-fn last_words(control: &OwnedFd) -> String {
-    let mut buffer = vec![0; microfaas_control::PACKET_BYTES_MAX];
-    match socket::try_recv(control.as_fd(), &mut buffer, 0) {
-        Ok(packet) => crate::completion::printable(&buffer[..packet.len]),
-        Err(error) => error.to_string(),
-    }
 }

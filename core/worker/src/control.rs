@@ -9,13 +9,14 @@ use microfaas_control::{
     CONTROL_FD, LaneSpec, PACKET_BYTES_MAX, PACKET_FDS_MAX, ToNode, ToWorker, decode, encode,
 };
 use microfaas_lane::layout::{Header, Region};
+use microfaas_lane::sync::Ordering;
 use microfaas_lane::worker::{Bases, Completion, WorkerLane};
 use microfaas_sys::mapping::Mapping;
-use microfaas_sys::{eventfd, futex, socket};
+use microfaas_sys::{affinity, eventfd, futex, socket};
 
-/// The control socket that a node leaves as descriptor [`CONTROL_FD`].
 use crate::descriptor::{Event, Received};
 
+/// The control socket that a node leaves as descriptor [`CONTROL_FD`].
 ///
 /// # Errors
 /// Where there is no such descriptor.
@@ -132,10 +133,21 @@ pub struct Lane {
     pub control_seen: u32,
     /// Whether a completion was published without looking who sleeps.
     unannounced: bool,
+    /// The host is not trusted: see `private`.
+    pub copies: bool,
+    /// Calls that wait because a suspended call holds what they need.
+    pub held: u32,
     _mappings: [Mapping; 3],
 }
 
 impl Lane {
+    /// Whether the node has sent a packet since [`control_seen`](Self::control_seen).
+    #[inline]
+    #[must_use]
+    pub fn control_waits(&self) -> bool {
+        self.end.host_words().control.0.load(Ordering::Acquire) != self.control_seen
+    }
+
     /// Publishes a completion, and wakes whoever sleeps for it, unless another submission waits: then the worker is to claim that one first
     /// and [`announce`](Self::announce) before it runs it. The claim waits for the completion to be visible in any case, so the fence that
     /// waking needs costs little there, and would wait for as long here.
@@ -178,6 +190,7 @@ pub fn add_lane(spec: &LaneSpec, fds: Vec<OwnedFd>) -> io::Result<Lane> {
     let [event, down, bulk, up] = <[Received; 4]>::try_from(fds)
         .map_err(|fds| io::Error::other(format!("{} descriptors with a lane, not 4", fds.len())))?;
     let geometry = spec.geometry;
+    let event = Event::place(&event, spec.lane)?;
     let down = map(down.as_fd(), geometry.down_bytes(), Region::Down, spec)?;
     let bulk = map(bulk.as_fd(), geometry.bulk_bytes(), Region::Bulk, spec)?;
     let up = map(up.as_fd(), geometry.up_bytes(), Region::Up, spec)?;
@@ -185,8 +198,10 @@ pub fn add_lane(spec: &LaneSpec, fds: Vec<OwnedFd>) -> io::Result<Lane> {
     // SAFETY: three mappings of the geometry's sizes, kept beside the end for its life; the geometry was checked; the node makes one worker's end
     // of each lane.
     let end = unsafe { WorkerLane::new(bases, geometry) };
-    Ok(Lane { end, event, control_seen: 0, unannounced: false, _mappings: [down, bulk, up] })
-    let event = Event::place(&event, spec.lane)?;
+    let cpu = affinity::current().map_or(0, |cpu| cpu + 1);
+    end.worker_words().worker_cpu.0.store(cpu, Ordering::Relaxed);
+    let (copies, held) = (spec.copies, 0);
+    Ok(Lane { end, event, control_seen: 0, unannounced: false, copies, held, _mappings: [down, bulk, up] })
 }
 
 fn map(fd: BorrowedFd<'_>, len: usize, region: Region, spec: &LaneSpec) -> io::Result<Mapping> {

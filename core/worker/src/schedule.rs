@@ -2,7 +2,7 @@
 //!
 //! | what a call has used | what happens |
 //! | --- | --- |
-//! | a slice, and nobody waits | it goes on, with a slice twice as long, up to [`COARSE_NS`] |
+//! | a slice, and nobody waits | it goes on, with a slice twice as long, up to [`COARSE_NS`]; who comes meanwhile pokes the worker, which ends the slice |
 //! | a slice, and others wait | it goes to the end of the queue; its next slice is a quantum again |
 //! | all but a tenth of its budget | safe points end it from now on, by unwinding |
 //! | its budget, or its deadline has passed | it is ended: answered, its stack dropped, instance and arena reset |
@@ -22,7 +22,7 @@ use microfaas_lane::Status;
 use microfaas_lane::worker::Submission;
 use microfaas_preempt::contain::Fault;
 use microfaas_preempt::timer::{self, Reading};
-use microfaas_preempt::{Ending, Exit, Suspended};
+use microfaas_preempt::{Ending, Exit, Suspended, poke};
 use microfaas_sys::clock::{CycleClock, cycles};
 
 use crate::context::Context;
@@ -31,6 +31,7 @@ use crate::execute::{ended, refuse, returned};
 use crate::function::{COARSE_NS, Function};
 use crate::host_calls::State;
 use crate::instance::Instance;
+use crate::lanes::Lanes;
 use crate::sandbox::betrays;
 
 /// How often the clock's base is taken anew from the kernel, so that the cycle rate's error cannot add up.
@@ -139,7 +140,7 @@ impl Scheduler {
     #[inline]
     pub fn start(
         &mut self,
-        lanes: &mut [Lane],
+        lanes: &mut Lanes,
         lane: usize,
         submission: &Submission,
         function: &mut Function,
@@ -156,7 +157,11 @@ impl Scheduler {
             }
         }
         let frame = &mut self.contexts[context];
-        frame.prepare(&lanes[lane].end, submission);
+        if !frame.prepare(&lanes[lane], submission) {
+            self.free.push(context);
+            refuse(&mut lanes[lane], submission, Status::Oom, "no memory for a copy of the request", 0);
+            return After::Serve;
+        }
         instance.enter();
         // SAFETY: no call runs, so the state is the worker's.
         let state = unsafe { self.state.as_mut() };
@@ -178,7 +183,7 @@ impl Scheduler {
     /// Gives the call that has waited longest its next slice. `find` looks up function and instance by the function's number.
     pub fn resume_next<'a>(
         &mut self,
-        lanes: &mut [Lane],
+        lanes: &mut Lanes,
         find: impl FnOnce(u32) -> Option<(&'a mut Function, &'a mut Instance)>,
     ) -> After {
         let Some((task, at)) = self.suspended.pop_front() else { return After::Serve };
@@ -190,10 +195,24 @@ impl Scheduler {
         self.resume(lanes, task, at, function, instance)
     }
 
+    /// Drops the suspended calls of a lane that goes, unanswered: each is ended as one that has spent its budget is. `find` as in
+    /// [`resume_next`](Self::resume_next).
+    pub fn drop_lane(&mut self, lane: usize, mut find: impl FnMut(u32) -> Option<NonNull<Instance>>) {
+        for _ in 0..self.suspended.len() {
+            let Some((task, at)) = self.suspended.pop_front() else { return };
+            if task.lane != lane {
+                self.suspended.push_back((task, at));
+            } else if let Some(mut instance) = find(task.submission.function) {
+                // SAFETY: the caller's instance, borrowed for no longer than this.
+                self.clean(&task, unsafe { instance.as_mut() });
+            }
+        }
+    }
+
     /// Continues a call whose instance is as it left it.
     fn resume(
         &mut self,
-        lanes: &mut [Lane],
+        lanes: &mut Lanes,
         mut task: Task,
         at: Suspended,
         function: &mut Function,
@@ -224,7 +243,7 @@ impl Scheduler {
         let state = unsafe { self.state.as_mut() };
         state.runtime.pending.store(u32::from(task.told), Ordering::Relaxed);
         let start = timer::sync().cycles;
-        timer::limit(start.saturating_add(self.clock.to_cycles(slice_ns)));
+        poke::limit(start.saturating_add(self.clock.to_cycles(slice_ns)));
         // SAFETY: suspended on this context, its instance is as it left it.
         let exit = unsafe { self.contexts[task.context].resume(self.state, instance, at) };
         (exit, start)
@@ -250,7 +269,7 @@ impl Scheduler {
     #[cold]
     fn decide(
         &mut self,
-        lanes: &mut [Lane],
+        lanes: &mut Lanes,
         mut task: Task,
         mut at: Suspended,
         mut start: u64,
@@ -267,11 +286,20 @@ impl Scheduler {
                 return After::Serve;
             }
             task.told |= task.used_ns >= function.soft_ns;
-            if !self.suspended.is_empty() || lanes.iter().any(|lane| lane.end.is_ready()) {
+            let has_room = self.has_room();
+            if !self.suspended.is_empty() || lanes.iter().any(|lane| waits(lane, has_room)) {
                 break;
             }
             task.slice_ns = task.slice_ns.saturating_mul(2).min(COARSE_NS.max(function.quantum_ns));
+            let is_long = task.slice_ns > function.quantum_ns;
+            if is_long && !engage(lanes, has_room) {
+                disengage(lanes);
+                break;
+            }
             let (exit, began) = self.slice(&task, at, function, instance);
+            if is_long {
+                disengage(lanes);
+            }
             let Exit::Suspended(next) = exit else {
                 task.used_ns += self.slice_used(began);
                 return self.finish(lanes, &task, exit, function, instance);
@@ -304,7 +332,7 @@ impl Scheduler {
     #[inline]
     fn finish(
         &mut self,
-        lanes: &mut [Lane],
+        lanes: &mut Lanes,
         task: &Task,
         exit: Exit,
         function: &Function,
@@ -347,4 +375,24 @@ impl Scheduler {
         unsafe { self.contexts[task.context].reset() };
         self.free.push(task.context);
     }
+}
+
+/// Whether something has come by this lane for which the core is to be taken from a call; a submission only where it could be started.
+fn waits(lane: &Lane, has_room: bool) -> bool {
+    has_room && lane.end.is_ready() || lane.control_waits()
+}
+
+/// Asks every host to poke: a slice begins that is longer than a quantum. False where something has come by now. In this order: whoever sees the
+/// announcement may poke at once, and whoever does not is seen by the look after it (`microfaas_lane::doorbell`).
+fn engage(lanes: &Lanes, has_room: bool) -> bool {
+    poke::listen();
+    lanes.iter().all(|lane| lane.end.worker_words().worker_epoch.engage(|| waits(lane, has_room)))
+}
+
+/// The slice is over, or was not begun.
+fn disengage(lanes: &Lanes) {
+    for lane in lanes.iter() {
+        lane.end.worker_words().worker_epoch.wake();
+    }
+    poke::ignore();
 }

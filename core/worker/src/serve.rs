@@ -5,12 +5,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use microfaas_control::{FunctionSpec, Load, Start, ToNode, ToWorker};
+use microfaas_control::{FunctionSpec, Load, POKE_SIGNAL, Start, ToNode, ToWorker};
 use microfaas_lane::Status;
 use microfaas_lane::state;
 use microfaas_lane::sync::Ordering;
 use microfaas_lane::worker::Submission;
-use microfaas_preempt::{contain, timer};
+use microfaas_preempt::{contain, poke, timer};
 use microfaas_sys::affinity;
 use microfaas_sys::clock::{CycleClock, cycles, monotonic_ns};
 use microfaas_sys::futex::{self, Waiter, Woken};
@@ -29,6 +29,9 @@ use crate::schedule::{After, Scheduler};
 const BATCH: u32 = 16;
 /// Longest sleep: an orphan notices within this time that its node is gone, if the death signal was not armed in time.
 const SLEEP_NS_MAX: u64 = 1_000_000_000;
+
+const _: () = assert!(POKE_SIGNAL == poke::SIGNAL, "the hosts send what the worker listens for");
+
 #[derive(Debug)]
 struct Worker {
     control: Control,
@@ -86,6 +89,7 @@ impl Worker {
             // The handlers stay for the life of the process.
             std::mem::forget(contain::install(Some(repair))?);
             timer::install(&clock)?;
+            poke::install()?;
             Ok(scheduler)
         };
         match prepare() {
@@ -333,9 +337,7 @@ impl Worker {
     }
 
     fn control_waits(&self) -> bool {
-        self.lanes
-            .iter()
-            .any(|lane| lane.end.host_words().control.0.load(Ordering::Acquire) != lane.control_seen)
+        self.lanes.iter().any(Lane::control_waits)
     }
 
     /// Takes what waits on the control socket. True at its end.

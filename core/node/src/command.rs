@@ -1,0 +1,214 @@
+//! Questions to workers that serve: from any thread of the node, by way of the supervisor, which alone talks to workers.
+//!
+//! [`Desk::post`] hands a [`Question`] to the supervisor; it is asked when its worker has answered all earlier ones, and has one result: the
+//! worker's answer, or why there is none. A worker that does not answer in time is replaced.
+#![allow(dead_code, reason = "asked by what deploys modules and attaches hosts")]
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use microfaas_control::{PACKET_BYTES_MAX, ToNode, ToWorker, decode, encode};
+use microfaas_lane::sync::Ordering;
+use microfaas_sys::socket;
+use thiserror::Error;
+
+use crate::completion::printable;
+use crate::hub::Hub;
+use crate::lane::Lane;
+
+/// Commands that may wait for the supervisor; who comes then is held up.
+const WAITING_MAX: usize = 64;
+
+/// What a worker is to be asked.
+#[derive(Debug)]
+pub(crate) struct Question {
+    pub(crate) message: ToWorker,
+    /// Go beside the message, and are closed when it was sent or cannot be.
+    pub(crate) fds: Vec<Arc<OwnedFd>>,
+    /// How long the worker may take from when it is asked; then it is replaced.
+    pub(crate) within: Duration,
+}
+
+/// What a worker said, and which process of its place it was.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) message: ToNode,
+    /// As in [`WorkerInfo`](crate::WorkerInfo): a later generation knows nothing of it.
+    pub(crate) generation: u32,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum AskError {
+    /// There is no such worker, or it is being replaced; nothing was asked.
+    #[error("the worker does not serve")]
+    NotServing,
+    /// It ended before it answered.
+    #[error("the worker was lost before it answered")]
+    Lost,
+    /// It could not be asked.
+    #[error("the worker cannot be asked: {0}")]
+    Unsendable(String),
+    /// The node has been shut down.
+    #[error("the node is shutting down")]
+    Closed,
+}
+
+pub(crate) type AskResult = Result<Answer, AskError>;
+
+/// What other threads want of the supervisor.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// To be asked of one worker.
+    Ask { worker: usize, question: Question, reply: SyncSender<AskResult> },
+}
+
+/// Where commands for the supervisor are handed in.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    commands: SyncSender<Command>,
+    hub: Arc<Hub>,
+}
+
+/// An answer on its way.
+#[derive(Debug)]
+#[must_use = "the answer tells whether it was done"]
+pub(crate) struct Pending(Receiver<AskResult>);
+
+impl Pending {
+    /// Waits for the answer: a little longer than the question may take, once it is asked.
+    pub(crate) fn wait(self) -> AskResult {
+        self.0.recv().unwrap_or(Err(AskError::Closed))
+    }
+}
+
+impl Desk {
+    /// With the end that the supervisor keeps.
+    pub(crate) fn new(hub: Arc<Hub>) -> (Self, Receiver<Command>) {
+        let (commands, inbox) = sync_channel(WAITING_MAX);
+        (Self { commands, hub }, inbox)
+    }
+
+    /// Has a worker asked. Not for the supervisor's thread, which it waits for when too much lies on the desk.
+    pub(crate) fn post(&self, worker: usize, question: Question) -> Pending {
+        let (reply, answer) = sync_channel(1);
+        self.hand_in(Command::Ask { worker, question, reply });
+        Pending(answer)
+    }
+
+    /// Asks a worker and waits. See [`post`](Self::post).
+    pub(crate) fn ask(&self, worker: usize, question: Question) -> AskResult {
+        self.post(worker, question).wait()
+    }
+
+    /// A supervisor that has ended drops the command, and its reply with it, which tells the asker.
+    fn hand_in(&self, command: Command) {
+        if self.commands.send(command).is_ok() {
+            self.hub.wake_supervisor();
+        }
+    }
+}
+
+/// Supervisor: the control socket of a worker that serves, and what it is asked.
+#[derive(Debug)]
+pub(crate) struct Talk {
+    control: OwnedFd,
+    generation: u32,
+    /// In the order in which they are asked.
+    waiting: VecDeque<(Question, SyncSender<AskResult>)>,
+    asked: Option<Asked>,
+}
+
+/// A question that waits for its answer.
+#[derive(Debug)]
+struct Asked {
+    message: ToWorker,
+    answer_by: Instant,
+    reply: SyncSender<AskResult>,
+}
+
+impl Talk {
+    pub(crate) fn new(control: OwnedFd, generation: u32) -> Self {
+        Self { control, generation, waiting: VecDeque::new(), asked: None }
+    }
+
+    /// Asks, now or when it is its turn.
+    pub(crate) fn ask(&mut self, lane: &Lane, question: Question, reply: SyncSender<AskResult>) {
+        self.waiting.push_back((question, reply));
+        self.ask_next(lane);
+    }
+
+    fn ask_next(&mut self, lane: &Lane) {
+        while self.asked.is_none() {
+            let Some((Question { message, fds, within }, reply)) = self.waiting.pop_front() else { return };
+            match self.send(lane, &message, &fds) {
+                Ok(()) => self.asked = Some(Asked { message, answer_by: Instant::now() + within, reply }),
+                Err(reason) => tell(&reply, Err(AskError::Unsendable(reason))),
+            }
+        }
+    }
+
+    fn send(&self, lane: &Lane, message: &ToWorker, fds: &[Arc<OwnedFd>]) -> Result<(), String> {
+        let packet = encode(message).map_err(|error| error.to_string())?;
+        let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+        socket::send(self.control.as_fd(), &packet, &fds).map_err(|error| error.to_string())?;
+        // After the packet: a worker that sees the count finds it.
+        lane.host.host_words().control.0.fetch_add(1, Ordering::Release);
+        // Has the fence that orders the count before the look.
+        lane.wake_worker();
+        Ok(())
+    }
+
+    /// Takes what the worker has said, and asks what is next.
+    ///
+    /// # Errors
+    /// Its last words, where it was not asked, or has said something else than it was asked.
+    pub(crate) fn hear(&mut self, lane: &Lane) -> Result<(), String> {
+        let mut buffer = vec![0; PACKET_BYTES_MAX];
+        let packet =
+            socket::try_recv(self.control.as_fd(), &mut buffer, 0).map_err(|error| error.to_string())?;
+        let words = || printable(&buffer[..packet.len]);
+        let message: ToNode = decode(&buffer[..packet.len]).map_err(|_| words())?;
+        match self.asked.take_if(|asked| message.answers(&asked.message)) {
+            Some(asked) => tell(&asked.reply, Ok(Answer { message, generation: self.generation })),
+            None => return Err(words()),
+        }
+        self.ask_next(lane);
+        Ok(())
+    }
+
+    /// When the worker has to have answered.
+    pub(crate) fn answer_by(&self) -> Option<Instant> {
+        self.asked.as_ref().map(|asked| asked.answer_by)
+    }
+
+    /// What it was asked last, in a word.
+    pub(crate) fn step(&self) -> &'static str {
+        self.asked.as_ref().map_or("nothing", |asked| asked.message.name())
+    }
+}
+
+impl AsFd for Talk {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.control.as_fd()
+    }
+}
+
+impl Drop for Talk {
+    fn drop(&mut self) {
+        for (_, reply) in self.waiting.drain(..) {
+            tell(&reply, Err(AskError::NotServing));
+        }
+        if let Some(asked) = self.asked.take() {
+            tell(&asked.reply, Err(AskError::Lost));
+        }
+    }
+}
+
+/// One result, to an asker who may have gone.
+pub(crate) fn tell(reply: &SyncSender<AskResult>, result: AskResult) {
+    let _ = reply.try_send(result);
+}
