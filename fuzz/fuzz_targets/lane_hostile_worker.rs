@@ -120,7 +120,7 @@ fuzz_target!(|input: Input| {
                     flags: 0,
                 };
                 let ticket = host.lane.submit(reserved, &request);
-                let _ = host.lane.worker_sleeps();
+                let _ = host.lane.worker_wish();
                 assert_eq!(host.settled.insert(ticket, false), None, "a ticket came twice");
                 host.open.push(ticket);
             }

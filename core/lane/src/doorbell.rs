@@ -24,6 +24,9 @@
 //!
 //! With an eventfd the bell is the descriptor's counter, and only epoch and rung are used.
 //!
+//! A sleeper that is about to be busy for long instead announces that in the same word ([`Epoch::engage`]) and by the same steps; then the ringer has to interrupt
+//! it, since no bell reaches it ([`Wish`]). One word for both: the ringer decides on one copy, and looks at no other line.
+//!
 //! Several threads of a host may sleep on one bell: each moves the epoch to a new odd value ([`Epoch::doze_shared`]), so that a later sleeper is rung
 //! for as well.
 //!
@@ -31,6 +34,22 @@
 //! wait is bounded by the caller, who looks again.
 
 use crate::sync::{AtomicU32, Ordering, fence, mutant};
+
+/// Bit of an epoch: its owner wants to be told, so the word is odd.
+const TOLD: u32 = 1;
+/// Bit of an epoch: its owner does not sleep but is busy.
+const BUSY: u32 = 2;
+/// What is counted lies above the bits.
+const STEP: u32 = 4;
+
+/// How the owner of an odd epoch is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// It sleeps, or is about to: ring.
+    Ring,
+    /// It is busy, or is about to be: interrupt it.
+    Interrupt,
+}
 
 /// The sleeper's word.
 #[repr(transparent)]
@@ -65,18 +84,29 @@ impl Epoch {
     /// With an eventfd: it must not be drained between this and the wait.
     #[inline]
     pub fn doze(&self) {
-        let now = self.0.load(Ordering::Relaxed);
-        // SYNC POINT F: pairs with the acquire in `due`; the bell was read before it moves for this nap.
-        self.0.store((now | 1).wrapping_add(if now & 1 == 1 { 2 } else { 0 }), Ordering::Release);
+        // SYNC POINT F: pairs with the acquire in `wish`; the bell was read before it moves for this nap.
+        self.0.store(next(self.current(), TOLD), Ordering::Release);
         // SYNC POINT C, sleeper's side.
         sleeper_fence();
     }
 
-    /// Ends the nap of the only sleeper.
+    /// Announces that the only sleeper is about to be busy, unless `ready` after all: then it has something else to do. Whoever finds the announcement interrupts it,
+    /// from this call on. Either way [`wake`](Self::wake) comes afterwards.
+    #[inline]
+    #[must_use]
+    pub fn engage(&self, ready: impl FnOnce() -> bool) -> bool {
+        let bits = if mutant("doorbell_engage_as_nap") { TOLD } else { TOLD | BUSY };
+        // Release: what makes an interruption count was done before.
+        self.0.store(next(self.current(), bits), Ordering::Release);
+        // SYNC POINT C, sleeper's side.
+        sleeper_fence();
+        mutant("doorbell_engage_no_second_look") || !ready()
+    }
+
+    /// Ends the nap, or the work, of the only sleeper.
     #[inline]
     pub fn wake(&self) {
-        let now = self.0.load(Ordering::Relaxed);
-        self.0.store(now.wrapping_add(now & 1), Ordering::Relaxed);
+        self.0.store(self.current() & !(TOLD | BUSY), Ordering::Relaxed);
     }
 
     /// Announces a nap where several threads may sleep on the same epoch: always a new odd value.
@@ -84,8 +114,7 @@ impl Epoch {
     pub fn doze_shared(&self) {
         let mut now = self.0.load(Ordering::Relaxed);
         loop {
-            let next = if now & 1 == 1 { now.wrapping_add(2) } else { now.wrapping_add(1) };
-            let next = if mutant("doorbell_shared_epoch") { now | 1 } else { next };
+            let next = if mutant("doorbell_shared_epoch") { now | TOLD } else { next(now, TOLD) };
             // SYNC POINT F: as in `doze`; a later sleeper's exchange keeps what an earlier one released.
             match self.0.compare_exchange(now, next, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => break,
@@ -133,12 +162,17 @@ impl Epoch {
     #[inline]
     pub fn wake_shared(&self, seen: u32) {
         if mutant("doorbell_wake_shared_blind") {
-            self.0.store(seen.wrapping_add(seen & 1), Ordering::Relaxed);
-        } else if seen & 1 == 1 {
+            self.0.store(seen & !TOLD, Ordering::Relaxed);
+        } else if seen & TOLD == TOLD {
             // Losing the race leaves the epoch odd: one ring too many, never one too few.
-            let _ = self.0.compare_exchange(seen, seen.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
+            let _ = self.0.compare_exchange(seen, seen & !TOLD, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
+}
+
+/// The announcement after `now`, with these bits: none is like the one before.
+fn next(now: u32, bits: u32) -> u32 {
+    (now & !(TOLD | BUSY)).wrapping_add(STEP) | bits
 }
 
 /// In place of `seen`, what a sleeper would have that reads the bell at the end.
@@ -198,12 +232,27 @@ impl Ringer {
     #[inline]
     #[must_use]
     pub fn due(&self, epoch: &Epoch) -> bool {
+        self.wish(epoch).is_some()
+    }
+
+    /// As [`due`](Self::due), for a sleeper that may be busy instead: what the caller must do.
+    #[inline]
+    #[must_use]
+    pub fn wish(&self, epoch: &Epoch) -> Option<Wish> {
         // SYNC POINT F: pairs with the release in `doze`.
         let now = epoch.0.load(Ordering::Acquire);
-        if mutant("doorbell_rung_without_epoch") {
-            return now & 1 == 1 && self.rung.swap(1, Ordering::Relaxed) == 0;
+        if now & TOLD == 0 || !self.is_new(now) {
+            return None;
         }
-        now & 1 == 1 && self.rung.swap(now, Ordering::Relaxed) != now
+        Some(if now & BUSY == 0 { Wish::Ring } else { Wish::Interrupt })
+    }
+
+    /// Notes an epoch; false where it was noted already.
+    fn is_new(&self, epoch: u32) -> bool {
+        if mutant("doorbell_rung_without_epoch") {
+            return self.rung.swap(1, Ordering::Relaxed) == 0;
+        }
+        self.rung.swap(epoch, Ordering::Relaxed) != epoch
     }
 }
 
@@ -222,6 +271,24 @@ mod tests {
         assert!(!ringer.due(&epoch));
         epoch.doze();
         assert!(ringer.due(&epoch));
+    }
+
+    #[test]
+    fn who_is_busy_is_interrupted_once_and_rung_for_when_it_sleeps() {
+        let (epoch, ringer) = (Epoch::default(), Ringer::default());
+        assert!(!epoch.engage(|| true));
+        epoch.wake();
+        assert_eq!(ringer.wish(&epoch), None);
+        assert!(epoch.engage(|| false));
+        assert_eq!(ringer.wish(&epoch), Some(Wish::Interrupt));
+        assert_eq!(ringer.wish(&epoch), None);
+        epoch.wake();
+        assert_eq!(ringer.wish(&epoch), None);
+        epoch.doze();
+        assert_eq!(ringer.wish(&epoch), Some(Wish::Ring));
+        epoch.wake();
+        assert!(epoch.engage(|| false));
+        assert_eq!(ringer.wish(&epoch), Some(Wish::Interrupt), "another work than the last");
     }
 
     #[test]

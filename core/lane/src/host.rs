@@ -8,7 +8,7 @@
 use core::ptr::NonNull;
 
 use crate::copy::copy_out;
-use crate::doorbell::Ringer;
+use crate::doorbell::{Ringer, Wish};
 use crate::layout::{Geometry, HOST_WORDS, RESPONSE_HEADER, RING, Region, WORKER_WORDS};
 use crate::message::message_len;
 use crate::ring::{Entry, Line, Ring};
@@ -257,7 +257,7 @@ impl<M: Memory> HostLane<M> {
         self.free.give_back(reserved.slot);
     }
 
-    /// Hands the call to the worker. Then [`worker_sleeps`](Self::worker_sleeps) says whether to ring.
+    /// Hands the call to the worker. Then [`worker_wish`](Self::worker_wish) says whether to wake it.
     ///
     /// # Panics
     /// Where the lengths are over the slot's capacity, or the reservation is of another lane. The slot is lost then.
@@ -288,13 +288,13 @@ impl<M: Memory> HostLane<M> {
         Ticket { slot, generation }
     }
 
-    /// Whether the worker sleeps and must be woken for what was submitted. True at most once for each nap;
-    /// the caller then rings [`HostWords::worker_bell`] and wakes its word, with the widest mask.
+    /// What the worker has asked for, now that something was submitted; once for each time that it has asked. [`Wish::Ring`]: it sleeps; the caller rings
+    /// [`HostWords::worker_bell`] and wakes its word, with the widest mask. [`Wish::Interrupt`]: it has given a call a long slice, of which a signal takes the rest.
     #[inline]
     #[must_use]
-    pub fn worker_sleeps(&self) -> bool {
+    pub fn worker_wish(&self) -> Option<Wish> {
         Ringer::published();
-        self.ringer.due(&self.worker_words().worker_epoch)
+        self.ringer.wish(&self.worker_words().worker_epoch)
     }
 
     /// Whether `poll` may find something. One relaxed load.
@@ -453,7 +453,7 @@ impl<M: Memory> HostLane<M> {
     /// a worker which still lives does not start it later.
     ///
     /// A call that another thread submits at the same time may be missed. So a lane is first marked as cut where submitters look
-    /// *after* [`worker_sleeps`](Self::worker_sleeps) (whose fence orders the look), the mark is followed by a `fence(SeqCst)`, and a
+    /// *after* [`worker_wish`](Self::worker_wish) (whose fence orders the look), the mark is followed by a `fence(SeqCst)`, and a
     /// submitter that finds it calls this again.
     pub fn settle_all(&self, _reader: &mut Reader, mut settled: impl FnMut(Completed)) {
         for ticket in self.in_flight() {

@@ -24,7 +24,7 @@ pub struct HostWords {
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
 pub struct WorkerWords {
-    /// Odd while the worker sleeps on [`HostWords::worker_bell`].
+    /// Odd while the worker sleeps on [`HostWords::worker_bell`], or has given a call a long slice: see [`Wish`](crate::doorbell::Wish).
     pub worker_epoch: Epoch,
     /// Threads of the host sleep on this one; the worker rings it.
     pub host_bell: Bell,

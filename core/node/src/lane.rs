@@ -12,11 +12,14 @@ use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_utils::CachePadded;
+use microfaas_control::POKE_SIGNAL;
+use microfaas_lane::doorbell::Wish;
 use microfaas_lane::host::{Completed, HostLane, Reader, Request, Reserved, Ticket};
 use microfaas_lane::slots::Outcome;
 use microfaas_lane::state::Phase;
 use microfaas_lane::{Status, Violation};
 use microfaas_sys::futex;
+use microfaas_sys::process::Signaller;
 
 use crate::hub::Hub;
 use crate::memory::LaneMemory;
@@ -52,6 +55,7 @@ pub(crate) struct Lane {
     pub(crate) worker: u32,
     pub(crate) event: OwnedFd,
     pub(crate) hub: Arc<Hub>,
+    signaller: Signaller,
     load: Arc<CachePadded<Load>>,
     counters: Arc<Counters>,
 }
@@ -62,13 +66,15 @@ impl Lane {
         worker: u32,
         event: OwnedFd,
         hub: Arc<Hub>,
+        signaller: Signaller,
         load: Arc<CachePadded<Load>>,
         counters: Arc<Counters>,
     ) -> Self {
         let (host, reader) = HostLane::new(memory);
         let notes = (0..host.geometry().slots()).map(|_| Note::default()).collect();
         let (shut, park) = (AtomicU32::new(Shut::Open as u32), Park::new(hub.spin_ns));
-        Self { host, reader: Mutex::new(reader), shut, notes, park, worker, event, hub, load, counters }
+        let reader = Mutex::new(reader);
+        Self { host, reader, shut, notes, park, worker, event, hub, signaller, load, counters }
     }
 
     pub(crate) fn note(&self, ticket: Ticket) -> &Note {
@@ -96,9 +102,7 @@ impl Lane {
         self.publish_cpu();
         let ticket = self.host.submit(reserved, request);
         // Has the fence that orders the submission before all looks below.
-        if self.host.worker_sleeps() {
-            self.ring_worker();
-        }
+        self.wake_worker();
         if self.is_shut() {
             self.settle_rest(&mut self.lock());
         }
@@ -115,11 +119,29 @@ impl Lane {
         }
     }
 
+    /// Wakes the worker where it sleeps, or has given a call a long slice, for what was published. Begins with a `SeqCst` fence.
+    pub(crate) fn wake_worker(&self) {
+        match self.host.worker_wish() {
+            None => {}
+            Some(Wish::Ring) => self.ring_worker(),
+            Some(Wish::Interrupt) => self.poke_worker(),
+        }
+    }
+
     /// Wakes the worker.
     pub(crate) fn ring_worker(&self) {
         let bell = &self.host.host_words().worker_bell;
         bell.ring();
         let _ = futex::wake_all(bell.word().as_std());
+    }
+
+    /// Takes the rest of a long slice from the call that runs. Where that is not possible, the slice's end has to do.
+    #[cold]
+    fn poke_worker(&self) {
+        match self.signaller.send(POKE_SIGNAL) {
+            Ok(()) => self.counters.poked(),
+            Err(error) => tracing::debug!(worker = self.worker, %error, "worker cannot be signalled"),
+        }
     }
 
     /// Wakes the host's thread that sleeps on the lane's bell. The bell is the worker's word; the host may move it too,

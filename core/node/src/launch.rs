@@ -99,6 +99,7 @@ impl Launch {
             info.index,
             event,
             Arc::clone(&shared.hub),
+            process.signaller(),
             Arc::clone(&seat.load),
             Arc::clone(&seat.counters),
         );

@@ -49,6 +49,7 @@ pub(crate) struct Counters {
     completed: [AtomicU64; Status::ALL.len()],
     abandoned: AtomicU64,
     violations: AtomicU64,
+    pokes: AtomicU64,
     last_violation: Mutex<Option<Violation>>,
 }
 
@@ -66,6 +67,11 @@ impl Counters {
         Self::bump(&self.abandoned);
     }
 
+    /// Any thread counts these.
+    pub(crate) fn poked(&self) {
+        self.pokes.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn violation(&self, violation: Violation) {
         Self::bump(&self.violations);
         *self.last_violation.lock().unwrap_or_else(PoisonError::into_inner) = Some(violation);
@@ -77,6 +83,7 @@ impl Counters {
         }
         stats.abandoned += self.abandoned.load(Ordering::Relaxed);
         stats.violations += self.violations.load(Ordering::Relaxed);
+        stats.pokes += self.pokes.load(Ordering::Relaxed);
         let last = *self.last_violation.lock().unwrap_or_else(PoisonError::into_inner);
         stats.last_violation = stats.last_violation.or(last);
     }

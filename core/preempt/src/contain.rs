@@ -11,7 +11,7 @@
 //! | --- | --- | --- |
 //! | all | `SA_SIGINFO` | the context must be edited |
 //! | all | `SA_ONSTACK` | the call's stack may be used up, or its pointer nonsense |
-//! | all | SIGALRM in the mask | an alarm within a handler would find neither a call nor the worker |
+//! | all | the alarm and the poke in the mask | within a handler they would find neither a call nor the worker |
 //! | all | no `SA_NODEFER` | the handler cannot fault; if it did, dying is right |
 #![expect(unsafe_code, reason = "signal handlers")]
 
@@ -141,12 +141,14 @@ pub fn install(repair: Option<Repair>) -> io::Result<Containment> {
 
 pub(crate) type Handler = extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
 
-/// Installs a handler that runs on the alternate stack, with the alarm blocked meanwhile.
+/// Installs a handler that runs on the alternate stack, with the alarm and the poke blocked meanwhile.
 pub(crate) fn set_handler(signal: c_int, handler: Handler) -> io::Result<()> {
     // SAFETY: all-zero is a valid `sigaction`: no flags, empty mask.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: the mask is initialised, and the signal exists.
-    unsafe { libc::sigaddset(&raw mut action.sa_mask, libc::SIGALRM) };
+    for deferred in [libc::SIGALRM, crate::poke::SIGNAL] {
+        // SAFETY: the mask is initialised, and the signals exist.
+        unsafe { libc::sigaddset(&raw mut action.sa_mask, deferred) };
+    }
     action.sa_sigaction = handler as *const () as usize;
     action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
     // SAFETY: the action is initialised and its handler has the signature that SA_SIGINFO asks for.

@@ -12,6 +12,7 @@
 
 pub mod contain;
 mod frame;
+pub mod poke;
 mod stack;
 mod switch;
 pub mod timer;

@@ -141,13 +141,18 @@ fn arm(due: u64, now: u64) {
 }
 
 extern "C" fn on_alarm(_signal: c_int, _info: *mut siginfo_t, context: *mut c_void) {
+    ALARMS.fetch_add(1, Ordering::Relaxed);
+    // SAFETY: the kernel passes a valid context, which we alone look at.
+    keep_errno(|| on_limit(unsafe { &mut *context.cast::<ucontext_t>() }));
+}
+
+/// Runs the work of a handler that makes system calls.
+pub(crate) fn keep_errno(work: impl FnOnce()) {
     // SAFETY: errno is this thread's own.
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: readable, as above.
     let kept = unsafe { *errno };
-    ALARMS.fetch_add(1, Ordering::Relaxed);
-    // SAFETY: the kernel passes a valid context, which we alone look at.
-    on_limit(unsafe { &mut *context.cast::<ucontext_t>() });
+    work();
     // SAFETY: writable, as above.
     unsafe { *errno = kept };
 }
@@ -163,14 +168,23 @@ fn on_limit(context: &mut ucontext_t) {
         sync();
         return arm(limit, now);
     }
+    at_limit(context, now);
+}
+
+/// The limit has passed: suspends the call, or looks again soon.
+pub(crate) fn at_limit(context: &mut ucontext_t, now: u64) {
+    // Alarm and poke may come at once: the second finds the call where the first has sent it.
+    if register(context, libc::REG_RIP) == suspend_address() {
+        return;
+    }
     let sp = register(context, libc::REG_RSP);
     match room_below(sp) {
         Some(room) if room >= SUSPEND_BYTES + XSAVE_BYTES.load(Ordering::Relaxed) => suspend(context, sp),
         // On its own stack with no room left for its registers: answered as what it is about to be.
-        Some(_) => end(context, Fault::StackOverflow),
+        Some(_) => end(context, Fault::StackOverflow, now),
         // On the worker's stack, a few instructions before the call or after it: look again soon. A call that has put its stack pointer elsewhere does not get away with it.
         None if STRAY.fetch_add(1, Ordering::Relaxed) < STRAY_MAX => arm(now, now),
-        None => end(context, Fault::Segment),
+        None => end(context, Fault::Segment, now),
     }
 }
 
@@ -185,10 +199,14 @@ fn suspend(context: &mut ucontext_t, sp: usize) {
     set_register(context, libc::REG_RIP, suspend_address());
 }
 
-fn end(context: &mut ucontext_t, fault: Fault) {
-    let worker_sp = WORKER_SP.load(Ordering::Relaxed);
-    if worker_sp != 0 {
-        end_call(context, worker_sp, fault);
+/// Ends the call. Where none was entered yet there is nothing to end, but there will be: the alarm stays on for it.
+fn end(context: &mut ucontext_t, fault: Fault, now: u64) {
+    match WORKER_SP.load(Ordering::Relaxed) {
+        0 => {
+            STRAY.store(0, Ordering::Relaxed);
+            arm(now, now);
+        }
+        worker_sp => end_call(context, worker_sp, fault),
     }
 }
 
@@ -203,7 +221,7 @@ pub(crate) mod tests {
     pub(crate) static ONE: Mutex<()> = Mutex::new(());
 
     /// Runs on a thread of its own, whose alarm it is, to the end or for ever so often.
-    fn on_worker_thread(test: impl FnOnce(&CycleClock) + Send + 'static) {
+    pub(crate) fn on_worker_thread(test: impl FnOnce(&CycleClock) + Send + 'static) {
         let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let thread = std::thread::spawn(move || {
             let handlers = contain::install(None).unwrap();
@@ -216,7 +234,7 @@ pub(crate) mod tests {
         thread.join().unwrap();
     }
 
-    fn cycles_in(clock: &CycleClock, time: Duration) -> u64 {
+    pub(crate) fn cycles_in(clock: &CycleClock, time: Duration) -> u64 {
         let ns = u64::try_from(time.as_nanos()).unwrap();
         ns * (1 << 20) / clock.to_ns(1 << 20)
     }
@@ -361,6 +379,22 @@ pub(crate) mod tests {
                 let exit = unsafe { run(&mut stack, spin, std::ptr::null_mut()) };
                 assert!(matches!(exit, Exit::Suspended(_)), "{exit:?}");
             }
+        });
+    }
+
+    #[test]
+    fn a_worker_that_is_held_up_before_a_call_still_has_its_alarm() {
+        on_worker_thread(|_| {
+            let start = alarms();
+            limit(cycles());
+            let patience = std::time::Instant::now();
+            while alarms() - start < 3 * STRAY_MAX as u64 {
+                assert!(patience.elapsed() < Duration::from_secs(60), "the alarm is off");
+            }
+            let mut stack = Stack::new(crate::STACK_BYTES_MIN).unwrap();
+            // SAFETY: the entry refers to nothing.
+            let exit = unsafe { run(&mut stack, spin, std::ptr::null_mut()) };
+            assert!(matches!(exit, Exit::Suspended(_)), "{exit:?}");
         });
     }
 

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -34,8 +35,12 @@ pub struct Spawn<'a> {
 #[derive(Debug)]
 pub struct Process {
     pid: u32,
-    pidfd: OwnedFd,
+    signaller: Signaller,
 }
+
+/// Sends signals to one process, and to no other that gets its number later. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Signaller(Arc<OwnedFd>);
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +92,7 @@ pub fn spawn(spawn: &Spawn<'_>) -> io::Result<Process> {
     let child = command.spawn()?;
     // The child is not reaped before `reap`, so the number cannot have been given to another process.
     match pidfd_open(child.id()) {
-        Ok(pidfd) => Ok(Process { pid: child.id(), pidfd }),
+        Ok(pidfd) => Ok(Process { pid: child.id(), signaller: Signaller(Arc::new(pidfd)) }),
         Err(error) => {
             let mut child = child;
             let _ = child.kill();
@@ -150,16 +155,15 @@ impl Process {
     /// Sends a signal. A process that has ended is no error.
     ///
     /// # Errors
-    /// `EINVAL` for a number that is no signal; `EPERM` where the child has become somebody else.
+    /// As [`Signaller::send`].
     pub fn signal(&self, number: i32) -> io::Result<()> {
-        let nothing = std::ptr::null::<libc::siginfo_t>();
-        // SAFETY: takes numbers and a null pointer, which means ordinary signal information.
-        let sent =
-            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.pidfd.as_raw_fd(), number, nothing, 0) };
-        match Errno::result(sent) {
-            Ok(_) | Err(Errno::ESRCH) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        self.signaller.send(number)
+    }
+
+    /// What signals it, for others to use beside this.
+    #[must_use]
+    pub fn signaller(&self) -> Signaller {
+        self.signaller.clone()
     }
 
     /// Takes the exit status, waiting for the end. The process id is free for others afterwards.
@@ -182,7 +186,24 @@ impl Process {
 impl AsFd for Process {
     /// Readable once the process has ended.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
+        self.signaller.0.as_fd()
+    }
+}
+
+impl Signaller {
+    /// Sends a signal. A process that has ended is no error.
+    ///
+    /// # Errors
+    /// `EINVAL` for a number that is no signal; `EPERM` where the child has become somebody else.
+    pub fn send(&self, number: i32) -> io::Result<()> {
+        let nothing = std::ptr::null::<libc::siginfo_t>();
+        // SAFETY: takes numbers and a null pointer, which means ordinary signal information.
+        let sent =
+            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), number, nothing, 0) };
+        match Errno::result(sent) {
+            Ok(_) | Err(Errno::ESRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

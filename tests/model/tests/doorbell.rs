@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use loom::thread;
-use microfaas_lane::doorbell::{Bell, Epoch, Ringer};
+use microfaas_lane::doorbell::{Bell, Epoch, Ringer, Wish};
 use microfaas_lane::ring::{Line, Ring};
 use microfaas_lane::sync::{AtomicU64, Ordering};
 use microfaas_model::{EventFd, Futex, entry, model};
@@ -59,6 +59,31 @@ impl Side {
         if self.ringer.due(&self.epoch) {
             self.event.write();
         }
+    }
+
+    /// What a host does for each submission: the worker may be asleep or busy.
+    fn submit(&self, number: u32) {
+        self.publish(number);
+        match self.ringer.wish(&self.epoch) {
+            None => {}
+            Some(Wish::Ring) => {
+                self.bell.ring();
+                self.futex.wake_all();
+            }
+            Some(Wish::Interrupt) => self.event.write(),
+        }
+    }
+
+    /// The only sleeper, busy until it is interrupted, for as long as the entry at `position` is not there. A signal, as the event here, waits for who is not
+    /// busy yet.
+    fn work_until(&self, position: u64) {
+        while !self.ring().is_ready(position) {
+            if self.epoch.engage(|| self.ring().is_ready(position)) {
+                self.event.wait_and_drain();
+            }
+            self.epoch.wake();
+        }
+        assert!(matches!(self.ring().read(position), Ok(Some(_))));
     }
 
     /// The only sleeper, until the entry at `position` is there.
@@ -119,6 +144,47 @@ fn a_sleeping_worker_is_woken() {
         side.sleep_until(0);
         side.sleep_until(1);
         host.join().unwrap();
+    });
+}
+
+/// Host to worker: one thread submits two calls; a long slice ends for the first, or is not begun. Then the worker has another, or naps.
+#[test]
+fn a_busy_worker_is_interrupted() {
+    for naps in [false, true] {
+        model(move || {
+            let side = Side::new();
+            let host = thread::spawn({
+                let side = Arc::clone(&side);
+                move || {
+                    side.submit(1);
+                    side.submit(2);
+                }
+            });
+            side.work_until(0);
+            if naps {
+                side.sleep_until(1)
+            } else {
+                side.work_until(1)
+            }
+            host.join().unwrap();
+        });
+    }
+}
+
+/// Host to worker: two threads submit one call each, and one of them interrupts for both.
+#[test]
+fn a_busy_worker_is_interrupted_by_two_hosts() {
+    model(|| {
+        let side = Side::new();
+        let hosts = [1, 2].map(|number| {
+            let side = Arc::clone(&side);
+            thread::spawn(move || side.submit(number))
+        });
+        side.work_until(0);
+        side.work_until(1);
+        for host in hosts {
+            host.join().unwrap();
+        }
     });
 }
 

@@ -214,7 +214,7 @@ fn random_words() {
             if pair.poll().is_err() {
                 break;
             }
-            let _ = pair.host.worker_sleeps();
+            let _ = pair.host.worker_wish();
         }
         pair.settle(&open);
     }
