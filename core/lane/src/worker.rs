@@ -1,11 +1,12 @@
 //! The worker's end of a lane, and the entries of both rings.
 //!
-//! The worker trusts the host, so a function may borrow its request in place. It still checks slot and
+//! The worker trusts most hosts, so a function may borrow its request in place; from others it is [copied](WorkerLane::copy_request). It still checks slot and
 //! lengths once, since a host in another process may have been corrupted by its own program.
 #![expect(unsafe_code, reason = "views of mapped memory")]
 
 use core::ptr::NonNull;
 
+use crate::copy::copy_out;
 use crate::doorbell::Ringer;
 use crate::layout::{Geometry, HOST_WORDS, LINE, RESPONSE_HEADER, RING, WORKER_WORDS};
 use crate::message::{META_ALIGN, message_len};
@@ -291,6 +292,27 @@ impl WorkerLane {
         let meta = unsafe { start.byte_add(body_len.next_multiple_of(META_ALIGN)) };
         // SAFETY: as above.
         (body, unsafe { NonNull::slice_from_raw_parts(meta, meta_len).as_ref() })
+    }
+
+    /// Bytes of a popped call's request: body, padding and metadata.
+    #[inline]
+    #[must_use]
+    pub fn request_len(&self, submission: &Submission) -> usize {
+        // `pop` has checked the lengths.
+        message_len(submission.body_len as usize, submission.meta_len as usize).unwrap_or(0)
+    }
+
+    /// Copies the request of a popped call, as it lies in the slot, whatever the host does to it meanwhile: for hosts that are not trusted.
+    ///
+    /// # Safety
+    /// `submission` came from [`pop`](Self::pop) of this lane; `to` is private memory of at least [`request_len`](Self::request_len) bytes.
+    pub unsafe fn copy_request(&self, submission: &Submission, to: NonNull<u8>) {
+        let slot = submission.slot;
+        let region = if self.geometry.is_large(slot) { self.bases.bulk } else { self.bases.down };
+        // SAFETY: in the region by the layout.
+        let start = unsafe { region.byte_add(self.geometry.request_offset(slot)) };
+        // SAFETY: `pop` has checked the length against the slot; `to` by the caller's promise.
+        unsafe { copy_out(start.as_ptr(), to.as_ptr(), self.request_len(submission)) };
     }
 
     /// The slot's small response buffer: start and bytes.

@@ -180,7 +180,7 @@ impl Launch {
                 let Some(fds) = self.fds.take() else {
                     return Err(LaunchError::Protocol { step: step.name() });
                 };
-                let spec = LaneSpec { lane: 0, geometry: *self.lane.host.geometry() };
+                let spec = LaneSpec { lane: 0, geometry: *self.lane.host.geometry(), copies: false };
                 let list = [self.lane.event.as_fd(), fds.down.as_fd(), fds.bulk.as_fd(), fds.up.as_fd()];
                 self.send(&ToWorker::AddLane(spec), &list)
             }

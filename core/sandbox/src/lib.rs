@@ -132,7 +132,9 @@ impl Steps {
 /// As [`enter`].
 unsafe fn close_descriptors(keep: &Keep<'_>) -> io::Result<()> {
     let events = rules::EVENTS..rules::EVENTS + rules::EVENTS_MAX.cast_signed();
-    if keep.control.as_raw_fd() != CONTROL_FD || !keep.events.iter().all(|fd| events.contains(&fd.as_raw_fd())) {
+    if keep.control.as_raw_fd() != CONTROL_FD
+        || !keep.events.iter().all(|fd| events.contains(&fd.as_raw_fd()))
+    {
         return Err(io::Error::other("a descriptor does not have the number that the filter knows it by"));
     }
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;

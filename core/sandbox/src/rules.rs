@@ -118,7 +118,12 @@ pub const RULES: &[Rule] = &[
         User::Loader,
         "a module's code; executable memory comes from a sealed module or not at all, and is never writable",
     ),
-    rule("munmap", &[], User::Worker, "lanes of hosts that have gone, arenas of modules that were refused, the C library's heap"),
+    rule(
+        "munmap",
+        &[],
+        User::Worker,
+        "lanes of hosts that have gone, arenas of modules that were refused, the C library's heap",
+    ),
     rule("mremap", &[], User::Worker, "the C library's heap, when a large vector grows"),
     rule("brk", &[], User::Worker, "the C library's heap"),
     rule(
@@ -172,12 +177,7 @@ pub const RULES: &[Rule] = &[
         User::Worker,
         "what the node says, and the modules and lanes it sends",
     ),
-    rule(
-        "sendmsg",
-        &[int(0, number(CONTROL_FD))],
-        User::Worker,
-        "answers to the node, which distrusts them",
-    ),
+    rule("sendmsg", &[int(0, number(CONTROL_FD))], User::Worker, "answers to the node, which distrusts them"),
     rule(
         "dup3",
         &[int(0, number(RECEIVED)), among(1, EVENTS, EVENTS_MAX), int(2, number(libc::O_CLOEXEC))],
@@ -190,12 +190,7 @@ pub const RULES: &[Rule] = &[
         User::Worker,
         "descriptors of modules and lanes, once they are mapped",
     ),
-    rule(
-        "close",
-        &[among(0, EVENTS, EVENTS_MAX)],
-        User::Worker,
-        "the eventfd of a host that has gone",
-    ),
+    rule("close", &[among(0, EVENTS, EVENTS_MAX)], User::Worker, "the eventfd of a host that has gone"),
     // Clocks and timers.
     rule(
         "clock_gettime",

@@ -9,12 +9,15 @@ use std::io;
 use std::ptr::NonNull;
 
 use microfaas_abi::Call;
+use microfaas_lane::message::META_ALIGN;
 use microfaas_lane::worker::{Submission, WorkerLane};
 use microfaas_preempt::{Entry, Exit, Stack, Suspended};
 
 use crate::arena::Arena;
+use crate::control::Lane;
 use crate::host_calls::{Response, State};
 use crate::instance::{Instance, SavedState};
+use crate::private::Private;
 
 /// See the module. Not to be moved while a call uses it: host calls and functions have pointers into it.
 #[derive(Debug)]
@@ -26,6 +29,9 @@ pub struct Context {
     message: Vec<u8>,
     message_len: u32,
     errno: i32,
+    private: Private,
+    /// The call's request and response are in private memory.
+    copied: bool,
 }
 
 impl Context {
@@ -38,12 +44,55 @@ impl Context {
             .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e.to_string()))?;
         let arena = Arena::new(arena_bytes)?;
         let (response, saved) = (Response::default(), SavedState::default());
-        Ok(Self { stack, arena, response, saved, message: Vec::new(), message_len: 0, errno: 0 })
+        let (message, private) = (Vec::new(), Private::default());
+        Ok(Self { stack, arena, response, saved, message, message_len: 0, errno: 0, private, copied: false })
     }
 
-    /// Prepares for a popped call: request and response in place.
+    /// Prepares for a popped call: request and response in place, or in private memory where the host is not trusted. False where there is no memory for that.
     #[inline]
-    pub fn prepare(&mut self, lane: &WorkerLane, submission: &Submission) {
+    #[must_use]
+    pub fn prepare(&mut self, lane: &Lane, submission: &Submission) -> bool {
+        if lane.copies {
+            return self.prepare_private(&lane.end, submission);
+        }
+        self.prepare_in_place(&lane.end, submission);
+        true
+    }
+
+    #[cold]
+    fn prepare_private(&mut self, lane: &WorkerLane, submission: &Submission) -> bool {
+        let out_capacity = lane.geometry().small_response_capacity();
+        let overflow_capacity = lane.geometry().response_bytes as usize;
+        let buffers = self.private.buffers(lane.request_len(submission), out_capacity, overflow_capacity);
+        let Some(buffers) = buffers else { return false };
+        // SAFETY: popped from this lane; the buffer is as long.
+        unsafe { lane.copy_request(submission, buffers.request) };
+        let (body_len, meta_len) = (submission.body_len as usize, submission.meta_len as usize);
+        // An empty block has no place.
+        let meta_at = if meta_len == 0 { 0 } else { body_len.next_multiple_of(META_ALIGN) };
+        self.copied = true;
+        self.response = Response {
+            call: Call {
+                body: buffers.request.as_ptr(),
+                body_len,
+                meta: buffers.request.as_ptr().wrapping_add(meta_at),
+                meta_len,
+                out: buffers.response.as_ptr(),
+                out_capacity,
+                out_body_len: 0,
+                out_meta_len: 0,
+                deadline_ns: submission.deadline_ns,
+                flags: u64::from(submission.flags),
+            },
+            overflow: (buffers.overflow, overflow_capacity),
+            overflowed: false,
+            told_to_end: false,
+        };
+        true
+    }
+
+    #[inline]
+    fn prepare_in_place(&mut self, lane: &WorkerLane, submission: &Submission) {
         // SAFETY: popped from this lane and not completed; the slices go to the call, which is over before the completion.
         let (body, meta) = unsafe { lane.request(submission) };
         let (out, out_capacity) = lane.small_response(submission.slot);
@@ -143,5 +192,8 @@ impl Context {
     pub unsafe fn reset(&mut self) {
         // SAFETY: the caller's promise.
         unsafe { self.arena.reset() };
+        if std::mem::take(&mut self.copied) {
+            self.private.give_back(self.response.overflowed);
+        }
     }
 }

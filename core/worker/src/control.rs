@@ -15,6 +15,7 @@ use microfaas_sys::mapping::Mapping;
 use microfaas_sys::{affinity, eventfd, futex, socket};
 
 use crate::descriptor::{Event, Received};
+use crate::lanes::NODE;
 
 /// The control socket that a node leaves as descriptor [`CONTROL_FD`].
 ///
@@ -133,6 +134,7 @@ pub struct Lane {
     pub control_seen: u32,
     /// Whether a completion was published without looking who sleeps.
     unannounced: bool,
+    is_nodes: bool,
     /// The host is not trusted: see `private`.
     pub copies: bool,
     /// Calls that wait because a suspended call holds what they need.
@@ -141,11 +143,12 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// Whether the node has sent a packet since [`control_seen`](Self::control_seen).
+    /// Whether the node has sent a packet since [`control_seen`](Self::control_seen). Only its own lane tells: others' counts are the words of hosts that may
+    /// not be trusted.
     #[inline]
     #[must_use]
     pub fn control_waits(&self) -> bool {
-        self.end.host_words().control.0.load(Ordering::Acquire) != self.control_seen
+        self.is_nodes && self.end.host_words().control.0.load(Ordering::Acquire) != self.control_seen
     }
 
     /// Publishes a completion, and wakes whoever sleeps for it, unless another submission waits: then the worker is to claim that one first
@@ -200,8 +203,16 @@ pub fn add_lane(spec: &LaneSpec, fds: Vec<OwnedFd>) -> io::Result<Lane> {
     let end = unsafe { WorkerLane::new(bases, geometry) };
     let cpu = affinity::current().map_or(0, |cpu| cpu + 1);
     end.worker_words().worker_cpu.0.store(cpu, Ordering::Relaxed);
-    let (copies, held) = (spec.copies, 0);
-    Ok(Lane { end, event, control_seen: 0, unannounced: false, copies, held, _mappings: [down, bulk, up] })
+    Ok(Lane {
+        end,
+        event,
+        control_seen: 0,
+        unannounced: false,
+        is_nodes: spec.lane as usize == NODE,
+        copies: spec.copies,
+        held: 0,
+        _mappings: [down, bulk, up],
+    })
 }
 
 fn map(fd: BorrowedFd<'_>, len: usize, region: Region, spec: &LaneSpec) -> io::Result<Mapping> {

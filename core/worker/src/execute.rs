@@ -34,7 +34,11 @@ pub fn returned(
     };
     let call = &response.call;
     match message_len(call.out_body_len, call.out_meta_len) {
-        Some(len) if len <= call.out_capacity => {}
+        Some(len) if len <= call.out_capacity => {
+            if lane.copies {
+                hand_over(lane, submission, response, len);
+            }
+        }
         _ => {
             let text = "the module gave a response longer than its buffer";
             return refuse(lane, submission, Status::Fault, text, cpu_ns);
@@ -51,6 +55,17 @@ pub fn returned(
         overflow: response.overflowed,
         cpu_ns,
     });
+}
+
+/// Copies a response that is complete from the worker's own memory to where its host looks.
+#[cold]
+fn hand_over(lane: &Lane, submission: &Submission, response: &Response, len: usize) {
+    let (buffer, _) = match response.overflowed {
+        true => lane.end.overflow_response(submission.slot),
+        false => lane.end.small_response(submission.slot),
+    };
+    // SAFETY: a private buffer has the capacity of the slot's buffer that it stands for, and the response was found to be within it.
+    unsafe { buffer.as_ptr().copy_from_nonoverlapping(response.call.out, len) };
 }
 
 /// Publishes the completion of a call that was ended from below or by a fault.

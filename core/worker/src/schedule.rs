@@ -195,17 +195,27 @@ impl Scheduler {
         self.resume(lanes, task, at, function, instance)
     }
 
-    /// Drops the suspended calls of a lane that goes, unanswered: each is ended as one that has spent its budget is. `find` as in
-    /// [`resume_next`](Self::resume_next).
-    pub fn drop_lane(&mut self, lane: usize, mut find: impl FnMut(u32) -> Option<NonNull<Instance>>) {
+    /// Drops the suspended calls of a lane that goes: each is ended as one that has spent its budget is, and not answered. `instance_of` looks up the
+    /// instance by the function's number.
+    pub fn drop_lane(
+        &mut self,
+        lane: usize,
+        instances: &mut [Instance],
+        instance_of: impl Fn(u32) -> Option<usize>,
+    ) {
         for _ in 0..self.suspended.len() {
             let Some((task, at)) = self.suspended.pop_front() else { return };
             if task.lane != lane {
                 self.suspended.push_back((task, at));
-            } else if let Some(mut instance) = find(task.submission.function) {
-                // SAFETY: the caller's instance, borrowed for no longer than this.
-                self.clean(&task, unsafe { instance.as_mut() });
+                continue;
             }
+            let instance = instance_of(task.submission.function).and_then(|index| instances.get_mut(index));
+            let Some(instance) = instance else { continue };
+            instance.enter();
+            // SAFETY: no call runs, so the state is the worker's.
+            let state = unsafe { self.state.as_mut() };
+            self.contexts[task.context].bring_back(state, instance);
+            self.clean(&task, instance);
         }
     }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use microfaas_control::{FunctionSpec, Load, POKE_SIGNAL, Start, ToNode, ToWorker};
+use microfaas_control::{FunctionSpec, LaneSpec, Load, POKE_SIGNAL, Start, ToNode, ToWorker};
 use microfaas_lane::Status;
 use microfaas_lane::state;
 use microfaas_lane::sync::Ordering;
@@ -21,6 +21,7 @@ use crate::function::{Function, Target};
 use crate::idle::Idle;
 use crate::instance::Instance;
 use crate::kept::repair;
+use crate::lanes::{Lanes, NODE};
 use crate::loader::load;
 use crate::sandbox::Sandbox;
 use crate::schedule::{After, Scheduler};
@@ -36,7 +37,7 @@ const _: () = assert!(POKE_SIGNAL == poke::SIGNAL, "the hosts send what the work
 struct Worker {
     control: Control,
     settings: Start,
-    lanes: Vec<Lane>,
+    lanes: Lanes,
     targets: Vec<Target>,
     instances: Vec<Instance>,
     sandbox: Sandbox,
@@ -95,7 +96,7 @@ impl Worker {
         match prepare() {
             Ok(scheduler) => Ok(Self {
                 control,
-                lanes: Vec::new(),
+                lanes: Lanes::default(),
                 targets: Vec::new(),
                 instances: Vec::new(),
                 sandbox: Sandbox::new(settings.sandbox, settings.node_pid),
@@ -128,19 +129,24 @@ impl Worker {
     fn obey(&mut self, message: ToWorker, fds: Vec<OwnedFd>) -> io::Result<bool> {
         match message {
             ToWorker::Start(_) => return Err(io::Error::other("the node sent `start` twice")),
-            ToWorker::AddLane(_) if self.sandbox.is_sealed() => {
-                return Err(io::Error::other("a lane after the first module"));
-            }
             ToWorker::AddLane(spec) => {
-                if self.lanes.len() == futex::WAIT_ANY_MAX {
-                    return Err(io::Error::other(format!("more than {} lanes", futex::WAIT_ANY_MAX)));
-                }
-                let lane = add_lane(&spec, fds)?;
-                let cpu = affinity::current().map_or(0, |cpu| cpu + 1);
-                lane.end.worker_words().worker_cpu.0.store(cpu, Ordering::Relaxed);
-                self.lanes.push(lane);
-                self.control.say(&ToNode::LaneAdded { lane: spec.lane })?;
+                let lane = spec.lane;
+                let answer = match self.add_lane(&spec, fds) {
+                    Ok(()) => ToNode::LaneAdded { lane },
+                    // The node's own.
+                    Err(error) if lane as usize == NODE => return Err(error),
+                    Err(error) => ToNode::LaneRefused { lane, reason: error.to_string() },
+                };
+                self.control.say(&answer)?;
             }
+            ToWorker::RemoveLane { lane } => {
+                if lane as usize == NODE {
+                    return Err(io::Error::other("the node takes its own lane away"));
+                }
+                self.cut(lane as usize);
+                self.control.say(&ToNode::LaneRemoved { lane })?;
+            }
+            ToWorker::Ping => self.control.say(&ToNode::Pong)?,
             ToWorker::Load(request) => {
                 let answer = self.receive_module(&request, fds)?;
                 self.control.say(&answer)?;
@@ -152,6 +158,36 @@ impl Worker {
             }
         }
         Ok(false)
+    }
+
+    fn add_lane(&mut self, spec: &LaneSpec, fds: Vec<OwnedFd>) -> io::Result<()> {
+        let vacant = self.lanes.vacant(spec.lane)?;
+        *vacant = Some(add_lane(spec, fds)?);
+        Ok(())
+    }
+
+    /// Drops what a lane's host still wants, and the lane. Nothing of its memory is touched afterwards.
+    fn cut(&mut self, number: usize) {
+        let targets = &self.targets;
+        self.scheduler.drop_lane(number, &mut self.instances, |function| {
+            match targets.get(function as usize)? {
+                Target::Loaded(function) => Some(function.instance as usize),
+                Target::None | Target::Refused => None,
+            }
+        });
+        self.waiting.retain(|(lane, _)| *lane != number);
+        drop(self.lanes.remove(number));
+    }
+
+    /// A host has submitted what cannot be a submission. Its lane goes, the others' calls are not touched by it.
+    #[cold]
+    fn fault(&mut self, number: usize, reason: &str) -> io::Result<()> {
+        if number == NODE {
+            return Err(io::Error::other(reason));
+        }
+        self.cut(number);
+        let lane = u32::try_from(number).unwrap_or(u32::MAX);
+        self.control.say(&ToNode::LaneFault { lane, reason: reason.to_owned() })
     }
 
     /// Seals the worker in before the first code of a module runs.
@@ -255,17 +291,28 @@ impl Worker {
     #[inline]
     fn poll_lanes(&mut self) -> io::Result<bool> {
         let mut found = false;
-        for index in 0..self.lanes.len() {
+        for index in 0..self.lanes.end() {
             for _ in 0..BATCH {
                 if !self.scheduler.has_room() {
                     break;
                 }
-                let popped = self.lanes[index].end.pop();
-                let Some(submission) = popped.map_err(host_fault)? else { break };
+                let Some(lane) = self.lanes.get_mut(index) else { break };
+                let popped = lane.end.pop();
+                let submission = match popped {
+                    Ok(Some(submission)) => submission,
+                    Ok(None) => break,
+                    Err(fault) => {
+                        let reason = format!("a submission that cannot be one: {:?}", fault.submission);
+                        self.fault(index, &reason)?;
+                        break;
+                    }
+                };
                 found = true;
                 self.take(index, &submission)?;
             }
-            self.lanes[index].announce();
+            if let Some(lane) = self.lanes.get_mut(index) {
+                lane.announce();
+            }
         }
         Ok(found)
     }
@@ -277,6 +324,7 @@ impl Worker {
             if self.is_held(self.waiting[next].1.function) {
                 next += 1;
             } else if let Some((index, submission)) = self.waiting.remove(next) {
+                self.lanes[index].held -= 1;
                 self.take(index, &submission)?;
             }
         }
@@ -297,8 +345,7 @@ impl Worker {
     #[inline]
     fn take(&mut self, index: usize, submission: &Submission) -> io::Result<()> {
         if self.is_held(submission.function) {
-            self.waiting.push_back((index, *submission));
-            return Ok(());
+            return self.hold(index, submission);
         }
         let lane = &mut self.lanes[index];
         let _ = lane.end.prefetch_next();
@@ -328,6 +375,18 @@ impl Worker {
         Ok(())
     }
 
+    /// Lets a call wait that cannot start now. No honest host has more of them than slots.
+    #[cold]
+    fn hold(&mut self, index: usize, submission: &Submission) -> io::Result<()> {
+        let lane = &mut self.lanes[index];
+        if lane.held == lane.end.geometry().slots() {
+            return self.fault(index, "more calls than slots");
+        }
+        lane.held += 1;
+        self.waiting.push_back((index, *submission));
+        Ok(())
+    }
+
     /// Whether every host that has said where it runs shares this core.
     fn shares_core(&self) -> bool {
         self.lanes.iter().all(|lane| {
@@ -337,12 +396,12 @@ impl Worker {
     }
 
     fn control_waits(&self) -> bool {
-        self.lanes.iter().any(Lane::control_waits)
+        self.lanes.control_waits()
     }
 
     /// Takes what waits on the control socket. True at its end.
     fn hear(&mut self) -> io::Result<bool> {
-        for lane in &mut self.lanes {
+        if let Some(lane) = self.lanes.get_mut(NODE) {
             lane.control_seen = lane.end.host_words().control.0.load(Ordering::Acquire);
         }
         loop {
@@ -360,7 +419,7 @@ impl Worker {
     fn sleep(&mut self) -> io::Result<bool> {
         let start = monotonic_ns();
         let woken = self.wait_on_bells(start + SLEEP_NS_MAX);
-        for lane in &self.lanes {
+        for lane in self.lanes.iter() {
             lane.end.worker_words().worker_epoch.wake();
         }
         self.idle.slept(monotonic_ns() - start);
@@ -369,30 +428,28 @@ impl Worker {
 
     /// Reads the bells, announces the naps, looks once more, and waits: in this order (`microfaas_lane::doorbell`).
     fn wait_on_bells(&self, deadline_ns: u64) -> io::Result<Woken> {
-        let Some(first) = self.lanes.first() else {
+        let Some(first) = self.lanes.iter().next() else {
             return Err(io::Error::other("a worker without lanes cannot serve"));
         };
         let mut waiters = [waiter(first); futex::WAIT_ANY_MAX];
-        for (slot, lane) in waiters.iter_mut().zip(&self.lanes) {
+        let mut count = 0;
+        for (slot, lane) in waiters.iter_mut().zip(self.lanes.iter()) {
             *slot = waiter(lane);
+            count += 1;
         }
-        for lane in &self.lanes {
+        for lane in self.lanes.iter() {
             lane.end.worker_words().worker_epoch.doze();
         }
         if self.lanes.iter().any(|lane| lane.end.is_ready()) || self.control_waits() {
             return Ok(Woken::Changed);
         }
-        futex::wait_any(&waiters[..self.lanes.len()], deadline_ns)
+        futex::wait_any(&waiters[..count], deadline_ns)
     }
 }
 
 fn waiter(lane: &Lane) -> Waiter<'_> {
     let bell = &lane.end.host_words().worker_bell;
     Waiter { expected: bell.seen(), word: bell.word().as_std() }
-}
-
-fn host_fault(fault: microfaas_lane::worker::HostFault) -> io::Error {
-    io::Error::other(format!("the host's submission cannot be one: {:?}", fault.submission))
 }
 
 fn check(after: After) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! The worker seals itself in: after its lanes are mapped, before the first code of a module runs. The steps are those of
+//! The worker seals itself in: after its first lane is mapped, before the first code of a module runs. The steps are those of
 //! [`microfaas_sandbox::enter`]; here is when, with what, and what a forbidden system call means for its caller.
 #![expect(unsafe_code, reason = "seals the process")]
 
@@ -13,7 +13,8 @@ use microfaas_control::sandbox::{SandboxPolicy, SandboxReport};
 use microfaas_preempt::contain::{self, Fault};
 use microfaas_sandbox::{DeniedCall, Keep, enter};
 
-use crate::control::{Control, Lane, Voice};
+use crate::control::{Control, Voice};
+use crate::lanes::Lanes;
 
 /// Libraries that a module may need beside those that the worker itself is linked with. Afterwards none can be loaded any more.
 const LIBRARIES: [&str; 1] = ["libm.so.6"];
@@ -33,7 +34,7 @@ impl Sandbox {
         Self { policy, node_pid, report: None }
     }
 
-    /// Whether nothing can be added to the worker any more but modules.
+    /// Whether it has been entered.
     #[must_use]
     pub fn is_sealed(&self) -> bool {
         self.report.is_some()
@@ -47,7 +48,7 @@ impl Sandbox {
     pub fn seal(
         &mut self,
         control: &Control,
-        lanes: &[Lane],
+        lanes: &Lanes,
         module: Option<OwnedFd>,
     ) -> io::Result<Option<OwnedFd>> {
         if self.is_sealed() {

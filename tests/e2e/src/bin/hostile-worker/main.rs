@@ -72,6 +72,8 @@ impl Worker {
                     ToNode::Started
                 }
                 (ToWorker::AddLane(spec), _) => self.add_lane(&spec, packet.fds)?,
+                (ToWorker::RemoveLane { lane }, _) => ToNode::LaneRemoved { lane },
+                (ToWorker::Ping, _) => ToNode::Pong,
                 (ToWorker::Load(load), "refuse") => {
                     ToNode::LoadFailed { module: load.module, reason: "no such luck".into() }
                 }
