@@ -176,6 +176,7 @@ fuzz_target!(|input: Input| {
                         body_len: body.into(),
                         meta_len: meta.into(),
                         overflow,
+                        is_unsafe: body % 5 == 0,
                         cpu_ns: 1,
                     });
                     let _ = worker.host_sleeps();

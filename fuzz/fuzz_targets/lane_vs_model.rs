@@ -112,6 +112,7 @@ fuzz_target!(|input: Input| {
                     body_len: u32::try_from(len).expect("below 5000"),
                     meta_len: 0,
                     overflow,
+                    is_unsafe: false,
                     cpu_ns: 3,
                 });
                 done.push_back(ticket);

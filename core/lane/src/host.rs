@@ -125,6 +125,8 @@ pub struct Completed {
     pub status: Status,
     /// Nobody waits for it; its slot is free again.
     pub abandoned: bool,
+    /// The function broke memory safety, says the worker.
+    pub is_unsafe: bool,
 }
 
 impl<M: Memory> HostLane<M> {
@@ -311,7 +313,7 @@ impl<M: Memory> HostLane<M> {
     #[inline]
     pub fn poll(&self, reader: &mut Reader) -> Result<Option<Completed>, Violation> {
         let Some(entry) = self.ring(Region::Up).read(reader.head)? else { return Ok(None) };
-        let (ticket, outcome) = self.check(&entry)?;
+        let (ticket, outcome, is_unsafe) = self.check(&entry)?;
         let refused = Violation::NotInFlight { slot: ticket.slot, generation: ticket.generation };
         let abandoned = match self.records()[ticket.slot as usize].settle(ticket.generation, &outcome) {
             Settled::Done => false,
@@ -322,11 +324,11 @@ impl<M: Memory> HostLane<M> {
             Settled::NotInFlight => return Err(refused),
         };
         reader.head += 1;
-        Ok(Some(Completed { ticket, status: outcome.status, abandoned }))
+        Ok(Some(Completed { ticket, status: outcome.status, abandoned, is_unsafe }))
     }
 
     /// The one place where a worker's words become facts.
-    fn check(&self, entry: &Entry) -> Result<(Ticket, Outcome), Violation> {
+    fn check(&self, entry: &Entry) -> Result<(Ticket, Outcome, bool), Violation> {
         let geometry = self.geometry();
         let completion = Completion::decode(entry)?;
         let ticket = Ticket { slot: completion.slot, generation: completion.generation };
@@ -349,7 +351,7 @@ impl<M: Memory> HostLane<M> {
             never_started: matches!(completion.status, Status::Expired | Status::Cancelled),
             cpu_ns: completion.cpu_ns.min(CPU_NS_MAX),
         };
-        Ok((ticket, outcome))
+        Ok((ticket, outcome, completion.is_unsafe))
     }
 
     fn response_capacity(&self, overflow: bool) -> usize {
@@ -459,11 +461,13 @@ impl<M: Memory> HostLane<M> {
         for ticket in self.in_flight() {
             let never_started = self.take_back(ticket) || self.phase(ticket) == Some(Phase::Cancelled);
             let outcome = Outcome::bare(Status::WorkerLost, never_started);
+            let lost =
+                |abandoned| Completed { ticket, status: Status::WorkerLost, abandoned, is_unsafe: false };
             match self.records()[ticket.slot as usize].settle(ticket.generation, &outcome) {
-                Settled::Done => settled(Completed { ticket, status: Status::WorkerLost, abandoned: false }),
+                Settled::Done => settled(lost(false)),
                 Settled::Abandoned => {
                     self.free.give_back(ticket.slot);
-                    settled(Completed { ticket, status: Status::WorkerLost, abandoned: true });
+                    settled(lost(true));
                 }
                 Settled::NotInFlight => {}
             }

@@ -17,6 +17,8 @@ use crate::words::{HostWords, WorkerWords};
 
 /// In a completion: the response lies in the overflow buffer.
 pub const FLAG_OVERFLOW: u32 = 1;
+/// In a completion of status FAULT or DENIED: the function broke memory safety. The worker serves no more calls, and the module is not to be run again.
+pub const FLAG_UNSAFE: u32 = 2;
 
 /// A submission entry.
 ///
@@ -81,16 +83,18 @@ pub struct Completion {
     pub meta_len: u32,
     /// Whether the response lies in the overflow buffer.
     pub overflow: bool,
+    /// Whether the function broke memory safety.
+    pub is_unsafe: bool,
     /// Time on the core, nanoseconds.
     pub cpu_ns: u64,
 }
 
 impl Completion {
     const fn encode(&self) -> Entry {
-        let flags = if self.overflow { FLAG_OVERFLOW as u64 } else { 0 };
+        let flags = (FLAG_OVERFLOW * self.overflow as u32) | (FLAG_UNSAFE * self.is_unsafe as u32);
         let head =
             [self.slot as u64, pack(self.generation, self.status as u32), pack(self.body_len, self.meta_len)];
-        [head[0], head[1], head[2], self.cpu_ns, flags, 0, 0, 0]
+        [head[0], head[1], head[2], self.cpu_ns, flags as u64, 0, 0, 0]
     }
 
     /// Decodes a private copy of an entry, for the host: every bit has a meaning or is zero.
@@ -98,13 +102,16 @@ impl Completion {
         let (_, slot) = unpack(entry[0]);
         let (generation, status) = unpack(entry[1]);
         let (body_len, meta_len) = unpack(entry[2]);
-        let reserved = (entry[4] & !u64::from(FLAG_OVERFLOW)) | entry[5] | entry[6] | entry[7];
+        let status = Status::from_worker(status);
+        let may_be_unsafe = matches!(status, Some(Status::Fault | Status::Denied));
+        let known = u64::from(FLAG_OVERFLOW | if may_be_unsafe { FLAG_UNSAFE } else { 0 });
+        let reserved = (entry[4] & !known) | entry[5] | entry[6] | entry[7];
         if reserved != 0 {
             return Err(Violation::Reserved(reserved));
         }
-        let status = Status::from_worker(status).ok_or(Violation::Status(status))?;
-        let overflow = entry[4] != 0;
-        Ok(Self { slot, generation, status, body_len, meta_len, overflow, cpu_ns: entry[3] })
+        let status = status.ok_or(Violation::Status(unpack(entry[1]).1))?;
+        let [overflow, is_unsafe] = [FLAG_OVERFLOW, FLAG_UNSAFE].map(|flag| entry[4] & u64::from(flag) != 0);
+        Ok(Self { slot, generation, status, body_len, meta_len, overflow, is_unsafe, cpu_ns: entry[3] })
     }
 }
 
@@ -389,4 +396,30 @@ fn prefetch_write(base: NonNull<u8>, offset: usize) {
     unsafe {
         core::arch::asm!("prefetchw [{}]", in(reg) line.as_ptr(), options(nostack, preserves_flags, readonly))
     };
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_fault_can_be_unsafe() {
+        for status in Status::ALL {
+            let completion = Completion {
+                slot: 1,
+                generation: 2,
+                status,
+                body_len: 3,
+                meta_len: 0,
+                overflow: true,
+                is_unsafe: true,
+                cpu_ns: 4,
+            };
+            let decoded = Completion::decode(&completion.encode());
+            match status {
+                Status::Fault | Status::Denied => assert_eq!(decoded, Ok(completion)),
+                _ => assert_eq!(decoded, Err(Violation::Reserved(FLAG_UNSAFE.into()))),
+            }
+        }
+    }
 }

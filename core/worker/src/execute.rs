@@ -12,7 +12,7 @@ use microfaas_preempt::contain::Fault;
 
 use crate::control::Lane;
 use crate::host_calls::{LEFT_OOM, LEFT_TOO_LARGE, Response};
-use crate::sandbox::denied_call;
+use crate::sandbox::{betrays, denied_call};
 
 /// Publishes the completion of a call whose entry returned `outcome`. `message` is the text that its module left.
 #[inline]
@@ -53,6 +53,7 @@ pub fn returned(
         body_len: len(call.out_body_len),
         meta_len: len(call.out_meta_len),
         overflow: response.overflowed,
+        is_unsafe: false,
         cpu_ns,
     });
 }
@@ -86,11 +87,23 @@ pub fn ended(lane: &mut Lane, submission: &Submission, ending: Ending, arena_byt
         }
         Ending::Fault(fault) => (Status::Fault, text.write_str(fault.describe())),
     };
-    refuse(lane, submission, status, text.as_str(), cpu_ns);
+    let is_unsafe = matches!(ending, Ending::Fault(fault) if betrays(fault));
+    tell(lane, submission, status, text.as_str(), cpu_ns, is_unsafe);
 }
 
 /// Publishes a completion with a text in place of a response, cut to the small buffer.
 pub fn refuse(lane: &mut Lane, submission: &Submission, status: Status, text: &str, cpu_ns: u64) {
+    tell(lane, submission, status, text, cpu_ns, false);
+}
+
+fn tell(
+    lane: &mut Lane,
+    submission: &Submission,
+    status: Status,
+    text: &str,
+    cpu_ns: u64,
+    is_unsafe: bool,
+) {
     let (buffer, capacity) = lane.end.small_response(submission.slot);
     let len = text.floor_char_boundary(capacity);
     // SAFETY: the slot is the worker's until the completion, and the buffer has that many bytes.
@@ -103,6 +116,7 @@ pub fn refuse(lane: &mut Lane, submission: &Submission, status: Status, text: &s
         body_len: u32::try_from(len).unwrap_or(0),
         meta_len: 0,
         overflow: false,
+        is_unsafe,
         cpu_ns,
     });
 }

@@ -177,6 +177,7 @@ fn indices_wrap() {
                 body_len: 0,
                 meta_len: 0,
                 overflow: false,
+                is_unsafe: false,
                 cpu_ns: 0,
             });
             assert_eq!(pair.poll().unwrap().unwrap().ticket, ticket);

@@ -163,6 +163,7 @@ impl Worker {
             body_len: 0,
             meta_len: 0,
             overflow: false,
+            is_unsafe: false,
             cpu_ns: 1000,
         };
         self.malice.at(Point::Start);
