@@ -10,6 +10,7 @@
 //! answers no question, gets the worker killed.
 #![forbid(unsafe_code)]
 
+pub mod attach;
 pub mod sandbox;
 
 use microfaas_lane::layout::Geometry;

@@ -9,6 +9,7 @@ pub mod eventfd;
 pub mod futex;
 pub mod landlock;
 pub mod loaded_object;
+pub mod local;
 pub mod mapping;
 pub mod memfd;
 pub mod namespaces;

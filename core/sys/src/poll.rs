@@ -16,8 +16,29 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 /// # Panics
 /// Where `ready` is shorter than `fds`.
 pub fn readable(fds: &[BorrowedFd<'_>], ready: &mut [bool], timeout: Option<Duration>) -> io::Result<usize> {
+    wait(fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect(), ready, timeout)
+}
+
+/// As [`readable`], where each descriptor may also be one that waits until it can be written: those with a `true` beside them.
+///
+/// # Errors
+/// As [`readable`].
+///
+/// # Panics
+/// As [`readable`].
+pub fn ready(
+    fds: &[(BorrowedFd<'_>, bool)],
+    ready: &mut [bool],
+    timeout: Option<Duration>,
+) -> io::Result<usize> {
+    let flags = |also_writable| {
+        if also_writable { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN }
+    };
+    wait(fds.iter().map(|(fd, writable)| PollFd::new(*fd, flags(*writable))).collect(), ready, timeout)
+}
+
+fn wait(mut list: Vec<PollFd<'_>>, ready: &mut [bool], timeout: Option<Duration>) -> io::Result<usize> {
     let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let mut list: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
     loop {
         let left = match end {
             None => PollTimeout::NONE,
@@ -29,7 +50,7 @@ pub fn readable(fds: &[BorrowedFd<'_>], ready: &mut [bool], timeout: Option<Dura
         };
         match nix::poll::poll(&mut list, left) {
             Ok(count) => {
-                for (ready, fd) in ready[..fds.len()].iter_mut().zip(&list) {
+                for (ready, fd) in ready[..list.len()].iter_mut().zip(&list) {
                     *ready = fd.any().unwrap_or(true);
                 }
                 return Ok(usize::try_from(count).unwrap_or(0));

@@ -190,6 +190,19 @@ impl AsFd for Process {
     }
 }
 
+impl From<OwnedFd> for Signaller {
+    /// Of a process descriptor.
+    fn from(pidfd: OwnedFd) -> Self {
+        Self(Arc::new(pidfd))
+    }
+}
+
+impl AsFd for Signaller {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl Signaller {
     /// Sends a signal. A process that has ended is no error.
     ///
