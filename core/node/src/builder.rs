@@ -12,6 +12,7 @@ use microfaas_control::{BUDGET_NS_MAX, Limits, QUANTUM_NS_MIN, SUSPENDED_MAX};
 use microfaas_lane::layout::Geometry;
 use microfaas_sys::affinity;
 
+use crate::attach::bulletin::Bulletin;
 use crate::call::nanoseconds;
 use crate::command::Desk;
 use crate::find_worker;
@@ -230,6 +231,7 @@ impl NodeBuilder {
             env: self.worker_env,
             geometry: self.geometry,
             spin_ns,
+            bulletin: Bulletin::default(),
             stack_bytes: self.stack_bytes,
             arena_bytes: self.arena_bytes,
             init_bytes: self.init_bytes,

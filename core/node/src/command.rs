@@ -7,14 +7,15 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
 use microfaas_control::{PACKET_BYTES_MAX, ToNode, ToWorker, decode, encode};
 use microfaas_lane::sync::Ordering;
-use microfaas_sys::socket;
+use microfaas_sys::{eventfd, socket};
 use thiserror::Error;
 
+use crate::attach::bulletin::Cut;
 use crate::completion::printable;
 use crate::hub::Hub;
 use crate::lane::Lane;
@@ -59,11 +60,19 @@ pub(crate) enum AskError {
 
 pub(crate) type AskResult = Result<Answer, AskError>;
 
+/// Where an answer goes.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    to: SyncSender<AskResult>,
+    /// Signalled when it is there.
+    wake: Option<Arc<OwnedFd>>,
+}
+
 /// What other threads want of the supervisor.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// To be asked of one worker.
-    Ask { worker: usize, question: Question, reply: SyncSender<AskResult> },
+    Ask { worker: usize, question: Question, reply: Reply },
 }
 
 /// Where commands for the supervisor are handed in.
@@ -83,6 +92,15 @@ impl Pending {
     pub(crate) fn wait(self) -> AskResult {
         self.0.recv().unwrap_or(Err(AskError::Closed))
     }
+
+    /// The answer, if it is there.
+    pub(crate) fn look(&self) -> Option<AskResult> {
+        match self.0.try_recv() {
+            Ok(result) => Some(result),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Err(AskError::Closed)),
+        }
+    }
 }
 
 impl Desk {
@@ -94,8 +112,18 @@ impl Desk {
 
     /// Has a worker asked. Not for the supervisor's thread, which it waits for when too much lies on the desk.
     pub(crate) fn post(&self, worker: usize, question: Question) -> Pending {
-        let (reply, answer) = sync_channel(1);
-        self.hand_in(Command::Ask { worker, question, reply });
+        self.post_waking(worker, question, None)
+    }
+
+    /// As [`post`](Self::post); the eventfd is signalled when there is an answer to [look](Pending::look) at.
+    pub(crate) fn post_waking(
+        &self,
+        worker: usize,
+        question: Question,
+        wake: Option<Arc<OwnedFd>>,
+    ) -> Pending {
+        let (to, answer) = sync_channel(1);
+        self.hand_in(Command::Ask { worker, question, reply: Reply { to, wake } });
         Pending(answer)
     }
 
@@ -118,7 +146,7 @@ pub(crate) struct Talk {
     control: OwnedFd,
     generation: u32,
     /// In the order in which they are asked.
-    waiting: VecDeque<(Question, SyncSender<AskResult>)>,
+    waiting: VecDeque<(Question, Reply)>,
     asked: Option<Asked>,
 }
 
@@ -127,7 +155,7 @@ pub(crate) struct Talk {
 struct Asked {
     message: ToWorker,
     answer_by: Instant,
-    reply: SyncSender<AskResult>,
+    reply: Reply,
 }
 
 impl Talk {
@@ -136,7 +164,7 @@ impl Talk {
     }
 
     /// Asks, now or when it is its turn.
-    pub(crate) fn ask(&mut self, lane: &Lane, question: Question, reply: SyncSender<AskResult>) {
+    pub(crate) fn ask(&mut self, lane: &Lane, question: Question, reply: Reply) {
         self.waiting.push_back((question, reply));
         self.ask_next(lane);
     }
@@ -162,22 +190,27 @@ impl Talk {
         Ok(())
     }
 
-    /// Takes what the worker has said, and asks what is next.
+    /// Takes what the worker has said, and asks what is next. The one thing that it may say without having been asked is that it has cut a lane; the cut's
+    /// worker is for the caller to fill in.
     ///
     /// # Errors
     /// Its last words, where it was not asked, or has said something else than it was asked.
-    pub(crate) fn hear(&mut self, lane: &Lane) -> Result<(), String> {
+    pub(crate) fn hear(&mut self, lane: &Lane) -> Result<Option<Cut>, String> {
         let mut buffer = vec![0; PACKET_BYTES_MAX];
         let packet =
             socket::try_recv(self.control.as_fd(), &mut buffer, 0).map_err(|error| error.to_string())?;
         let words = || printable(&buffer[..packet.len]);
         let message: ToNode = decode(&buffer[..packet.len]).map_err(|_| words())?;
+        if let ToNode::LaneFault { lane, reason } = message {
+            let reason = printable(reason.as_bytes());
+            return Ok(Some(Cut { worker: 0, generation: self.generation, number: lane, reason }));
+        }
         match self.asked.take_if(|asked| message.answers(&asked.message)) {
             Some(asked) => tell(&asked.reply, Ok(Answer { message, generation: self.generation })),
             None => return Err(words()),
         }
         self.ask_next(lane);
-        Ok(())
+        Ok(None)
     }
 
     /// When the worker has to have answered.
@@ -209,6 +242,9 @@ impl Drop for Talk {
 }
 
 /// One result, to an asker who may have gone.
-pub(crate) fn tell(reply: &SyncSender<AskResult>, result: AskResult) {
-    let _ = reply.try_send(result);
+pub(crate) fn tell(reply: &Reply, result: AskResult) {
+    let _ = reply.to.try_send(result);
+    if let Some(wake) = &reply.wake {
+        let _ = eventfd::signal(wake.as_fd());
+    }
 }

@@ -55,7 +55,7 @@ pub(crate) struct Lane {
     pub(crate) worker: u32,
     pub(crate) event: OwnedFd,
     pub(crate) hub: Arc<Hub>,
-    signaller: Signaller,
+    pub(crate) signaller: Signaller,
     load: Arc<CachePadded<Load>>,
     counters: Arc<Counters>,
 }

@@ -17,7 +17,7 @@ use microfaas_sys::{eventfd, socket};
 use crate::LaunchError;
 use crate::completion::printable;
 use crate::lane::Lane;
-use crate::memory::{LaneMemory, WorkerFds};
+use crate::memory::{LaneMemory, RegionFds};
 use crate::node::Shared;
 
 /// How long a worker may take over one answer. Loading a module runs its `init`, which may be long.
@@ -64,7 +64,7 @@ pub(crate) struct Launch {
     pub(crate) control: OwnedFd,
     lane: Arc<Lane>,
     /// Until they have been sent.
-    fds: Option<WorkerFds>,
+    fds: Option<RegionFds>,
     step: Step,
     pub(crate) answer_by: Instant,
 }

@@ -20,6 +20,8 @@
 //!
 //! **Architecture Invariant:** this crate knows nothing of HTTP, C or Python, and never depends on the worker.
 
+mod ban;
+mod attach;
 mod builder;
 mod call;
 mod command;
@@ -38,6 +40,7 @@ mod registry;
 mod restart;
 mod seat;
 mod supervisor;
+mod watch;
 
 pub use builder::NodeBuilder;
 pub use call::{Call, FunctionHandle, Prepared, Request};

@@ -12,6 +12,7 @@ use microfaas_lane::Violation;
 use microfaas_lane::host::{ReserveError, Reserved};
 use microfaas_lane::message::{encoded_len, message_len};
 
+use crate::attach::bulletin::Bulletin;
 use crate::call::{Call, FunctionHandle, Prepared, Request, nanoseconds};
 use crate::command::Desk;
 use crate::hub::Hub;
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     /// The way to the supervisor.
     pub(crate) desk: Desk,
+    /// What the supervisor lets the attach server know.
+    pub(crate) bulletin: Bulletin,
     pub(crate) closed: AtomicBool,
     /// When the supervisor is to stop waiting for calls that run; set once.
     pub(crate) stop_by: Mutex<Option<Instant>>,

@@ -7,22 +7,23 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use microfaas_control::sandbox::SandboxReport;
+use microfaas_lane::host::Ticket;
 use microfaas_sys::clock::monotonic_ns;
 use microfaas_sys::process::{Exit, Process};
 use microfaas_sys::{eventfd, poll};
 
+use crate::attach::bulletin::Cut;
 use crate::command::{AskError, Command, Talk, tell};
-use crate::hub::LATEST_NS;
 use crate::lane::{Lane, Shut};
 use crate::launch::{Launch, Plan, Progress};
 use crate::node::Shared;
 use crate::restart::Restarts;
 use crate::seat::WorkerState;
-use crate::{LaunchError, NodeError};
+use crate::{LaunchError, NodeError, watch};
 
 /// While the node waits for calls to end before it stops: how often it looks.
 const DRAIN_LOOK: Duration = Duration::from_millis(2);
@@ -87,8 +88,8 @@ impl Supervisor {
     pub(crate) fn run(mut self) {
         let mut outcome = self.start_all();
         while outcome.is_ok() {
-            let stop_by = *self.shared.stop_by.lock().unwrap_or_else(PoisonError::into_inner);
-            if stop_by.is_some_and(|time| self.drained_by(time)) {
+            let stop_by = self.shared.stop_by();
+            if stop_by.is_some_and(|time| self.shared.drained_by(time)) {
                 break;
             }
             self.report_if_all_serve();
@@ -184,24 +185,16 @@ impl Supervisor {
             Place::Pausing(until) => Some(until.saturating_duration_since(now)),
             Place::Serving { talk, .. } => talk.answer_by().map(|time| time.saturating_duration_since(now)),
         });
-        let insurance = self.calls_are_out().then_some(INSURANCE);
+        let insurance = self.shared.calls_are_out().then_some(INSURANCE);
         calls.into_iter().chain(places).chain(insurance).min()
     }
 
     /// Wakes the owners of overdue calls, kills workers that hang, and says when the next call is due.
     fn watch_calls(&mut self) -> u64 {
-        loop {
-            let due = self.next_due();
-            self.shared.hub.look_again_at(due);
-            // What was submitted before that is found by this second look; what comes after wakes us.
-            if self.next_due() >= due {
-                return due;
-            }
-        }
+        watch::watch(&self.shared.hub, || self.next_due())
     }
 
     fn next_due(&self) -> u64 {
-        let now = monotonic_ns();
         let mut next = u64::MAX;
         for place in &self.places {
             let Place::Serving { process, lane, .. } = place else { continue };
@@ -210,25 +203,11 @@ impl Supervisor {
                 let _ = process.kill();
                 continue;
             }
-            for (ticket, deadline) in lane.in_flight() {
-                // A call without a deadline keeps the insurance on as any other does: see `Hub::deadline_set`.
-                let deadline = deadline.min(LATEST_NS);
-                if now < deadline {
-                    next = next.min(deadline);
-                    continue;
-                }
-                lane.overdue(ticket);
-                let hung = deadline.saturating_add(self.stall_ns);
-                if now < hung {
-                    next = next.min(hung);
-                } else if !lane.may_be_busy(ticket, now.saturating_sub(self.stall_ns)) && lane.drain() == 0 {
-                    tracing::warn!(
-                        worker = lane.worker,
-                        slot = ticket.slot,
-                        "worker hangs in a call, it will be replaced"
-                    );
-                    let _ = process.kill();
-                }
+            let look = watch::look(lane, self.stall_ns);
+            next = next.min(look.next_ns);
+            if let Some(Ticket { slot, .. }) = look.hung {
+                tracing::warn!(worker = lane.worker, slot, "worker hangs in a call, it will be replaced");
+                let _ = process.kill();
             }
         }
         next
@@ -249,7 +228,12 @@ impl Supervisor {
                 Err(error) => self.launch_failed(index, error),
             },
             Place::Serving { process, talk, lane } => {
-                let Err(said) = talk.hear(lane) else { return };
+                let said = match talk.hear(lane) {
+                    Ok(None) => return,
+                    Ok(Some(cut)) if self.shared.bulletin.cut(Cut { worker: index, ..cut.clone() }) => return,
+                    Ok(Some(cut)) => cut.reason,
+                    Err(said) => said,
+                };
                 tracing::warn!(worker = index, said, "worker spoke out of turn, it will be replaced");
                 if !process.wait(Some(LAST_STEPS)).unwrap_or(false) {
                     let _ = process.kill();
@@ -279,6 +263,7 @@ impl Supervisor {
         seat.open(Arc::clone(&lane));
         let talk = Talk::new(control, seat.info().generation);
         self.places[index] = Place::Serving { process, talk, lane };
+        self.shared.bulletin.changed();
     }
 
     /// The process of this place has ended, or is about to.
@@ -333,6 +318,7 @@ impl Supervisor {
             tracing::error!(worker = index, ?pause, "worker ends too often, its replacement waits");
         }
         self.places[index] = Place::Pausing(now + pause);
+        self.shared.bulletin.changed();
     }
 
     fn look_at_clocks(&mut self) {
@@ -359,16 +345,6 @@ impl Supervisor {
                 _ => {}
             }
         }
-    }
-
-    fn calls_are_out(&self) -> bool {
-        self.shared.seats.iter().any(|seat| seat.load.outstanding() > 0)
-    }
-
-    /// Whether no call is on its way any more, or the time is up.
-    fn drained_by(&self, time: Instant) -> bool {
-        self.shared.poll();
-        !self.calls_are_out() || Instant::now() >= time
     }
 
     /// Ends all workers at once and answers what is left. No process remains.
