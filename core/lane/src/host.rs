@@ -312,8 +312,22 @@ impl<M: Memory> HostLane<M> {
     /// A [`Violation`]; the lane must not be polled again, and the worker must go.
     #[inline]
     pub fn poll(&self, reader: &mut Reader) -> Result<Option<Completed>, Violation> {
+        self.poll_with(reader, |_| ())
+    }
+
+    /// As [`poll`](Self::poll); `first` is told of a completion that was checked, before its owner can find the outcome. It does not know yet whether there is one.
+    ///
+    /// # Errors
+    /// As [`poll`](Self::poll).
+    #[inline]
+    pub fn poll_with(
+        &self,
+        reader: &mut Reader,
+        first: impl FnOnce(&Completed),
+    ) -> Result<Option<Completed>, Violation> {
         let Some(entry) = self.ring(Region::Up).read(reader.head)? else { return Ok(None) };
         let (ticket, outcome, is_unsafe) = self.check(&entry)?;
+        first(&Completed { ticket, status: outcome.status, abandoned: false, is_unsafe });
         let refused = Violation::NotInFlight { slot: ticket.slot, generation: ticket.generation };
         let abandoned = match self.records()[ticket.slot as usize].settle(ticket.generation, &outcome) {
             Settled::Done => false,

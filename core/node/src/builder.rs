@@ -49,6 +49,7 @@ pub struct NodeBuilder {
     arena_bytes: u64,
     init_bytes: u64,
     suspended_max: u32,
+    ban_after: u32,
     sandbox: SandboxPolicy,
     worker_binary: Option<PathBuf>,
     worker_env: Vec<(OsString, OsString)>,
@@ -69,6 +70,7 @@ impl Default for NodeBuilder {
             arena_bytes: 128 << 20,
             init_bytes: 64 << 20,
             suspended_max: 16,
+            ban_after: 0,
             sandbox: SandboxPolicy::default(),
             worker_binary: None,
             worker_env: Vec::new(),
@@ -179,6 +181,13 @@ impl NodeBuilder {
         self
     }
 
+    /// How many calls of a function may end FAULT or DENIED before the function is [banned](Node::bans), where its own settings do not say. Default: 0, never, since whoever may call
+    /// a function may know a request that makes it fault. A function that breaks memory safety is banned at once, with its module.
+    pub fn ban_after(mut self, faults: u32) -> Self {
+        self.ban_after = faults;
+        self
+    }
+
     /// What workers give up before the first code of a function runs. Default: everything that the kernel grants.
     pub fn sandbox(mut self, policy: SandboxPolicy) -> Self {
         self.sandbox = policy;
@@ -222,16 +231,17 @@ impl NodeBuilder {
             seats: (0..workers).map(|i| Seat::new(i, cpu(i))).collect(),
             hub,
             desk,
+            bulletin: Bulletin::default(),
             closed: AtomicBool::new(false),
             stop_by: Mutex::new(None),
         });
         shared.hub.belongs_to(&shared);
+        shared.hub.bans.watch(&shared.registry.functions, &self.functions, self.ban_after);
         let plan = Plan {
             program,
             env: self.worker_env,
             geometry: self.geometry,
             spin_ns,
-            bulletin: Bulletin::default(),
             stack_bytes: self.stack_bytes,
             arena_bytes: self.arena_bytes,
             init_bytes: self.init_bytes,

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use std::sync::{Arc, OnceLock, Weak};
 
+use crate::ban::Bans;
 use crate::node::Shared;
 use microfaas_sys::epoll::{Edge, Epoll};
 use microfaas_sys::eventfd;
@@ -17,6 +18,7 @@ pub(crate) const LATEST_NS: u64 = u64::MAX - 1;
 #[derive(Debug)]
 pub(crate) struct Hub {
     pub(crate) spin_ns: u64,
+    pub(crate) bans: Bans,
     /// Collects the event descriptors of all lanes and `notify`: a hostile worker can silence its own only.
     events: Epoll,
     /// Signalled by threads of the host that have settled a call while an event loop sleeps.
@@ -38,6 +40,7 @@ impl Hub {
         events.add(notify.as_fd(), Edge::Rising)?;
         Ok(Self {
             spin_ns,
+            bans: Bans::default(),
             events,
             notify,
             armed: AtomicBool::new(false),

@@ -21,6 +21,7 @@ use microfaas_lane::{Status, Violation};
 use microfaas_sys::futex;
 use microfaas_sys::process::Signaller;
 
+use crate::ban::counts;
 use crate::hub::Hub;
 use crate::memory::LaneMemory;
 use crate::notice::Note;
@@ -94,7 +95,7 @@ impl Lane {
     pub(crate) fn submit(&self, reserved: Reserved, request: &Request, now_ns: u64) -> Ticket {
         let slot = reserved.slot();
         let note = &self.notes[slot as usize];
-        note.open(now_ns, request.deadline_ns);
+        note.open(request.function, now_ns, request.deadline_ns);
         if self.host.geometry().is_large(slot) {
             let touched = request.body_len.saturating_add(request.meta_len).saturating_add(8);
             note.request_touched.fetch_max(touched.min(self.host.geometry().large_bytes), Ordering::Relaxed);
@@ -188,7 +189,7 @@ impl Lane {
             let mut settled = 0;
             let mut violation = None;
             while count < BATCH {
-                match self.host.poll(reader) {
+                match self.host.poll_with(reader, |completed| self.judge(completed)) {
                     Ok(None) => break,
                     Ok(Some(completed)) => {
                         settled += 1;
@@ -219,6 +220,14 @@ impl Lane {
             }
         }
         total
+    }
+
+    /// Before the owner knows: what it does next already finds the function banned.
+    fn judge(&self, completed: &Completed) {
+        if counts(completed.status) {
+            let function = self.note(completed.ticket).function.load(Ordering::Relaxed);
+            self.hub.bans.fault(function, completed.is_unsafe);
+        }
     }
 
     /// Counts a completion; true where somebody wants it.

@@ -42,6 +42,7 @@ mod seat;
 mod supervisor;
 mod watch;
 
+pub use ban::{Ban, BanCause};
 pub use builder::NodeBuilder;
 pub use call::{Call, FunctionHandle, Prepared, Request};
 pub use completion::{Completion, Meta, Response};

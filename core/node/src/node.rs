@@ -171,7 +171,7 @@ impl Node {
         Self { inner: Arc::new(Inner { shared, supervisor: Mutex::new(Some(supervisor)) }) }
     }
 
-    fn shared(&self) -> &Shared {
+    pub(crate) fn shared(&self) -> &Shared {
         &self.inner.shared
     }
 
@@ -200,7 +200,7 @@ impl Node {
     /// Takes a slot with room for a body and for metadata that takes `meta_bytes` when encoded, to be filled in place.
     ///
     /// # Errors
-    /// [`CallError::UnknownFunction`], [`CallError::TooLarge`], [`CallError::Overloaded`], [`CallError::NoWorker`], [`CallError::Closed`].
+    /// [`CallError::UnknownFunction`], [`CallError::Banned`], [`CallError::TooLarge`], [`CallError::Overloaded`], [`CallError::NoWorker`], [`CallError::Closed`].
     pub fn prepare(
         &self,
         function: impl Target,
@@ -209,6 +209,7 @@ impl Node {
     ) -> Result<Prepared, CallError> {
         let shared = self.shared();
         let function = function.resolve(shared)?;
+        shared.hub.bans.check(function.id)?;
         let len = message_len(body_max, meta_bytes).unwrap_or(usize::MAX);
         let (lane, reserved) = shared.reserve(len)?;
         Ok(Prepared::new(lane, reserved, function, body_max))

@@ -34,6 +34,8 @@ pub(crate) struct Note {
     /// When it was submitted, and when its caller gives up: `CLOCK_MONOTONIC`.
     pub(crate) submitted_ns: AtomicU64,
     pub(crate) deadline_ns: AtomicU64,
+    /// Which function it calls.
+    pub(crate) function: AtomicU32,
     /// Bytes touched in the slot's large request and overflow buffers since they were last given back.
     pub(crate) request_touched: AtomicU32,
     pub(crate) response_touched: AtomicU32,
@@ -41,10 +43,11 @@ pub(crate) struct Note {
 
 impl Note {
     /// Owner: before a call is submitted in the slot.
-    pub(crate) fn open(&self, submitted_ns: u64, deadline_ns: u64) {
+    pub(crate) fn open(&self, function: u32, submitted_ns: u64, deadline_ns: u64) {
         self.expect.store(Expect::Nothing as u32, Ordering::Relaxed);
         self.submitted_ns.store(submitted_ns, Ordering::Relaxed);
         self.deadline_ns.store(deadline_ns, Ordering::Relaxed);
+        self.function.store(function, Ordering::Relaxed);
     }
 
     /// Owner: announces how it is going to wait. To be followed by another look at the outcome.

@@ -24,6 +24,8 @@ pub struct FunctionConfig {
     pub idempotent: bool,
     /// How long its calls may have the core.
     pub limits: Limits,
+    /// How many of its calls may end FAULT or DENIED before it is banned; 0 is never, the node's default where `None`.
+    pub ban_after: Option<u32>,
 }
 
 impl FunctionConfig {
@@ -45,6 +47,13 @@ impl FunctionConfig {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Sets [`ban_after`](Self::ban_after).
+    #[must_use]
+    pub fn ban_after(mut self, faults: u32) -> Self {
+        self.ban_after = Some(faults);
         self
     }
 }
