@@ -39,7 +39,7 @@ pub(crate) fn node(settings: &Settings) -> Result<Node, Failure> {
         settings.check_functions(&known)?;
     }
     let NodeSettings { workers, pin, spin, deadline, stall, stack_bytes, arena_bytes, .. } = settings.node;
-    let NodeSettings { init_bytes, suspended_max, .. } = settings.node;
+    let NodeSettings { init_bytes, suspended_max, ban_after, .. } = settings.node;
     let mut builder = settings.node.modules.iter().fold(Node::builder(), |builder, dir| builder.modules(dir));
     // What was not given stays the node's default.
     builder = given(builder, workers, NodeBuilder::workers);
@@ -51,12 +51,14 @@ pub(crate) fn node(settings: &Settings) -> Result<Node, Failure> {
     builder = given(builder, arena_bytes, NodeBuilder::arena_bytes);
     builder = given(builder, init_bytes, NodeBuilder::init_bytes);
     builder = given(builder, suspended_max, NodeBuilder::suspended_max);
+    builder = given(builder, ban_after, NodeBuilder::ban_after);
     builder = builder.geometry(geometry(&settings.node));
     for function in &settings.functions {
         let mut config = FunctionConfig::default()
             .idempotent(function.idempotent.unwrap_or_default())
             .limits(function.limits());
         config.deadline = function.deadline;
+        config.ban_after = function.ban_after;
         builder = builder.function(&function.name, config);
     }
     Ok(builder.start()?)

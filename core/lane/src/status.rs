@@ -29,7 +29,7 @@ pub enum Status {
     NotFound = 10,
     /// The function's module could not be loaded.
     LoadFailed = 11,
-    /// The function is banned after too many faults.
+    /// The function is banned: too many of its calls faulted, or its module broke memory safety.
     Banned = 12,
     /// No slot was free; try again later.
     Overloaded = 13,

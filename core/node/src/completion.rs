@@ -235,7 +235,7 @@ fn explain(status: Status, never_started: bool) -> &'static str {
         (Status::Oom, _) => "out of memory",
         (Status::TooLarge, _) => "the response is over its limit",
         (Status::NotFound, _) => "the worker does not have the function",
-        (Status::Banned, _) => "the function is banned after too many faults",
+        (Status::Banned, _) => "the function is banned for what its calls did",
         _ => "",
     }
 }

@@ -214,8 +214,8 @@ pub enum CallError {
         /// Which one.
         message: String,
     },
-    /// The function is banned after too many faults.
-    #[error("the function is banned after too many faults")]
+    /// The function is banned: too many of its calls faulted, or its module broke memory safety.
+    #[error("the function is banned for what its calls did")]
     Banned,
     /// The function's module could not be loaded.
     #[error("the module could not be loaded: {message}")]

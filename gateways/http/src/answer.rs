@@ -121,7 +121,7 @@ fn public_text(status: Status) -> &'static str {
         Status::TooLarge => "the response is over the limit",
         Status::NotFound => "no function has this name",
         Status::LoadFailed => "the function could not be loaded",
-        Status::Banned => "the function is banned after too many faults",
+        Status::Banned => "the function is banned for what its calls did",
         Status::Overloaded => "no slot is free, try again later",
         Status::WorkerLost => "the worker died; the call may have run",
         _ => "the call failed",

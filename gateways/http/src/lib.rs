@@ -31,7 +31,7 @@
 //! | `TIMEOUT`, `EXPIRED` | 504 | the deadline or budget ended while it ran, or before it started |
 //! | `TOO_LARGE` | 413 or 502 | the request, or the response, is over the limit |
 //! | `NOT_FOUND` | 404 | no such function or route |
-//! | `BANNED` | 503 | the function is banned after too many faults |
+//! | `BANNED` | 503 | the function is banned for what its calls did |
 //! | `OVERLOADED` | 503, `retry-after` | no slot is free, or too many large bodies are coming in at once |
 //! | `CANCELLED` | 503 | taken back by the node, which stops; a client that hung up is logged as 499 |
 //! | `WORKER_LOST` | 502 | the worker died with the call |

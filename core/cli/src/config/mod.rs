@@ -42,6 +42,7 @@ pub(crate) struct NodeSettings {
     pub(crate) arena_bytes: Option<u64>,
     pub(crate) init_bytes: Option<u64>,
     pub(crate) suspended_max: Option<u32>,
+    pub(crate) ban_after: Option<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -72,6 +73,7 @@ pub(crate) struct FunctionSettings {
     pub(crate) budget: Option<Duration>,
     pub(crate) policy: Option<Policy>,
     pub(crate) stateful: Option<bool>,
+    pub(crate) ban_after: Option<u32>,
 }
 
 impl FunctionSettings {
@@ -179,6 +181,8 @@ impl Settings {
 
 /// Most slots of both classes in one lane.
 const SLOTS_MAX: u32 = 4096;
+/// Most faults that a function may be allowed; 0 is any number.
+const BAN_AFTER_MAX: u64 = 1_000_000;
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 const MS: Duration = Duration::from_millis(1);
@@ -206,6 +210,7 @@ fn node(mut section: Section<'_>) -> Result<NodeSettings, ConfigError> {
         arena_bytes: section.get("arena_bytes", |v| value::bytes(v, 64 << 10, 64 << 30, 4096))?,
         init_bytes: section.get("init_bytes", |v| value::bytes(v, 64 << 10, 64 << 30, 4096))?,
         suspended_max: section.get("suspended_max", |v| value::count(v, 0, SUSPENDED_MAX.into()))?,
+        ban_after: section.get("ban_after", |v| value::count(v, 0, BAN_AFTER_MAX))?,
     };
     let default = Geometry::default();
     let slots = settings.slots_small.unwrap_or(default.small_slots)
@@ -278,6 +283,7 @@ fn function(all: &Section<'_>, mut section: Section<'_>) -> Result<FunctionSetti
         budget: section.get("budget", |v| value::duration(v, quantum.unwrap_or(shortest), longest))?,
         policy: section.get("policy", value::policy)?,
         stateful: section.get("stateful", value::boolean)?,
+        ban_after: section.get("ban_after", |v| value::count(v, 0, BAN_AFTER_MAX))?,
     };
     section.finish()?;
     Ok(settings)
@@ -322,6 +328,7 @@ mod tests {
             arena_bytes: Some(_),
             init_bytes: Some(_),
             suspended_max: Some(_),
+            ban_after: Some(_),
         } = parse(&uncommented).unwrap().node
         else {
             panic!("a key of [node] is not in the example");
@@ -356,6 +363,7 @@ mod tests {
             budget: Some(_),
             policy: Some(_),
             stateful: Some(_),
+            ban_after: Some(_),
         } = function
         else {
             panic!("a key of [function] is not in the example");
@@ -390,6 +398,11 @@ mod tests {
         ] {
             check(&format!("[function.f]\n{keys}\n"), error);
         }
+        check("[node]\nban_after = -1\n", "2: `ban_after` in [node] is -1, allowed are 0 to 1000000");
+        check(
+            "[function.f]\nban_after = 1000001\n",
+            "2: `ban_after` in [function.f] is 1000001, allowed are 0 to 1000000",
+        );
         check(
             "[node]\nsuspended_max = 1025\n",
             "2: `suspended_max` in [node] is 1025, allowed are 0 to 1024",
