@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: a module file that the hostile worker accepts, a node that runs it, and a watchdog.
 
 pub mod attacks;
+pub mod inside;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -2,12 +2,15 @@
 
 mod cores;
 mod machine;
+mod preempt;
 mod prepare;
 mod report;
 mod rivals;
+mod runaway;
 mod samples;
 mod warm;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::failure::{Failure, report};
@@ -19,8 +22,15 @@ struct Bench {
     run: fn(&Args) -> Result<(), Failure>,
 }
 
-const BENCHES: &[Bench] =
-    &[Bench { name: "warm", about: "round trips and rates of a warm function", run: warm::run }];
+const BENCHES: &[Bench] = &[
+    Bench { name: "warm", about: "round trips and rates of a warm function", run: warm::run },
+    Bench {
+        name: "preempt",
+        about: "what stopping functions costs, and how soon they stop",
+        run: preempt::run,
+    },
+    Bench { name: "runaway", about: "requests beside an endless one over HTTP", run: runaway::run },
+];
 
 /// Arguments of `microfaas bench`.
 #[derive(Debug, clap::Args)]
@@ -33,6 +43,9 @@ pub(crate) struct Args {
     /// About how long it may take, in seconds
     #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub(crate) seconds: u32,
+    /// Draw the latencies of `preempt`'s mixed load into this file, as SVG
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plot: Option<PathBuf>,
 }
 
 /// Runs one benchmark.
@@ -42,6 +55,9 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             BENCHES.iter().map(|b| format!("{} ({})", b.name, b.about)).collect::<Vec<_>>().join(", ");
         return report(&Failure::UnknownBench { name: args.name.clone(), names });
     };
+    if args.plot.is_some() && bench.name != "preempt" {
+        return report(&stopped("--plot is for `preempt`"));
+    }
     match (bench.run)(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => report(&failure),

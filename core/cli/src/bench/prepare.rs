@@ -35,28 +35,49 @@ impl Checkout {
 
     /// Builds the test functions' module; returns the folder that it is in.
     pub(super) fn functions(&self) -> Result<PathBuf, Failure> {
-        let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.root.join("target"), PathBuf::from);
-        let folder = std::path::absolute(target).map_err(stopped)?.join("bench");
-        let mut options = BuildOptions::new([self.root.join(FUNCTIONS)], folder.join("modules"));
+        self.modules(&[FUNCTIONS], "modules")
+    }
+
+    /// Builds function crates of the checkout; returns the folder of that name, which has their modules.
+    pub(super) fn modules(&self, crates: &[&str], name: &str) -> Result<PathBuf, Failure> {
+        let folder = self.folder()?;
+        let crates = crates.iter().map(|directory| self.root.join(directory));
+        let mut options = BuildOptions::new(crates, folder.join(name));
         options.target_dir = Some(folder.join("functions"));
         build(&options, &mut |line| tracing::info!("{line}"))?;
         Ok(options.out)
     }
 
+    /// Where benchmarks keep what they make.
+    pub(super) fn folder(&self) -> Result<PathBuf, Failure> {
+        let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.root.join("target"), PathBuf::from);
+        Ok(std::path::absolute(target).map_err(stopped)?.join("bench"))
+    }
+
     /// Builds the rivals; returns their programs.
     pub(super) fn rivals(&self) -> Result<Vec<PathBuf>, Failure> {
+        self.cargo_build(&["--manifest-path", RIVALS])
+    }
+
+    /// Builds a program of the end-to-end tests' crate.
+    pub(super) fn test_program(&self, name: &str) -> Result<PathBuf, Failure> {
+        let mut built = self.cargo_build(&["--package", "microfaas-e2e", "--bin", name])?;
+        built.pop().ok_or_else(|| stopped(format!("cargo has built no {name}")))
+    }
+
+    /// Runs cargo in the checkout; returns the programs that it has built.
+    fn cargo_build(&self, what: &[&str]) -> Result<Vec<PathBuf>, Failure> {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let output = Command::new(cargo)
             .args(["build", "--release", "--locked", "--quiet", "--message-format=json-render-diagnostics"])
-            .arg("--manifest-path")
-            .arg(self.root.join(RIVALS))
+            .args(what)
             .current_dir(&self.root)
             .stdin(Stdio::null())
             .stderr(Stdio::inherit())
             .output()
             .map_err(|e| stopped(format!("cannot start cargo: {e}")))?;
         if !output.status.success() {
-            return Err(stopped(format!("cargo cannot build {RIVALS} ({})", output.status)));
+            return Err(stopped(format!("cargo cannot build {} ({})", what.join(" "), output.status)));
         }
         Ok(programs(&output.stdout))
     }

@@ -21,12 +21,14 @@ pub(super) struct Report {
     /// What was switched on.
     on: Vec<String>,
     results: Vec<(&'static str, f64, u64)>,
+    /// A table of its own below the figures, for people.
+    pub(super) more: String,
     pub(super) aims: Vec<Aim>,
 }
 
 impl Report {
     pub(super) fn new(bench: &'static str, machine: Map<String, Value>, on: Vec<String>) -> Self {
-        Self { bench, machine, on, results: Vec::new(), aims: Vec::new() }
+        Self { bench, machine, on, results: Vec::new(), more: String::new(), aims: Vec::new() }
     }
 
     /// Adds a figure, rounded to what it can be worth, from `n` single measurements.
@@ -58,6 +60,7 @@ impl Report {
             text += &format!("{key:<28}{value:>14}   n {n}\n");
         }
         text.push('\n');
+        text += &self.more;
         for Aim { text: aim, met } in &self.aims {
             text += &format!("{:<8}{aim}\n", if *met { "met" } else { "missed" });
         }

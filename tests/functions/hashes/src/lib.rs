@@ -40,17 +40,53 @@ fn answer(body: &[u8]) -> Result<Response, Error> {
     Ok(response)
 }
 
-macro_rules! names {
-    ($($name:ident)*) => {$(
-        /// See the module.
-        #[microfaas::function(init = prepare)]
-        pub fn $name(_: &Ready, body: &[u8]) -> Result<Response, Error> {
-            answer(body)
-        }
-    )*};
+/// See the module.
+#[microfaas::function(init = prepare)]
+pub fn hash_0(_: &Ready, body: &[u8]) -> Result<Response, Error> {
+    answer(body)
 }
 
-names!(hash_0 hash_1 hash_2 hash_3 hash_4 hash_5 hash_6 hash_7);
+/// See the module.
+#[microfaas::function(init = prepare)]
+pub fn hash_1(_: &Ready, body: &[u8]) -> Result<Response, Error> {
+    answer(body)
+}
+
+/// See the module.
+#[microfaas::function(init = prepare)]
+pub fn hash_2(_: &Ready, body: &[u8]) -> Result<Response, Error> {
+    answer(body)
+}
+
+/// See the module.
+#[microfaas::function(init = prepare)]
+pub fn hash_3(_: &Ready, body: &[u8]) -> Result<Response, Error> {
+    answer(body)
+}
+
+/// See the module.
+#[microfaas::function(init = prepare)]
+pub fn hash_4(_: &Ready, body: &[u8]) -> Result<Response, Error> {
+    answer(body)
+}
+
+/// See the module.
+#[microfaas::function(init = prepare)]
+pub fn hash_5(_: &Ready, body: &[u8]) -> Result<Response, Error> {
+    answer(body)
+}
+
+/// See the module.
+#[microfaas::function(init = prepare)]
+pub fn hash_6(_: &Ready, body: &[u8]) -> Result<Response, Error> {
+    answer(body)
+}
+
+/// See the module.
+#[microfaas::function(init = prepare)]
+pub fn hash_7(_: &Ready, body: &[u8]) -> Result<Response, Error> {
+    answer(body)
+}
 
 #[cfg(test)]
 mod tests {
