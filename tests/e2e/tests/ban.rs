@@ -1,0 +1,112 @@
+//! A function that harms is not called any more, until somebody says so; others do not notice.
+//!
+//! Needs the worker's program: `cargo build -p microfaas-worker`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use microfaas_e2e::{Watchdog, attacks, probe_node};
+use microfaas_node::{BanCause, CallError, Completion, FunctionConfig, Node, Request, Status};
+
+const LIMIT: Duration = Duration::from_secs(300);
+
+fn banned_after(faults: u32) -> FunctionConfig {
+    FunctionConfig::default().ban_after(faults)
+}
+
+fn status(node: &Node, function: &str) -> Status {
+    node.call(function, b"1".as_slice()).status
+}
+
+/// Names and causes of all bans.
+fn bans(node: &Node) -> Vec<(String, BanCause)> {
+    node.bans().into_iter().map(|ban| (ban.function, ban.cause)).collect()
+}
+
+#[test]
+fn a_function_that_faults_too_often_is_banned_and_no_other() {
+    let _watchdog = Watchdog::new(LIMIT);
+    let node = probe_node().workers(2).function("abort", banned_after(3)).start().unwrap();
+    for round in 0..2 {
+        for _ in 0..3 {
+            assert_eq!(bans(&node), []);
+            assert_eq!(status(&node, "abort"), Status::Fault, "round {round}");
+        }
+        assert_eq!(bans(&node), [("abort".to_owned(), BanCause::Faults)]);
+        let accepted = node.stats().accepted();
+        let banned = node.call("abort", b"".as_slice());
+        assert_eq!((banned.status, banned.never_started, banned.worker), (Status::Banned, true, None));
+        assert_eq!(node.submit("abort", Request::new(b"")).unwrap_err(), CallError::Banned);
+        let handle = node.function("abort").unwrap();
+        assert_eq!(node.prepare(handle, 10, 0).unwrap_err(), CallError::Banned);
+        assert_eq!(node.stats().accepted(), accepted, "a banned call has reached a worker");
+        assert_eq!(node.invoke("echo", b"next".as_slice()).unwrap().body, b"next");
+        for _ in 0..10 {
+            assert_eq!(status(&node, "overflow"), Status::Fault, "nobody has set a limit for it");
+        }
+        assert_eq!((node.lift_ban("abort"), node.lift_ban("abort")), (Ok(true), Ok(false)));
+    }
+    assert_eq!(node.lift_ban("nobody"), Err(CallError::UnknownFunction));
+    assert_eq!(node.stats().restarts, 0);
+}
+
+#[test]
+fn only_faults_and_forbidden_system_calls_count() {
+    let _watchdog = Watchdog::new(LIMIT);
+    let node = probe_node().ban_after(1).function("overflow", banned_after(0)).start().unwrap();
+    for (function, expected) in [
+        ("panic", Status::Panic),
+        ("oom", Status::Oom),
+        ("fail", Status::Error),
+        ("echo", Status::Ok),
+        ("overflow", Status::Fault),
+    ] {
+        for _ in 0..3 {
+            assert_eq!(status(&node, function), expected, "{function}");
+        }
+    }
+    let late = Request::new(b"").deadline(Duration::from_millis(20));
+    for _ in 0..3 {
+        assert_eq!(node.call("spin_forever", late).status, Status::Timeout);
+    }
+    assert_eq!(bans(&node), []);
+    assert_eq!((status(&node, "abort"), status(&node, "abort")), (Status::Fault, Status::Banned));
+}
+
+/// A call that reaches a worker; calls that a dying worker took with it are made again.
+fn call_when_up(node: &Node, function: &str) -> Completion {
+    loop {
+        let completion = node.call(function, b"body".as_slice());
+        if !matches!(completion.status, Status::WorkerLost | Status::Overloaded) {
+            return completion;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_module_that_breaks_memory_safety_is_banned_at_once() {
+    let _watchdog = Watchdog::new(LIMIT);
+    let cases = attacks::read_all(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../attacks")));
+    let modules = attacks::build_cases(Path::new(env!("CARGO_TARGET_TMPDIR")), &cases);
+    let denied = "050_sys_read_passwd";
+    let node = Node::builder().modules(modules).workers(1).function(denied, banned_after(1)).start().unwrap();
+    let (wild, sibling) = ("036_fault_noncanonical", "099_ctl_echo");
+
+    // A forbidden system call that safe code can make is a fault as others are.
+    assert_eq!((status(&node, denied), status(&node, denied)), (Status::Denied, Status::Banned));
+    assert_eq!((status(&node, sibling), node.stats().restarts), (Status::Ok, 0));
+
+    for _ in 0..2 {
+        assert_eq!(call_when_up(&node, sibling).status, Status::Ok);
+        assert_eq!(call_when_up(&node, wild).status, Status::Fault);
+        for function in [wild, sibling, denied] {
+            assert_eq!(status(&node, function), Status::Banned, "{function}");
+        }
+        assert!(bans(&node).iter().all(|(_, cause)| *cause == BanCause::MemorySafety));
+        assert_eq!(node.bans().len(), cases.len(), "the whole module, and no other");
+        assert_eq!(call_when_up(&node, "echo").body, b"body", "of another module");
+        assert_eq!(node.lift_ban(sibling), Ok(true));
+        assert_eq!(bans(&node), []);
+    }
+}
