@@ -71,7 +71,8 @@ pub struct Completion {
     pub meta: Meta,
     /// The worker that had the call; `None` where none ever did.
     pub worker: Option<u32>,
-    /// Time on a core in nanoseconds, as the worker says, at most `total_ns`.
+    /// Time on a core in nanoseconds, as the worker says, at most `total_ns`. A call that was over within its first slice is measured by the cycle counter: time for which the kernel
+    /// gave its core to others is in it. From one that took longer it is taken off.
     pub cpu_ns: u64,
     /// Time from submitting to taking the answer, in nanoseconds.
     pub total_ns: u64,

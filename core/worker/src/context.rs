@@ -19,6 +19,9 @@ use crate::host_calls::{Response, State};
 use crate::instance::{Instance, SavedState};
 use crate::private::Private;
 
+/// What stays of a stack that was used up.
+const STACK_KEPT_BYTES: usize = 64 << 10;
+
 /// See the module. Not to be moved while a call uses it: host calls and functions have pointers into it.
 #[derive(Debug)]
 pub struct Context {
@@ -182,6 +185,16 @@ impl Context {
     #[must_use]
     pub fn response(&self) -> &Response {
         &self.response
+    }
+
+    /// Gives the memory of a stack back that was used up to its end.
+    ///
+    /// # Safety
+    /// The call is over.
+    #[cold]
+    pub unsafe fn shrink_stack(&mut self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.stack.give_back(STACK_KEPT_BYTES) };
     }
 
     /// Forgets the call: what it allocated is gone, and all its memory is zero again.

@@ -19,8 +19,10 @@ fn main() -> ExitCode {
     };
     match microfaas_worker::serve::serve(socket) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: worker {}: {error}", std::process::id());
+        Err(failure) => {
+            if !failure.told {
+                eprintln!("error: worker {}: {failure}", std::process::id());
+            }
             ExitCode::FAILURE
         }
     }

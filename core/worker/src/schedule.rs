@@ -366,6 +366,10 @@ impl Scheduler {
                 let heap_bytes = instance.own_heap_bytes().unwrap_or(self.arena_bytes);
                 ended(lane, &task.submission, ending, heap_bytes, task.used_ns);
                 self.clean(task, instance);
+                if ending == Ending::Fault(Fault::StackOverflow) {
+                    // SAFETY: the call is over.
+                    unsafe { self.contexts[task.context].shrink_stack() };
+                }
                 return match ending {
                     Ending::Fault(fault) if betrays(fault) => After::Retire(fault),
                     _ => After::Serve,

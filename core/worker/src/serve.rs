@@ -47,31 +47,48 @@ struct Worker {
     idle: Idle,
 }
 
+/// Why a worker cannot go on.
+#[derive(Debug)]
+pub struct Failure {
+    /// What happened.
+    pub source: io::Error,
+    /// Whether the node knows, and puts it into its log.
+    pub told: bool,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.source.fmt(f)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl Failure {
+    fn tell(source: io::Error, control: &Control) -> Self {
+        let told = control.say(&ToNode::Fatal { reason: source.to_string() }).is_ok();
+        Self { source, told }
+    }
+}
+
 /// Runs a worker on this thread until the node closes the control socket.
 ///
 /// # Errors
-/// What makes it impossible to go on; the node has been told where it could be.
-pub fn serve(socket: OwnedFd) -> io::Result<()> {
+/// What makes it impossible to go on.
+pub fn serve(socket: OwnedFd) -> Result<(), Failure> {
     let mut control = Control::new(socket);
-    let settings = match control.wait()? {
-        Heard::Message(ToWorker::Start(settings), _) => settings,
-        Heard::Message(..) | Heard::Nothing => {
-            return Err(io::Error::other("the node's first message is not `start`"));
+    let settings = match control.wait() {
+        Ok(Heard::Message(ToWorker::Start(settings), _)) => settings,
+        Ok(Heard::End) => return Ok(()),
+        Ok(_) => {
+            return Err(Failure::tell(io::Error::other("the node's first message is not `start`"), &control));
         }
-        Heard::End => return Ok(()),
+        Err(error) => return Err(Failure::tell(error, &control)),
     };
-    let mut worker = match Worker::new(control, settings) {
-        Ok(worker) => worker,
-        Err((control, error)) => {
-            control.say(&ToNode::Fatal { reason: error.to_string() })?;
-            return Err(error);
-        }
-    };
+    let mut worker =
+        Worker::new(control, settings).map_err(|(control, error)| Failure::tell(error, &control))?;
     let result = worker.set_up().and_then(|ended| if ended { Ok(()) } else { worker.run() });
-    if let Err(error) = &result {
-        let _ = worker.control.say(&ToNode::Fatal { reason: error.to_string() });
-    }
-    result
+    result.map_err(|error| Failure::tell(error, &worker.control))
 }
 
 impl Worker {
