@@ -68,6 +68,8 @@ pub enum Complaint {
     Violation,
     /// A call is long overdue and its worker does not let go of it.
     Hangs,
+    /// An offered lane is to a worker that the host has no place for.
+    Unwanted,
 }
 
 /// Node to host.
@@ -110,6 +112,8 @@ pub enum ToHost {
     },
     /// Every worker that served when the host came has a lane.
     Ready,
+    /// The node is shutting down: no more calls. The host ends the connection when none of its calls is out, or the node does when it waits no longer.
+    Closing,
     /// Answers [`FromHost::Admin`].
     Admin {
         /// Of the request.

@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use microfaas_control::sandbox::SandboxPolicy;
@@ -12,9 +12,10 @@ use microfaas_control::{BUDGET_NS_MAX, Limits, QUANTUM_NS_MIN, SUSPENDED_MAX};
 use microfaas_lane::layout::Geometry;
 use microfaas_sys::affinity;
 
-use crate::attach::bulletin::Bulletin;
+use crate::attach::door::Door;
+use crate::attach::server::{Server, Terms};
+use crate::attach::{HOSTS_MAX, SocketConfig};
 use crate::call::nanoseconds;
-use crate::command::Desk;
 use crate::find_worker;
 use crate::hub::Hub;
 use crate::launch::Plan;
@@ -30,8 +31,6 @@ const ARENA_BYTES: RangeInclusive<u64> = 64 << 10..=64 << 30;
 const SPIN_NS: RangeInclusive<u64> = 0..=1_000_000_000;
 /// A deadline of nothing would never let a call start.
 const DEADLINE_NS: RangeInclusive<u64> = 1..=u64::MAX;
-
-static NODES: AtomicU32 = AtomicU32::new(0);
 
 /// Settings of a new node; every one has a default but where its modules are.
 #[derive(Debug, Clone)]
@@ -53,6 +52,7 @@ pub struct NodeBuilder {
     sandbox: SandboxPolicy,
     worker_binary: Option<PathBuf>,
     worker_env: Vec<(OsString, OsString)>,
+    socket: Option<SocketConfig>,
 }
 
 impl Default for NodeBuilder {
@@ -74,6 +74,7 @@ impl Default for NodeBuilder {
             sandbox: SandboxPolicy::default(),
             worker_binary: None,
             worker_env: Vec::new(),
+            socket: None,
         }
     }
 }
@@ -200,6 +201,12 @@ impl NodeBuilder {
         self
     }
 
+    /// Lets hosts in other processes attach, by [`Node::connect`]. A socket that a node has left there is replaced; one that a node listens on is an error.
+    pub fn socket(mut self, socket: impl Into<SocketConfig>) -> Self {
+        self.socket = Some(socket.into());
+        self
+    }
+
     /// For tests: adds a variable to the workers' environment, which is empty otherwise. It also goes to replacements.
     pub fn worker_env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.worker_env.push((name.into(), value.into()));
@@ -222,20 +229,9 @@ impl NodeBuilder {
         let spin_ns = nanoseconds(self.spin);
         let hub = Hub::new(spin_ns)
             .map_err(|source| NodeError::System { what: "cannot make the event descriptors", source })?;
-        let hub = Arc::new(hub);
-        let (desk, inbox) = Desk::new(Arc::clone(&hub));
         let cpu = |i: u32| self.pin.then(|| cpus.iter().rev().nth(i as usize).copied()).flatten();
-        let shared = Arc::new(Shared {
-            id: NODES.fetch_add(1, Ordering::Relaxed),
-            registry,
-            seats: (0..workers).map(|i| Seat::new(i, cpu(i))).collect(),
-            hub,
-            desk,
-            bulletin: Bulletin::default(),
-            closed: AtomicBool::new(false),
-            stop_by: Mutex::new(None),
-        });
-        shared.hub.belongs_to(&shared);
+        let seats = (0..workers).map(|i| Seat::new(i, cpu(i))).collect();
+        let (shared, inbox) = Shared::new(registry, seats, Arc::new(hub));
         shared.hub.bans.watch(&shared.registry.functions, &self.functions, self.ban_after);
         let plan = Plan {
             program,
@@ -248,14 +244,23 @@ impl NodeBuilder {
             suspended_max: self.suspended_max,
             sandbox: self.sandbox,
         };
+        let stall_ns = nanoseconds(self.stall);
+        let server = match &self.socket {
+            Some(socket) => {
+                let terms = Terms { geometry: self.geometry, spin_ns, stall_ns, hosts_max: socket.hosts_max };
+                let server = Server::new(Arc::clone(&shared), terms, Door::open(socket)?);
+                Some(server.map_err(|source| NodeError::System { what: "cannot listen for hosts", source })?)
+            }
+            None => None,
+        };
         let (started, outcome) = mpsc::sync_channel(1);
-        let supervisor = Supervisor::new(Arc::clone(&shared), plan, nanoseconds(self.stall), inbox, started);
-        let thread = std::thread::Builder::new()
-            .name("microfaas-node".into())
-            .spawn(move || supervisor.run())
-            .map_err(|source| NodeError::System { what: "cannot start the supervisor's thread", source })?;
+        let supervisor = Supervisor::new(Arc::clone(&shared), plan, stall_ns, inbox, started);
+        let thread = spawn("microfaas-node", move || supervisor.run())?;
         let node = Node::new(shared, thread);
         outcome.recv().expect("the supervisor reports once before it ends")?;
+        if let Some(server) = server {
+            node.serves_hosts(spawn("microfaas-hosts", move || server.run())?);
+        }
         Ok(node)
     }
 
@@ -268,6 +273,11 @@ impl NodeBuilder {
             ("init_bytes", self.init_bytes, ARENA_BYTES),
             ("suspended_max", u64::from(self.suspended_max), 0..=u64::from(SUSPENDED_MAX)),
             ("spin (ns)", nanoseconds(self.spin), SPIN_NS),
+            (
+                "hosts_max",
+                self.socket.as_ref().map_or(1, |socket| socket.hosts_max.into()),
+                1..=HOSTS_MAX.into(),
+            ),
             ("deadline_default (ns)", nanoseconds(self.deadline), DEADLINE_NS),
         ];
         let functions = self.functions.iter().flat_map(|(_, config)| {
@@ -286,4 +296,9 @@ impl NodeBuilder {
         }
         Ok(())
     }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, NodeError> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    thread.map_err(|source| NodeError::System { what: "cannot start a thread of the node", source })
 }

@@ -31,6 +31,8 @@ pub(crate) struct Question {
     pub(crate) fds: Vec<Arc<OwnedFd>>,
     /// How long the worker may take from when it is asked; then it is replaced.
     pub(crate) within: Duration,
+    /// Which process of the worker's place is meant; any where `None`.
+    pub(crate) generation: Option<u32>,
 }
 
 /// What a worker said, and which process of its place it was.
@@ -165,13 +167,18 @@ impl Talk {
 
     /// Asks, now or when it is its turn.
     pub(crate) fn ask(&mut self, lane: &Lane, question: Question, reply: Reply) {
+        if question.generation.is_some_and(|generation| generation != self.generation) {
+            return tell(&reply, Err(AskError::NotServing));
+        }
         self.waiting.push_back((question, reply));
         self.ask_next(lane);
     }
 
     fn ask_next(&mut self, lane: &Lane) {
         while self.asked.is_none() {
-            let Some((Question { message, fds, within }, reply)) = self.waiting.pop_front() else { return };
+            let Some((Question { message, fds, within, .. }, reply)) = self.waiting.pop_front() else {
+                return;
+            };
             match self.send(lane, &message, &fds) {
                 Ok(()) => self.asked = Some(Asked { message, answer_by: Instant::now() + within, reply }),
                 Err(reason) => tell(&reply, Err(AskError::Unsendable(reason))),

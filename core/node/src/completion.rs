@@ -11,6 +11,8 @@ use microfaas_lane::slots::Outcome;
 use crate::CallError;
 use crate::lane::Lane;
 
+/// Of a call on its way when the node ended that its host was attached to.
+const NODE_GONE: &str = "the node is gone; the call may have run";
 /// Most characters of [`Completion::detail`].
 const DETAIL_CHARS_MAX: usize = 1024;
 
@@ -175,6 +177,7 @@ impl Completion {
             }
             _ => {
                 self.detail = match self.body.is_empty() {
+                    true if lane.lost_its_node() => Cow::Borrowed(NODE_GONE),
                     true => Cow::Borrowed(explain(self.status, self.never_started)),
                     false => Cow::Owned(printable(&self.body)),
                 };

@@ -9,6 +9,8 @@ use microfaas_lane::message::MessageError;
 use microfaas_manifest::InspectError;
 use thiserror::Error;
 
+use crate::attach::SocketError;
+
 /// Why a node was not started. Each prints as one line; nothing is left running.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -80,6 +82,9 @@ pub enum NodeError {
         /// The system's answer.
         source: io::Error,
     },
+    /// Hosts could not attach.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
     /// A worker did not come up.
     #[error("worker {worker}: {source}")]
     Worker {

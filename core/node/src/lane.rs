@@ -43,6 +43,8 @@ pub(crate) enum Shut {
     Lost = 1,
     /// The node is shutting down.
     Closed = 2,
+    /// The node that the host was attached to is gone.
+    NodeGone = 3,
 }
 
 /// See the module.
@@ -89,6 +91,11 @@ impl Lane {
     /// Whether calls that were settled by shutting the lane were cancelled rather than lost.
     pub(crate) fn was_closed(&self) -> bool {
         self.shut.load(Ordering::Relaxed) == Shut::Closed as u32
+    }
+
+    /// Whether calls were settled because there is no node any more.
+    pub(crate) fn lost_its_node(&self) -> bool {
+        self.shut.load(Ordering::Relaxed) == Shut::NodeGone as u32
     }
 
     /// Publishes a call and wakes the worker where it sleeps. The slot's buffer holds the request.

@@ -20,8 +20,8 @@
 //!
 //! **Architecture Invariant:** this crate knows nothing of HTTP, C or Python, and never depends on the worker.
 
-mod ban;
 mod attach;
+mod ban;
 mod builder;
 mod call;
 mod command;
@@ -42,6 +42,7 @@ mod seat;
 mod supervisor;
 mod watch;
 
+pub use attach::{ConnectError, HOSTS_MAX, SocketConfig, SocketError};
 pub use ban::{Ban, BanCause};
 pub use builder::NodeBuilder;
 pub use call::{Call, FunctionHandle, Prepared, Request};

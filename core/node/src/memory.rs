@@ -68,7 +68,8 @@ impl LaneMemory {
     pub(crate) fn create(geometry: Geometry) -> io::Result<(Self, RegionFds)> {
         let fds = RegionFds::create(&geometry)?;
         // What the worker gets is sealed off after this process has mapped it.
-        let copies = RegionFds { down: fds.down.try_clone()?, bulk: fds.bulk.try_clone()?, up: fds.up.try_clone()? };
+        let copies =
+            RegionFds { down: fds.down.try_clone()?, bulk: fds.bulk.try_clone()?, up: fds.up.try_clone()? };
         let memory = Self::map(geometry, fds)?;
         Ok((memory, copies.for_worker()?))
     }

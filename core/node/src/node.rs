@@ -1,7 +1,9 @@
 //! A running node: submitting calls to the least busy worker, and looking at what goes on.
 
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -13,8 +15,9 @@ use microfaas_lane::host::{ReserveError, Reserved};
 use microfaas_lane::message::{encoded_len, message_len};
 
 use crate::attach::bulletin::Bulletin;
+use crate::attach::{self, ConnectError};
 use crate::call::{Call, FunctionHandle, Prepared, Request, nanoseconds};
-use crate::command::Desk;
+use crate::command::{Command, Desk};
 use crate::hub::Hub;
 use crate::lane::Lane;
 use crate::registry::{FunctionInfo, Registry};
@@ -30,8 +33,12 @@ pub struct Node {
 #[derive(Debug)]
 struct Inner {
     shared: Arc<Shared>,
+    /// Or an attached host's thread.
     supervisor: Mutex<Option<JoinHandle<()>>>,
+    server: Mutex<Option<JoinHandle<()>>>,
 }
+
+static NODES: AtomicU32 = AtomicU32::new(0);
 
 /// What the node's handles and its supervisor share.
 #[derive(Debug)]
@@ -123,6 +130,27 @@ impl<T: sealed::Sealed + ?Sized> sealed::Sealed for &T {
 }
 
 impl Shared {
+    /// With the end of the desk that the supervisor keeps.
+    pub(crate) fn new(
+        registry: Registry,
+        seats: Box<[Seat]>,
+        hub: Arc<Hub>,
+    ) -> (Arc<Self>, Receiver<Command>) {
+        let (desk, inbox) = Desk::new(Arc::clone(&hub));
+        let shared = Arc::new(Self {
+            id: NODES.fetch_add(1, Ordering::Relaxed),
+            registry,
+            seats,
+            hub,
+            desk,
+            bulletin: Bulletin::default(),
+            closed: AtomicBool::new(false),
+            stop_by: Mutex::new(None),
+        });
+        shared.hub.belongs_to(&shared);
+        (shared, inbox)
+    }
+
     fn function(&self, name: &str) -> Result<FunctionHandle, CallError> {
         let id = *self.registry.by_name.get(name).ok_or(CallError::UnknownFunction)?;
         let deadline_ns = nanoseconds(self.registry.functions[id as usize].deadline);
@@ -167,8 +195,24 @@ impl Node {
         NodeBuilder::default()
     }
 
+    /// Attaches to the node that listens at a socket, as the `microfaas serve` command does: the same as a node of one's own to look at, whose workers
+    /// others have, too. Where that node ends, calls on their way get [`Status::WorkerLost`], others [`CallError::NoWorker`], and when it
+    /// comes back it is attached to by itself.
+    ///
+    /// # Errors
+    /// [`ConnectError`](crate::ConnectError), within half a minute.
+    pub fn connect(socket: impl AsRef<Path>) -> Result<Self, ConnectError> {
+        attach::attachment::connect(socket.as_ref())
+    }
+
     pub(crate) fn new(shared: Arc<Shared>, supervisor: JoinHandle<()>) -> Self {
-        Self { inner: Arc::new(Inner { shared, supervisor: Mutex::new(Some(supervisor)) }) }
+        let (supervisor, server) = (Mutex::new(Some(supervisor)), Mutex::new(None));
+        Self { inner: Arc::new(Inner { shared, supervisor, server }) }
+    }
+
+    /// This thread lets hosts attach, until the node is over.
+    pub(crate) fn serves_hosts(&self, server: JoinHandle<()>) {
+        *self.inner.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
     }
 
     pub(crate) fn shared(&self) -> &Shared {
@@ -323,10 +367,18 @@ impl Inner {
         let stop_by = now.checked_add(grace).unwrap_or(now + Duration::from_secs(1 << 32));
         *self.shared.stop_by.lock().unwrap_or_else(PoisonError::into_inner) = Some(stop_by);
         self.shared.hub.wake_supervisor();
-        let supervisor = self.supervisor.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(supervisor) = supervisor {
+        self.shared.bulletin.changed();
+        let take = |thread: &Mutex<Option<JoinHandle<()>>>| {
+            thread.lock().unwrap_or_else(PoisonError::into_inner).take()
+        };
+        if let Some(supervisor) = take(&self.supervisor) {
             // It ends in any case; a panic in it was reported by the panic hook, and its workers died with its thread.
             let _ = supervisor.join();
+        }
+        self.shared.bulletin.end();
+        if let Some(server) = take(&self.server) {
+            // As above.
+            let _ = server.join();
         }
     }
 }

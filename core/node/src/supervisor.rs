@@ -5,9 +5,9 @@
 //! set an early deadline (the hub's descriptor), or a call is overdue.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use microfaas_control::sandbox::SandboxReport;

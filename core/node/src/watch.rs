@@ -58,10 +58,10 @@ impl Shared {
         self.seats.iter().any(|seat| seat.load.outstanding() > 0)
     }
 
-    /// Whether no call is on its way any more, or the time is up.
+    /// Whether no call is on its way any more, here or from an attached host, or the time is up.
     pub(crate) fn drained_by(&self, time: Instant) -> bool {
         self.poll();
-        !self.calls_are_out() || Instant::now() >= time
+        !(self.calls_are_out() || self.bulletin.has_guests()) || Instant::now() >= time
     }
 
     /// Until when calls on their way are waited for, once the node is shutting down.

@@ -149,7 +149,7 @@ impl Process {
     /// # Errors
     /// `EPERM` where the child has become somebody else.
     pub fn kill(&self) -> io::Result<()> {
-        self.signal(libc::SIGKILL)
+        self.signaller.kill()
     }
 
     /// Sends a signal. A process that has ended is no error.
@@ -197,13 +197,21 @@ impl From<OwnedFd> for Signaller {
     }
 }
 
-impl AsFd for Signaller {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
 impl Signaller {
+    /// Sends `SIGKILL`.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn kill(&self) -> io::Result<()> {
+        self.send(libc::SIGKILL)
+    }
+
+    /// The process's descriptor, to be passed on.
+    #[must_use]
+    pub fn descriptor(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.0)
+    }
+
     /// Sends a signal. A process that has ended is no error.
     ///
     /// # Errors

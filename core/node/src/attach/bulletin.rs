@@ -1,6 +1,7 @@
 //! What the supervisor lets the attach server know: that workers have come or gone, and which lanes they have cut.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use microfaas_sys::eventfd;
@@ -24,6 +25,9 @@ pub(crate) struct Cut {
 pub(crate) struct Bulletin {
     reader: OnceLock<Arc<OwnedFd>>,
     cuts: Mutex<Vec<Cut>>,
+    /// Hosts that are attached.
+    guests: AtomicU32,
+    over: AtomicBool,
 }
 
 impl Bulletin {
@@ -49,6 +53,27 @@ impl Bulletin {
         drop(cuts);
         self.changed();
         true
+    }
+
+    /// Server: hosts have come, or gone.
+    pub(crate) fn attached(&self, change: i32) {
+        self.guests.fetch_add(change.cast_unsigned(), Ordering::Relaxed);
+    }
+
+    /// Whether hosts are attached, which may have calls on their way.
+    pub(crate) fn has_guests(&self) -> bool {
+        self.guests.load(Ordering::Relaxed) > 0
+    }
+
+    /// No worker is left: the server ends.
+    pub(crate) fn end(&self) {
+        self.over.store(true, Ordering::Release);
+        self.changed();
+    }
+
+    /// Server: whether it is to end.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
     }
 
     /// What was not read yet.

@@ -1,0 +1,363 @@
+//! The one thread of an attached host that fills the seats with lanes: what the supervisor is in a node.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use microfaas_control::attach::{self, Complaint, FDS_MAX, FromHost, ToHost};
+use microfaas_control::{PACKET_BYTES_MAX, decode, encode};
+use microfaas_lane::layout::Geometry;
+use microfaas_sys::clock::monotonic_ns;
+use microfaas_sys::{eventfd, poll, socket};
+
+use crate::attach::ConnectError;
+use crate::attach::session::{Letter, Session};
+use crate::completion::printable;
+use crate::hub::Hub;
+use crate::lane::{Lane, Shut};
+use crate::memory::{LaneMemory, RegionFds};
+use crate::node::Shared;
+use crate::registry::Registry;
+use crate::seat::{Seat, WorkerState};
+use crate::{FunctionInfo, Node, watch};
+
+/// How long lanes to all workers may take at first.
+const READY_WITHIN: Duration = Duration::from_secs(15);
+/// Between attempts to attach again, at first and at last.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// While calls are on their way: longest sleep without a look at all lanes, for what nobody was rung for.
+const INSURANCE: Duration = Duration::from_millis(50);
+/// While calls are to end before the host goes: how often it looks.
+const DRAIN_LOOK: Duration = Duration::from_millis(2);
+/// Packets taken before the calls are looked at.
+const PACKETS: usize = 64;
+
+/// A lane, from its offer to its end.
+#[derive(Debug)]
+struct Held {
+    lane: Arc<Lane>,
+    open: bool,
+    /// The node was told that its worker hangs.
+    told: bool,
+}
+
+/// A connection that was let in.
+#[derive(Debug)]
+struct Live {
+    socket: OwnedFd,
+    stall_ns: u64,
+    lanes: BTreeMap<u64, Held>,
+    /// The node is shutting down.
+    closing: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Attachment {
+    shared: Arc<Shared>,
+    path: PathBuf,
+    live: Option<Live>,
+    pause: Duration,
+    next_attempt: Instant,
+    /// Until every worker's lane is there for the first time.
+    started: Option<SyncSender<Result<(), ConnectError>>>,
+}
+
+/// Attaches to the node at `path`.
+pub(crate) fn connect(path: &Path) -> Result<Node, ConnectError> {
+    let session = Session::open(path)?;
+    let failed = |what| move |source| ConnectError::System { what, source };
+    let hub = Hub::new(session.welcome.spin_ns).map_err(failed("cannot make the event descriptors"))?;
+    let seats = (0..session.welcome.workers).map(|index| Seat::new(index, None)).collect();
+    let registry = registry(&session.functions);
+    let (shared, _) = Shared::new(registry, seats, Arc::new(hub));
+    let (started, outcome) = sync_channel(1);
+    let attachment = Attachment {
+        shared: Arc::clone(&shared),
+        path: path.to_owned(),
+        live: Some(Live::new(session)),
+        pause: PAUSE_MIN,
+        next_attempt: Instant::now(),
+        started: Some(started),
+    };
+    let thread = std::thread::Builder::new()
+        .name("microfaas-host".into())
+        .spawn(move || attachment.run())
+        .map_err(failed("cannot start the host's thread"))?;
+    let node = Node::new(shared, thread);
+    let silent = || ConnectError::Silent { path: path.to_owned(), seconds: READY_WITHIN.as_secs() };
+    outcome.recv_timeout(READY_WITHIN).unwrap_or_else(|_| Err(silent()))?;
+    Ok(node)
+}
+
+impl Live {
+    fn new(session: Session) -> Self {
+        let Session { socket, welcome, .. } = session;
+        Self { socket, stall_ns: welcome.stall_ns, lanes: BTreeMap::new(), closing: false }
+    }
+
+    /// The node reads at once, so it does not wait long where there is no room.
+    fn say(&self, message: &FromHost) -> io::Result<()> {
+        let packet = encode(message).map_err(io::Error::other)?;
+        socket::send(self.socket.as_fd(), &packet, &[])
+    }
+
+    /// The next packet, if there is one.
+    fn hear(&self, buffer: &mut [u8]) -> io::Result<Option<Letter>> {
+        match socket::try_recv(self.socket.as_fd(), buffer, FDS_MAX) {
+            Ok(packet) if packet.len == 0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(packet) => decode(&buffer[..packet.len])
+                .map(|message| Some((message, packet.fds)))
+                .map_err(io::Error::other),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Attachment {
+    /// Runs until the host shuts its end down. No call is on its way then.
+    fn run(mut self) {
+        loop {
+            let stop_by = self.shared.stop_by();
+            if stop_by.is_some_and(|time| self.shared.drained_by(time)) {
+                break;
+            }
+            self.attach_again();
+            self.wait(stop_by.is_some());
+            if let Err(error) = self.listen() {
+                self.lose(&error);
+            }
+            if self.live.as_ref().is_some_and(|live| live.closing) && !self.shared.calls_are_out() {
+                self.lose(&io::Error::other("the node is shutting down"));
+            }
+            // For a worker that does not ring, and an event loop that has stopped in the middle.
+            self.shared.poll();
+        }
+        self.drop_lanes(Shut::Closed);
+        for seat in &self.shared.seats {
+            seat.update(|info| (info.pid, info.state) = (None, WorkerState::Stopped));
+        }
+        self.shared.hub.wake_event_loop();
+    }
+
+    /// Tries to attach where there is no connection and it is time.
+    fn attach_again(&mut self) {
+        if self.live.is_some() || self.shared.is_closed() || Instant::now() < self.next_attempt {
+            return;
+        }
+        match Session::open(&self.path) {
+            Ok(session) if !is_same(&self.shared.registry, &session.functions) => {
+                tracing::error!(path = %self.path.display(), "the node has other functions than before, this host must be started anew");
+                self.next_attempt = Instant::now() + PAUSE_MAX;
+            }
+            Ok(session) => {
+                tracing::info!(path = %self.path.display(), "attached to the node again");
+                self.live = Some(Live::new(session));
+                self.pause = PAUSE_MIN;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "no node to attach to");
+                self.next_attempt = Instant::now() + self.pause;
+                self.pause = (self.pause * 2).min(PAUSE_MAX);
+            }
+        }
+    }
+
+    fn wait(&mut self, draining: bool) {
+        let due = watch::watch(&self.shared.hub, || self.live.as_mut().map_or(u64::MAX, next_due));
+        let now = Instant::now();
+        let calls = (due != u64::MAX).then(|| Duration::from_nanos(due.saturating_sub(monotonic_ns())));
+        let attempt = self.live.is_none().then(|| self.next_attempt.saturating_duration_since(now));
+        let insurance = self.shared.calls_are_out().then_some(INSURANCE);
+        let closing = draining || self.live.as_ref().is_some_and(|live| live.closing);
+        let look = closing.then_some(DRAIN_LOOK);
+        let timeout = calls.into_iter().chain(attempt).chain(insurance).chain(look).min();
+        let mut fds = vec![self.shared.hub.supervisor()];
+        fds.extend(self.live.as_ref().map(|live| live.socket.as_fd()));
+        let mut ready = [false; 2];
+        if let Err(error) = poll::readable(&fds, &mut ready, timeout) {
+            tracing::error!(%error, "the host's thread cannot wait");
+            std::thread::sleep(DRAIN_LOOK);
+        }
+        if ready[0] {
+            let _ = eventfd::drain(self.shared.hub.supervisor());
+        }
+    }
+
+    /// Takes what the node has said.
+    fn listen(&mut self) -> io::Result<()> {
+        let mut buffer = vec![0; PACKET_BYTES_MAX];
+        for _ in 0..PACKETS {
+            let Some(live) = &mut self.live else { return Ok(()) };
+            let Some((message, fds)) = live.hear(&mut buffer)? else { return Ok(()) };
+            match message {
+                ToHost::Offer { lane, worker, geometry } => {
+                    live.map(&self.shared, lane, worker, geometry, fds)?;
+                }
+                ToHost::Open { lane } => live.open(&self.shared, lane),
+                ToHost::Gone { lane, reason } => {
+                    tracing::debug!(lane, reason = printable(reason.as_bytes()), "a lane has gone");
+                    if let Some(held) = live.lanes.remove(&lane) {
+                        close(&self.shared, &held.lane, Shut::Lost);
+                    }
+                }
+                ToHost::Worker(news) => note(&self.shared, news),
+                ToHost::Ready => {
+                    if let Some(started) = self.started.take() {
+                        // The starter waits for exactly this, unless it has given up.
+                        let _ = started.send(Ok(()));
+                    }
+                }
+                ToHost::Closing => {
+                    live.closing = true;
+                    self.shared.seats.iter().for_each(|seat| drop(seat.close()));
+                }
+                ToHost::Refused { reason } => return Err(io::Error::other(printable(reason.as_bytes()))),
+                ToHost::Welcome(_) | ToHost::Functions { .. } | ToHost::Admin { .. } => {
+                    return Err(io::Error::other("the node said something that does not belong there"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The connection is over: what is in flight is settled, and the next attempt comes soon.
+    fn lose(&mut self, error: &io::Error) {
+        tracing::warn!(path = %self.path.display(), %error, "the node is gone");
+        self.drop_lanes(Shut::NodeGone);
+        self.live = None;
+        self.next_attempt = Instant::now() + self.pause;
+        for seat in &self.shared.seats {
+            seat.update(|info| (info.pid, info.state) = (None, WorkerState::BackingOff));
+        }
+        if let Some(started) = self.started.take() {
+            let reason = printable(error.to_string().as_bytes());
+            let _ = started.send(Err(ConnectError::Refused { path: self.path.clone(), reason }));
+        }
+    }
+
+    fn drop_lanes(&mut self, why: Shut) {
+        let Some(live) = &mut self.live else { return };
+        for held in std::mem::take(&mut live.lanes).into_values() {
+            close(&self.shared, &held.lane, why);
+        }
+    }
+}
+
+impl Live {
+    /// Maps an offered lane.
+    fn map(
+        &mut self,
+        shared: &Arc<Shared>,
+        lane: u64,
+        worker: u32,
+        geometry: Geometry,
+        fds: Vec<OwnedFd>,
+    ) -> io::Result<()> {
+        let Some(seat) = shared.seats.get(worker as usize) else {
+            // The node has been restarted with more workers than it had.
+            return self.say(&FromHost::Complaint { lane, about: Complaint::Unwanted });
+        };
+        geometry.check().map_err(io::Error::other)?;
+        let [event, down, bulk, up, process] = <[OwnedFd; FDS_MAX]>::try_from(fds).map_err(|fds| {
+            io::Error::other(format!("{} descriptors with a lane, not {FDS_MAX}", fds.len()))
+        })?;
+        let memory = LaneMemory::map(geometry, RegionFds { down, bulk, up })?;
+        shared.hub.listen(event.as_fd())?;
+        let made = Lane::new(
+            memory,
+            worker,
+            event,
+            Arc::clone(&shared.hub),
+            process.into(),
+            Arc::clone(&seat.load),
+            Arc::clone(&seat.counters),
+        );
+        self.lanes.insert(lane, Held { lane: Arc::new(made), open: false, told: false });
+        self.say(&FromHost::Mapped { lane })
+    }
+
+    fn open(&mut self, shared: &Shared, lane: u64) {
+        let Some(held) = self.lanes.get_mut(&lane) else { return };
+        held.open = true;
+        if !self.closing {
+            shared.seats[held.lane.worker as usize].open(Arc::clone(&held.lane));
+        }
+    }
+}
+
+/// Takes a lane out of use, and settles what is in flight on it.
+fn close(shared: &Shared, lane: &Arc<Lane>, why: Shut) {
+    let seat = &shared.seats[lane.worker as usize];
+    if seat.lane.load().as_ref().is_some_and(|open| Arc::ptr_eq(open, lane)) {
+        seat.close();
+    }
+    lane.shut_down(why);
+}
+
+/// What is due next; tells the node of what is wrong.
+fn next_due(live: &mut Live) -> u64 {
+    let mut next = u64::MAX;
+    let mut complaints = Vec::new();
+    for (number, held) in live.lanes.iter_mut().filter(|(_, held)| held.open) {
+        if held.lane.is_shut() {
+            // Found lying by a caller.
+            if !std::mem::replace(&mut held.told, true) {
+                complaints.push((*number, Complaint::Violation));
+            }
+            continue;
+        }
+        let look = watch::look(&held.lane, live.stall_ns);
+        next = next.min(look.next_ns);
+        if look.hung.is_some() && !std::mem::replace(&mut held.told, true) {
+            tracing::warn!(worker = held.lane.worker, "worker hangs in a call, the node is told");
+            complaints.push((*number, Complaint::Hangs));
+        }
+    }
+    for (lane, about) in complaints {
+        // A connection that is broken is noticed when it is read.
+        let _ = live.say(&FromHost::Complaint { lane, about });
+    }
+    next
+}
+
+/// The functions as the node tells of them. The modules are its own affair.
+fn registry(functions: &[attach::Function]) -> Registry {
+    let functions: Vec<FunctionInfo> = functions.iter().map(info).collect();
+    let by_name = functions.iter().map(|function| (function.name.clone(), function.id)).collect();
+    Registry { modules: Vec::new(), functions, by_name }
+}
+
+fn info(row: &attach::Function) -> FunctionInfo {
+    let deadline =
+        if row.deadline_ns == u64::MAX { Duration::MAX } else { Duration::from_nanos(row.deadline_ns) };
+    FunctionInfo {
+        id: row.id,
+        name: row.name.clone(),
+        module: row.module.clone().into(),
+        deadline,
+        idempotent: row.idempotent,
+        limits: row.limits,
+    }
+}
+
+/// Whether every number means the same function as before.
+fn is_same(registry: &Registry, functions: &[attach::Function]) -> bool {
+    registry.functions.iter().map(|function| &function.name).eq(functions.iter().map(|row| &row.name))
+}
+
+fn note(shared: &Shared, news: attach::Worker) {
+    let Some(seat) = shared.seats.get(news.index as usize) else { return };
+    seat.update(|info| {
+        (info.pid, info.cpu) = (news.pid, news.cpu);
+        (info.generation, info.restarts) = (news.generation, news.restarts);
+        info.state = if news.pid.is_some() { WorkerState::Serving } else { WorkerState::Starting };
+    });
+    seat.sealed(news.sandbox);
+}

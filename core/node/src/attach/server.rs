@@ -1,0 +1,662 @@
+//! The thread that lets hosts in and gives them lanes. See the module above.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use microfaas_control::attach::{
+    Complaint, FUNCTIONS_MAX, FromHost, Function, ToHost, VERSION, Welcome, Worker,
+};
+use microfaas_control::{LaneSpec, PACKET_BYTES_MAX, ToNode, ToWorker};
+use microfaas_lane::layout::Geometry;
+use microfaas_sys::local::{self, Peer};
+use microfaas_sys::{eventfd, poll};
+
+use crate::attach::bulletin::Cut;
+use crate::attach::door::Door;
+use crate::attach::guest::{Guest, GuestLane, Progress, Said, Stage};
+use crate::attach::numbers::Numbers;
+use crate::call::nanoseconds;
+use crate::command::{Answer, AskResult, Pending, Question};
+use crate::completion::printable;
+use crate::memory::RegionFds;
+use crate::node::Shared;
+use crate::seat::WorkerState;
+
+/// How long a connection may say nothing at first.
+const GREET_WITHIN: Duration = Duration::from_secs(2);
+/// How long a host may take to map a lane.
+const MAP_WITHIN: Duration = Duration::from_secs(10);
+/// How long a worker may take to map or drop a lane.
+const SERVE_WITHIN: Duration = Duration::from_secs(10);
+/// Between two lanes to the same worker, and after something could not be made.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Connections beside those of attached hosts.
+const CALLERS_MAX: usize = 32;
+/// Packets taken from one connection before the next is looked at.
+const PACKETS: usize = 16;
+
+/// What the server needs to know of its node.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    pub(crate) geometry: Geometry,
+    pub(crate) spin_ns: u64,
+    pub(crate) stall_ns: u64,
+    pub(crate) hosts_max: u32,
+}
+
+/// A worker's place, as the server last saw it.
+#[derive(Debug, Default)]
+struct Post {
+    serves: bool,
+    generation: u32,
+    numbers: Numbers,
+}
+
+/// Who asked a worker for what.
+#[derive(Debug)]
+enum Purpose {
+    Add {
+        guest: u64,
+        lane: u64,
+    },
+    Remove,
+    /// The host says that it hangs.
+    Ping {
+        guest: u64,
+        lane: u64,
+    },
+}
+
+#[derive(Debug)]
+struct Ask {
+    pending: Pending,
+    purpose: Purpose,
+    worker: usize,
+    generation: u32,
+    number: u32,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Server {
+    shared: Arc<Shared>,
+    terms: Terms,
+    door: Option<Door>,
+    wake: Arc<OwnedFd>,
+    guests: BTreeMap<u64, Guest>,
+    next_number: u64,
+    posts: Vec<Post>,
+    asks: Vec<Ask>,
+    /// Nobody is let in before, and nothing offered.
+    pause_until: Instant,
+    buffer: Box<[u8; PACKET_BYTES_MAX]>,
+}
+
+/// Why a guest has to go; `None` where it has gone.
+type Dismissal = Option<String>;
+
+impl Server {
+    pub(crate) fn new(shared: Arc<Shared>, terms: Terms, door: Door) -> io::Result<Self> {
+        let wake = Arc::new(eventfd::create()?);
+        shared.bulletin.read_by(Arc::clone(&wake));
+        let posts = shared.seats.iter().map(|_| Post::default()).collect();
+        Ok(Self {
+            shared,
+            terms,
+            door: Some(door),
+            wake,
+            guests: BTreeMap::new(),
+            next_number: 0,
+            posts,
+            asks: Vec::new(),
+            pause_until: Instant::now(),
+            buffer: Box::new([0; PACKET_BYTES_MAX]),
+        })
+    }
+
+    /// Runs until the node is over. All connections are closed then.
+    pub(crate) fn run(mut self) {
+        self.look_at_workers();
+        while !self.shared.bulletin.is_over() {
+            if self.shared.is_closed() && self.door.take().is_some() {
+                self.tell_all(&ToHost::Closing);
+            }
+            self.wait();
+            self.look_at_answers();
+            self.look_at_workers();
+            self.look_at_cuts();
+            self.offer_lanes();
+            self.tell_who_is_ready();
+            self.look_at_limits();
+        }
+    }
+
+    /// Sleeps until there is something to do, and listens to who has come and who has spoken.
+    fn wait(&mut self) {
+        let mut fds: Vec<(BorrowedFd<'_>, bool)> = vec![(self.wake.as_fd(), false)];
+        let mut whose = vec![None];
+        let now = Instant::now();
+        if let Some(door) = self.door.as_ref().filter(|_| self.pause_until <= now) {
+            fds.push((door.as_fd(), false));
+            whose.push(None);
+        }
+        let watches_door = fds.len() == 2;
+        for (number, guest) in &self.guests {
+            fds.push(guest.socket());
+            whose.push(Some((*number, false)));
+            if let Some(process) = guest.process() {
+                fds.push((process, false));
+                whose.push(Some((*number, true)));
+            }
+        }
+        let mut ready = vec![false; fds.len()];
+        if let Err(error) = poll::ready(&fds, &mut ready, self.timeout(now)) {
+            tracing::error!(%error, "the attach server cannot wait");
+            std::thread::sleep(PAUSE);
+        }
+        if ready[0] {
+            let _ = eventfd::drain(self.wake.as_fd());
+        }
+        if watches_door && ready[1] {
+            self.let_in();
+        }
+        for (who, _) in whose.into_iter().zip(ready).filter(|(_, ready)| *ready) {
+            match who {
+                Some((guest, true)) => self.part(guest, None),
+                Some((guest, false)) => self.listen(guest),
+                None => {}
+            }
+        }
+    }
+
+    fn timeout(&self, now: Instant) -> Option<Duration> {
+        let limits = self.guests.values().filter_map(Guest::next_limit);
+        let pauses = self.guests.values().map(|guest| guest.pause_until).chain([self.pause_until]);
+        let next = limits.chain(pauses.filter(|time| *time > now)).min();
+        next.map(|time| time.saturating_duration_since(now))
+    }
+
+    /// A number that no guest and no lane of this server has had.
+    fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    fn let_in(&mut self) {
+        for _ in 0..PACKETS {
+            let Some(door) = &self.door else { return };
+            let socket = match door.accept() {
+                Ok(socket) => socket,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    // Out of descriptors, say. Who has come waits.
+                    tracing::warn!(%error, "a host cannot be let in now");
+                    self.pause_until = Instant::now() + PAUSE;
+                    return;
+                }
+            };
+            let Ok(peer) = local::peer(socket.as_fd()) else { continue };
+            self.receive(socket, peer);
+        }
+    }
+
+    fn receive(&mut self, socket: OwnedFd, peer: Peer) {
+        let Some(door) = &self.door else { return };
+        let (is_own, admitted) = (door.is_own(&peer), door.admits(&peer));
+        let uid = peer.uid;
+        let guest = Guest::new(socket, peer, is_own, Instant::now() + GREET_WITHIN);
+        let number = self.number();
+        let others = self.guests.values().filter(|guest| !guest.is_attached()).count();
+        self.guests.insert(number, guest);
+        if !admitted {
+            self.part(number, Some(format!("user {uid} is not on the list of those who may attach")));
+        } else if others >= CALLERS_MAX {
+            self.part(number, Some(format!("{others} connections have not said what they want, come again")));
+        }
+    }
+
+    /// Takes what a guest has said.
+    fn listen(&mut self, number: u64) {
+        for _ in 0..PACKETS {
+            let Some(guest) = self.guests.get_mut(&number) else { return };
+            let result = guest.flush().map_err(|error| Some(error.to_string())).and_then(|()| {
+                match guest.hear(&mut self.buffer) {
+                    Ok(Said::Message(message)) => Ok(Some(message)),
+                    Ok(Said::Nothing) => Ok(None),
+                    Ok(Said::End) => Err(None),
+                    Err(error) => Err(Some(error.to_string())),
+                }
+            });
+            match result.and_then(|message| message.map(|message| self.obey(number, message)).transpose()) {
+                Ok(Some(())) => {}
+                Ok(None) => return,
+                Err(dismissal) => return self.part(number, dismissal),
+            }
+        }
+    }
+
+    fn obey(&mut self, number: u64, message: FromHost) -> Result<(), Dismissal> {
+        let stage = self.guests.get(&number).ok_or(None)?.stage;
+        match (stage, message) {
+            (Stage::Greeting(_), FromHost::Hello { version, lanes }) => self.greet(number, version, lanes),
+            (Stage::Attached { .. }, FromHost::Mapped { lane }) => self.add(number, lane),
+            (Stage::Attached { .. }, FromHost::Complaint { lane, about }) => {
+                self.complaint(number, lane, about);
+                Ok(())
+            }
+            (Stage::Asking | Stage::Attached { .. }, FromHost::Admin { id, .. }) => {
+                let guest = self.guests.get_mut(&number).ok_or(None)?;
+                let reason = match guest.is_own {
+                    true => "the node does not know this request".to_owned(),
+                    false => format!("user {} may not administrate this node", guest.uid),
+                };
+                say(guest, &ToHost::Admin { id, answer: Err(reason) })
+            }
+            _ => Err(Some("a message that does not belong there".to_owned())),
+        }
+    }
+
+    fn greet(&mut self, number: u64, version: u32, lanes: bool) -> Result<(), Dismissal> {
+        if version != VERSION {
+            return Err(Some(format!("version {version} of the protocol, this node speaks {VERSION}")));
+        }
+        let attached = self.guests.values().filter(|guest| guest.is_attached()).count();
+        if lanes && attached >= self.terms.hosts_max as usize {
+            return Err(Some(format!("{attached} hosts are attached, which is the most")));
+        }
+        let news: Vec<ToHost> = (0..self.posts.len()).filter_map(|worker| self.news(worker)).collect();
+        let table = self.table();
+        let guest = self.guests.get_mut(&number).ok_or(None)?;
+        guest.stage = if lanes { Stage::Attached { ready: false } } else { Stage::Asking };
+        say(
+            guest,
+            &ToHost::Welcome(Welcome {
+                version: VERSION,
+                workers: u32::try_from(self.posts.len()).unwrap_or(u32::MAX),
+                spin_ns: self.terms.spin_ns,
+                stall_ns: self.terms.stall_ns,
+            }),
+        )?;
+        table.iter().chain(&news).try_for_each(|message| say(guest, message))?;
+        if lanes {
+            tracing::info!(pid = guest.pid, uid = guest.uid, "host attaches");
+            self.shared.bulletin.attached(1);
+        }
+        Ok(())
+    }
+
+    fn table(&self) -> Vec<ToHost> {
+        let functions: Vec<Function> = self.shared.registry.functions.iter().map(row).collect();
+        let count = functions.len().div_ceil(FUNCTIONS_MAX);
+        let parts = functions.chunks(FUNCTIONS_MAX).enumerate();
+        parts
+            .map(|(i, part)| ToHost::Functions {
+                first: i == 0,
+                last: i + 1 == count,
+                functions: part.to_vec(),
+            })
+            .collect()
+    }
+
+    /// What a worker's place is doing.
+    fn news(&self, worker: usize) -> Option<ToHost> {
+        let seat = self.shared.seats.get(worker)?;
+        let info = seat.info();
+        let pid = info.pid.filter(|_| info.state == WorkerState::Serving);
+        let sandbox = seat.sandbox();
+        let (index, cpu, generation, restarts) = (info.index, info.cpu, info.generation, info.restarts);
+        Some(ToHost::Worker(Worker { index, pid, cpu, generation, restarts, sandbox }))
+    }
+
+    fn tell_all(&mut self, message: &ToHost) {
+        let failed: Vec<(u64, Dismissal)> = self
+            .guests
+            .iter_mut()
+            .filter(|(_, guest)| guest.is_attached())
+            .filter_map(|(number, guest)| Some((*number, say(guest, message).err()?)))
+            .collect();
+        for (number, dismissal) in failed {
+            self.part(number, dismissal);
+        }
+    }
+
+    /// Notices which workers have come and gone.
+    fn look_at_workers(&mut self) {
+        for worker in 0..self.posts.len() {
+            let info = self.shared.seats[worker].info();
+            let (serves, generation) = (info.state == WorkerState::Serving, info.generation);
+            let post = &mut self.posts[worker];
+            if (post.serves, post.generation) == (serves, generation) {
+                continue;
+            }
+            *post = Post { serves, generation, numbers: Numbers::default() };
+            for number in self.guests.keys().copied().collect::<Vec<_>>() {
+                self.drop_lanes(number, |lane| {
+                    lane.worker == worker && lane.generation != generation || lane.worker == worker && !serves
+                });
+            }
+            if let Some(news) = self.news(worker) {
+                self.tell_all(&news);
+            }
+        }
+    }
+
+    /// Tells a guest of lanes whose worker has gone.
+    fn drop_lanes(&mut self, number: u64, is_lost: impl Fn(&GuestLane) -> bool) {
+        let Some(guest) = self.guests.get_mut(&number) else { return };
+        let lost: Vec<u64> =
+            guest.lanes.iter().filter(|(_, lane)| is_lost(lane)).map(|(number, _)| *number).collect();
+        for lane in lost {
+            guest.lanes.remove(&lane);
+            let reason = "the worker has ended".to_owned();
+            if let Err(dismissal) = say(guest, &ToHost::Gone { lane, reason }) {
+                return self.part(number, dismissal);
+            }
+        }
+    }
+
+    fn offer_lanes(&mut self) {
+        if self.door.is_none() || self.pause_until > Instant::now() {
+            return;
+        }
+        for worker in 0..self.posts.len() {
+            let Post { serves, generation, .. } = self.posts[worker];
+            let wanting = self.guests.iter().filter(|(_, guest)| serves && guest.wants(worker, generation));
+            for number in wanting.map(|(number, _)| *number).collect::<Vec<_>>() {
+                if let Err(error) = self.offer(number, worker, generation) {
+                    tracing::warn!(%error, "no lane can be made for a host now");
+                    self.pause_until = Instant::now() + PAUSE;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn offer(&mut self, number: u64, worker: usize, generation: u32) -> io::Result<()> {
+        let lane = self.number();
+        let Some(process) = self.shared.seats[worker].lane.load_full().map(|lane| lane.signaller.clone())
+        else {
+            return Ok(());
+        };
+        let fds = RegionFds::create(&self.terms.geometry)?;
+        let event = Arc::new(eventfd::create()?);
+        let list = [&fds.down, &fds.bulk, &fds.up].map(OwnedFd::try_clone);
+        let [down, bulk, up] = list;
+        let beside =
+            vec![Arc::clone(&event), Arc::new(down?), Arc::new(bulk?), Arc::new(up?), process.descriptor()];
+        // Where all are taken, one comes back when a worker has dropped the lane of a host that has gone, which is then looked at again.
+        let Some(taken) = self.posts[worker].numbers.take() else { return Ok(()) };
+        let Some(guest) = self.guests.get_mut(&number) else { return Ok(()) };
+        let progress = Progress::Offered { fds, event, until: Instant::now() + MAP_WITHIN };
+        guest.lanes.insert(lane, GuestLane { worker, generation, number: taken, progress });
+        let worker = u32::try_from(worker).unwrap_or(u32::MAX);
+        let offer = ToHost::Offer { lane, worker, geometry: self.terms.geometry };
+        if let Err(error) = guest.say(&offer, beside) {
+            self.part(number, Some(error.to_string()));
+        }
+        Ok(())
+    }
+
+    /// A guest has mapped a lane: its worker gets it.
+    fn add(&mut self, number: u64, lane: u64) -> Result<(), Dismissal> {
+        let guest = self.guests.get_mut(&number).ok_or(None)?;
+        // Its worker may have ended meanwhile, which the guest was told.
+        let Some(held) = guest.lanes.get_mut(&lane) else { return Ok(()) };
+        let Progress::Offered { fds, event, .. } = std::mem::replace(&mut held.progress, Progress::Adding)
+        else {
+            return Err(Some("a lane that was not offered".to_owned()));
+        };
+        let fds = fds.for_worker().map_err(|error| Some(format!("the lane cannot be sealed: {error}")))?;
+        let message = ToWorker::AddLane(LaneSpec {
+            lane: held.number,
+            geometry: self.terms.geometry,
+            copies: !guest.is_own,
+        });
+        let fds = vec![event, Arc::new(fds.down), Arc::new(fds.bulk), Arc::new(fds.up)];
+        let (worker, generation, taken) = (held.worker, held.generation, held.number);
+        self.ask(
+            Purpose::Add { guest: number, lane },
+            (worker, generation, taken),
+            message,
+            fds,
+            SERVE_WITHIN,
+        );
+        Ok(())
+    }
+
+    fn ask(
+        &mut self,
+        purpose: Purpose,
+        (worker, generation, number): (usize, u32, u32),
+        message: ToWorker,
+        fds: Vec<Arc<OwnedFd>>,
+        within: Duration,
+    ) {
+        let question = Question { message, fds, within, generation: Some(generation) };
+        let pending = self.shared.desk.post_waking(worker, question, Some(Arc::clone(&self.wake)));
+        self.asks.push(Ask { pending, purpose, worker, generation, number });
+    }
+
+    /// Has a worker drop a lane. Its number is free when it has.
+    fn remove(&mut self, lane: &GuestLane) {
+        let place = (lane.worker, lane.generation, lane.number);
+        self.ask(
+            Purpose::Remove,
+            place,
+            ToWorker::RemoveLane { lane: lane.number },
+            Vec::new(),
+            SERVE_WITHIN,
+        );
+    }
+
+    fn complaint(&mut self, number: u64, lane: u64, about: Complaint) {
+        let Some(guest) = self.guests.get_mut(&number) else { return };
+        let Some(held) = guest.lanes.get(&lane) else { return };
+        let (worker, generation, taken) = (held.worker, held.generation, held.number);
+        match about {
+            Complaint::Unwanted => {
+                guest.shunned.push((worker, generation));
+                self.withdraw(number, lane, "as you wish");
+            }
+            Complaint::Violation if guest.is_own => {
+                // The word of one's own user ends a worker, as the node's own eyes do.
+                tracing::warn!(
+                    worker,
+                    "a host says that the worker broke the lane's protocol, it will be replaced"
+                );
+                if let Some(lane) = self.shared.seats[worker].lane.load_full() {
+                    let _ = lane.signaller.kill();
+                }
+            }
+            Complaint::Violation => self.withdraw(number, lane, "as you wish"),
+            Complaint::Hangs => {
+                let within = Duration::from_nanos(self.terms.stall_ns).max(PAUSE);
+                let purpose = Purpose::Ping { guest: number, lane };
+                self.ask(purpose, (worker, generation, taken), ToWorker::Ping, Vec::new(), within);
+            }
+        }
+    }
+
+    /// Takes a lane back from a guest that stays; it is offered another one, after a while.
+    fn withdraw(&mut self, number: u64, lane: u64, reason: &str) {
+        let Some(guest) = self.guests.get_mut(&number) else { return };
+        let Some(held) = guest.lanes.remove(&lane) else { return };
+        guest.pause_until = Instant::now() + PAUSE;
+        let told = say(guest, &ToHost::Gone { lane, reason: reason.to_owned() });
+        self.let_go(held);
+        if let Err(dismissal) = told {
+            self.part(number, dismissal);
+        }
+    }
+
+    /// A lane that no guest has any more.
+    fn let_go(&mut self, lane: GuestLane) {
+        match lane.progress {
+            Progress::Offered { .. } => {
+                if self.posts[lane.worker].generation == lane.generation {
+                    self.posts[lane.worker].numbers.give_back(lane.number);
+                }
+            }
+            // When the worker has it, it will be found that nobody wants it.
+            Progress::Adding => {}
+            Progress::Open => self.remove(&lane),
+        }
+    }
+
+    fn look_at_answers(&mut self) {
+        let mut open = Vec::with_capacity(self.asks.len());
+        for ask in std::mem::take(&mut self.asks) {
+            match ask.pending.look() {
+                None => open.push(ask),
+                Some(answer) => self.answered(ask, answer),
+            }
+        }
+        self.asks.append(&mut open);
+    }
+
+    fn answered(&mut self, ask: Ask, answer: AskResult) {
+        let Ask { purpose, worker, generation, number: taken, .. } = ask;
+        // A worker that did not answer has ended, and all its lanes with it: the seats say so.
+        let Ok(Answer { message, .. }) = answer else { return };
+        match (purpose, message) {
+            (Purpose::Add { guest, lane }, ToNode::LaneAdded { .. }) => {
+                self.opened(guest, lane, (worker, generation, taken))
+            }
+            (Purpose::Add { guest, lane }, ToNode::LaneRefused { reason, .. }) => {
+                self.free(worker, generation, taken);
+                self.cut_off(guest, lane, &printable(reason.as_bytes()));
+            }
+            (Purpose::Remove, _) => self.free(worker, generation, taken),
+            // It listens, so it has lost the call, or the host is wrong.
+            (Purpose::Ping { guest, lane }, _) => self.withdraw(guest, lane, "the worker does not hang"),
+            (Purpose::Add { .. }, _) => {}
+        }
+    }
+
+    fn free(&mut self, worker: usize, generation: u32, number: u32) {
+        if self.posts[worker].generation == generation {
+            self.posts[worker].numbers.give_back(number);
+        }
+    }
+
+    fn opened(&mut self, number: u64, lane: u64, (worker, generation, taken): (usize, u32, u32)) {
+        let held = self.guests.get_mut(&number).and_then(|guest| guest.lanes.get_mut(&lane));
+        let Some(held) = held else {
+            // Its host has gone meanwhile.
+            return self.remove(&GuestLane { worker, generation, number: taken, progress: Progress::Open });
+        };
+        held.progress = Progress::Open;
+        if let Some(Err(dismissal)) =
+            self.guests.get_mut(&number).map(|guest| say(guest, &ToHost::Open { lane }))
+        {
+            self.part(number, dismissal);
+        }
+    }
+
+    /// A worker does not serve a guest's lane any more, and is offered none by this guest again.
+    fn cut_off(&mut self, number: u64, lane: u64, reason: &str) {
+        let Some(guest) = self.guests.get_mut(&number) else { return };
+        let Some(held) = guest.lanes.remove(&lane) else { return };
+        tracing::warn!(
+            pid = guest.pid,
+            uid = guest.uid,
+            worker = held.worker,
+            reason,
+            "a worker has cut a host off"
+        );
+        guest.shunned.retain(|(worker, _)| *worker != held.worker);
+        guest.shunned.push((held.worker, held.generation));
+        if let Err(dismissal) = say(guest, &ToHost::Gone { lane, reason: reason.to_owned() }) {
+            self.part(number, dismissal);
+        }
+    }
+
+    fn look_at_cuts(&mut self) {
+        for Cut { worker, generation, number, reason } in self.shared.bulletin.take_cuts() {
+            let is_it = |lane: &GuestLane| {
+                (lane.worker, lane.generation, lane.number) == (worker, generation, number)
+                    && matches!(lane.progress, Progress::Open)
+            };
+            let found = self.guests.iter().find_map(|(guest, g)| {
+                g.lanes.iter().find(|(_, lane)| is_it(lane)).map(|(lane, _)| (*guest, *lane))
+            });
+            // A host that has gone in the same moment: its lane is being removed.
+            let Some((guest, lane)) = found else { continue };
+            self.cut_off(guest, lane, &reason);
+            self.remove(&GuestLane { worker, generation, number, progress: Progress::Open });
+        }
+    }
+
+    fn tell_who_is_ready(&mut self) {
+        let mut failed = Vec::new();
+        for (number, guest) in &mut self.guests {
+            if guest.stage != (Stage::Attached { ready: false }) {
+                continue;
+            }
+            let served =
+                self.posts.iter().enumerate().filter(|(_, post)| post.serves).all(|(worker, post)| {
+                    guest.shunned.contains(&(worker, post.generation))
+                        || guest
+                            .lanes
+                            .values()
+                            .any(|lane| lane.worker == worker && matches!(lane.progress, Progress::Open))
+                });
+            if served {
+                guest.stage = Stage::Attached { ready: true };
+                failed.extend(say(guest, &ToHost::Ready).err().map(|dismissal| (*number, dismissal)));
+            }
+        }
+        for (number, dismissal) in failed {
+            self.part(number, dismissal);
+        }
+    }
+
+    fn look_at_limits(&mut self) {
+        let now = Instant::now();
+        let late = |guest: &Guest| guest.next_limit().is_some_and(|limit| limit <= now);
+        let late: Vec<u64> = self.guests.iter().filter(|(_, g)| late(g)).map(|(number, _)| *number).collect();
+        for number in late {
+            self.part(number, Some("no answer in time".to_owned()));
+        }
+    }
+
+    /// Ends a connection, and takes all lanes of the host back. It learns the reason, where it still reads.
+    fn part(&mut self, number: u64, dismissal: Dismissal) {
+        let Some(mut guest) = self.guests.remove(&number) else { return };
+        match &dismissal {
+            Some(reason) => {
+                tracing::warn!(pid = guest.pid, uid = guest.uid, reason, "host is shown out");
+                let _ = guest.say(&ToHost::Refused { reason: reason.clone() }, Vec::new());
+            }
+            None => tracing::info!(pid = guest.pid, uid = guest.uid, "host has gone"),
+        }
+        if guest.is_attached() {
+            self.shared.bulletin.attached(-1);
+        }
+        for lane in std::mem::take(&mut guest.lanes).into_values() {
+            self.let_go(lane);
+        }
+    }
+}
+
+/// Says something to a guest, which has to go where it cannot be told.
+fn say(guest: &mut Guest, message: &ToHost) -> Result<(), Dismissal> {
+    guest.say(message, Vec::new()).map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => None,
+        _ => Some(error.to_string()),
+    })
+}
+
+fn row(function: &crate::FunctionInfo) -> Function {
+    Function {
+        id: function.id,
+        name: function.name.clone(),
+        module: function.module.to_string_lossy().into_owned(),
+        deadline_ns: nanoseconds(function.deadline),
+        idempotent: function.idempotent,
+        limits: function.limits,
+    }
+}

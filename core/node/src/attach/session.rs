@@ -1,0 +1,151 @@
+//! A host's connection to a node: made, and let in.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use microfaas_control::attach::{FDS_MAX, FromHost, Function, ToHost, VERSION, Welcome};
+use microfaas_control::{PACKET_BYTES_MAX, decode, encode};
+use microfaas_sys::{local, socket};
+use thiserror::Error;
+
+use crate::completion::printable;
+
+/// How long the node may take to let a host in.
+const WELCOME_WITHIN: Duration = Duration::from_secs(5);
+
+/// Why a host could not attach. Each prints as one line.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// There is no socket, or nobody listens on it.
+    #[error("no node listens at `{}`: {source}", path.display())]
+    NoNode {
+        /// The socket.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The socket's permissions do not let this user in.
+    #[error("this user may not connect to `{}`", path.display())]
+    Denied {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The node does not want this host.
+    #[error("the node at `{}` refused: {reason}", path.display())]
+    Refused {
+        /// The socket.
+        path: PathBuf,
+        /// In its words.
+        reason: String,
+    },
+    /// It accepted and then said nothing.
+    #[error("the node at `{}` did not answer in {seconds} s", path.display())]
+    Silent {
+        /// The socket.
+        path: PathBuf,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// It said something that does not belong there.
+    #[error("the program that listens at `{}` is no node of this version", path.display())]
+    Protocol {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// It closed the connection.
+    #[error("the connection to the node at `{}` broke: {source}", path.display())]
+    Broken {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something that a host needs of the system was refused.
+    #[error("{what}: {source}")]
+    System {
+        /// What it was for.
+        what: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+/// A connection that was let in, with the table of functions as it was then.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) socket: OwnedFd,
+    pub(crate) welcome: Welcome,
+    pub(crate) functions: Vec<Function>,
+}
+
+/// A packet with what came beside it.
+pub(crate) type Letter = (ToHost, Vec<OwnedFd>);
+
+impl Session {
+    /// Connects and says hello. Waits for a few seconds at most.
+    pub(crate) fn open(path: &Path) -> Result<Self, ConnectError> {
+        let by = Instant::now() + WELCOME_WITHIN;
+        let socket = connect(path, by)?;
+        let hello = FromHost::Hello { version: VERSION, lanes: true };
+        let packet = encode(&hello).map_err(|_| ConnectError::Protocol { path: path.to_owned() })?;
+        // A node that has refused already has said why, which is read next.
+        let _ = socket::send(socket.as_fd(), &packet, &[]);
+        let (ToHost::Welcome(welcome), _) = next(&socket, path, by)? else {
+            return Err(ConnectError::Protocol { path: path.to_owned() });
+        };
+        if welcome.version != VERSION || welcome.workers == 0 {
+            return Err(ConnectError::Protocol { path: path.to_owned() });
+        }
+        let mut functions = Vec::new();
+        loop {
+            match next(&socket, path, by)? {
+                (ToHost::Functions { last, functions: part, .. }, _) => {
+                    functions.extend(part);
+                    if last {
+                        return Ok(Self { socket, welcome, functions });
+                    }
+                }
+                _ => return Err(ConnectError::Protocol { path: path.to_owned() }),
+            }
+        }
+    }
+}
+
+fn connect(path: &Path, by: Instant) -> Result<OwnedFd, ConnectError> {
+    loop {
+        let error = match local::connect(path) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => error,
+        };
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => return Err(ConnectError::Denied { path: path.to_owned() }),
+            // Others wait to be let in.
+            io::ErrorKind::WouldBlock if Instant::now() < by => std::thread::sleep(Duration::from_millis(10)),
+            _ => return Err(ConnectError::NoNode { path: path.to_owned(), source: error }),
+        }
+    }
+}
+
+fn next(socket: &OwnedFd, path: &Path, by: Instant) -> Result<Letter, ConnectError> {
+    let mut buffer = vec![0; PACKET_BYTES_MAX];
+    let left = by.saturating_duration_since(Instant::now());
+    let packet = socket::recv(socket.as_fd(), &mut buffer, FDS_MAX, Some(left));
+    let path = || path.to_owned();
+    let packet = packet.map_err(|source| match source.kind() {
+        io::ErrorKind::TimedOut => ConnectError::Silent { path: path(), seconds: WELCOME_WITHIN.as_secs() },
+        _ => ConnectError::Broken { path: path(), source },
+    })?;
+    if packet.len == 0 {
+        return Err(ConnectError::Broken { path: path(), source: io::ErrorKind::UnexpectedEof.into() });
+    }
+    match decode(&buffer[..packet.len]) {
+        Ok(ToHost::Refused { reason }) => {
+            Err(ConnectError::Refused { path: path(), reason: printable(reason.as_bytes()) })
+        }
+        Ok(message) => Ok((message, packet.fds)),
+        Err(_) => Err(ConnectError::Protocol { path: path() }),
+    }
+}
