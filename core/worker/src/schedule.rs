@@ -297,7 +297,8 @@ impl Scheduler {
             }
             task.told |= task.used_ns >= function.soft_ns;
             let has_room = self.has_room();
-            if !self.suspended.is_empty() || lanes.iter().any(|lane| waits(lane, has_room)) {
+            let is_ready = |lane: &Lane| has_room && lane.end.is_ready();
+            if !self.suspended.is_empty() || lanes.control_waits() || lanes.iter().any(is_ready) {
                 break;
             }
             task.slice_ns = task.slice_ns.saturating_mul(2).min(COARSE_NS.max(function.quantum_ns));
@@ -391,16 +392,13 @@ impl Scheduler {
     }
 }
 
-/// Whether something has come by this lane for which the core is to be taken from a call; a submission only where it could be started.
-fn waits(lane: &Lane, has_room: bool) -> bool {
-    has_room && lane.end.is_ready() || lane.control_waits()
-}
-
-/// Asks every host to poke: a slice begins that is longer than a quantum. False where something has come by now. In this order: whoever sees the
-/// announcement may poke at once, and whoever does not is seen by the look after it (`microfaas_lane::doorbell`).
+/// Asks every host to poke: a slice begins that is longer than a quantum. False where something has come by now: from the node, or a submission that could be
+/// started. In this order: whoever sees the announcement may poke at once, and whoever does not is seen by the look after it (`microfaas_lane::doorbell`).
 fn engage(lanes: &Lanes, has_room: bool) -> bool {
     poke::listen();
-    lanes.iter().all(|lane| lane.end.worker_words().worker_epoch.engage(|| waits(lane, has_room)))
+    let engage =
+        |lane: &Lane| lane.end.worker_words().worker_epoch.engage(|| has_room && lane.end.is_ready());
+    lanes.iter().all(engage) && !lanes.control_waits()
 }
 
 /// The slice is over, or was not begun.
