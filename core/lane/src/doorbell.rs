@@ -33,7 +33,7 @@
 //! The other side may be hostile: it can ring without cause, which costs a look, or never, so every
 //! wait is bounded by the caller, who looks again.
 
-use crate::sync::{AtomicU32, Ordering, fence, mutant};
+use crate::sync::{AtomicU32, Ordering, full_fence, mutant};
 
 /// Bit of an epoch: its owner wants to be told, so the word is odd.
 const TOLD: u32 = 1;
@@ -75,7 +75,7 @@ impl Default for Bell {
 
 fn sleeper_fence() {
     if !mutant("doorbell_no_sleeper_fence") {
-        fence(Ordering::SeqCst);
+        full_fence();
     }
 }
 
@@ -223,7 +223,7 @@ impl Ringer {
     pub fn published() {
         // SYNC POINT C, ringer's side.
         if !mutant("doorbell_no_ringer_fence") {
-            fence(Ordering::SeqCst);
+            full_fence();
         }
     }
 

@@ -9,8 +9,9 @@ use core::ptr::NonNull;
 
 use crate::copy::copy_out;
 use crate::doorbell::{Ringer, Wish};
-use crate::layout::{Geometry, HOST_WORDS, RESPONSE_HEADER, RING, Region, WORKER_WORDS};
+use crate::layout::{Geometry, HOST_WORDS, LINE, RESPONSE_HEADER, RING, Region, WORKER_WORDS};
 use crate::message::message_len;
+use crate::prefetch::prefetch;
 use crate::ring::{Entry, Line, Ring};
 use crate::slots::{FreeSlots, Outcome, Record, Settled};
 use crate::state::{CallState, Phase};
@@ -61,6 +62,14 @@ pub struct HostLane<M> {
 #[derive(Debug)]
 pub struct Reader {
     head: u64,
+}
+
+impl Reader {
+    /// Where it is: for [`HostLane::is_ready_at`].
+    #[must_use]
+    pub fn head(&self) -> u64 {
+        self.head
+    }
 }
 
 /// A slot that the caller owns and has not submitted. Dropping it without giving it back leaks the slot, so the lane takes it back
@@ -306,6 +315,13 @@ impl<M: Memory> HostLane<M> {
         self.ring(Region::Up).is_ready(reader.head)
     }
 
+    /// As [`is_ready`](Self::is_ready) for a reader that was at position `head` at some time: also true where it may have gone on since.
+    #[inline]
+    #[must_use]
+    pub fn is_ready_at(&self, head: u64) -> bool {
+        self.ring(Region::Up).is_ready(head)
+    }
+
     /// Reads one completion, checks it and records its outcome.
     ///
     /// # Errors
@@ -327,6 +343,7 @@ impl<M: Memory> HostLane<M> {
     ) -> Result<Option<Completed>, Violation> {
         let Some(entry) = self.ring(Region::Up).read(reader.head)? else { return Ok(None) };
         let (ticket, outcome, is_unsafe) = self.check(&entry)?;
+        self.prefetch_after(reader.head, ticket.slot);
         first(&Completed { ticket, status: outcome.status, abandoned: false, is_unsafe });
         let refused = Violation::NotInFlight { slot: ticket.slot, generation: ticket.generation };
         let abandoned = match self.records()[ticket.slot as usize].settle(ticket.generation, &outcome) {
@@ -339,6 +356,17 @@ impl<M: Memory> HostLane<M> {
         };
         reader.head += 1;
         Ok(Some(Completed { ticket, status: outcome.status, abandoned, is_unsafe }))
+    }
+
+    /// Fetches what comes next: the response that was just announced, and the completion behind it.
+    #[inline]
+    fn prefetch_after(&self, head: u64, slot: u32) {
+        let up = self.memory.base(Region::Up);
+        let response = self.geometry().state_offset(slot);
+        prefetch(up, response);
+        prefetch(up, response + LINE);
+        let line = (head + 1) & u64::from(self.geometry().ring_entries() - 1);
+        prefetch(up, RING + usize::try_from(line).unwrap_or(0) * LINE);
     }
 
     /// The one place where a worker's words become facts.

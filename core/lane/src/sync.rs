@@ -2,6 +2,10 @@
 //!
 //! The types are newtypes rather than re-exports, so that a lint can ban the originals elsewhere, and
 //! transparent, so that mapped memory can be viewed as them.
+#![cfg_attr(
+    not(any(loom, miri, not(target_arch = "x86_64"))),
+    expect(unsafe_code, reason = "a fence by a locked instruction")
+)]
 
 pub use core::sync::atomic::Ordering;
 
@@ -99,10 +103,19 @@ pub(crate) const fn mutant(_name: &str) -> bool {
     false
 }
 
-/// See the standard library.
+/// `fence(SeqCst)`.
+///
+/// # Cost
+/// Waits until what was stored before is visible. On x86-64 a locked instruction keeps a store before later loads as `mfence` does, in about half the time.
 #[inline]
-pub fn fence(order: Ordering) {
-    imp::fence(order);
+pub fn full_fence() {
+    #[cfg(any(loom, miri, not(target_arch = "x86_64")))]
+    imp::fence(Ordering::SeqCst);
+    #[cfg(not(any(loom, miri, not(target_arch = "x86_64"))))]
+    // SAFETY: changes no bit of the word at the top of the stack, which is the thread's own. Without `nomem` the compiler moves no access over it.
+    unsafe {
+        core::arch::asm!("lock or dword ptr [rsp], 0", options(nostack));
+    }
 }
 
 /// One step of a spin loop.

@@ -10,6 +10,7 @@ use crate::copy::copy_out;
 use crate::doorbell::Ringer;
 use crate::layout::{Geometry, HOST_WORDS, LINE, RESPONSE_HEADER, RING, WORKER_WORDS};
 use crate::message::{META_ALIGN, message_len};
+use crate::prefetch::{prefetch, prefetch_write};
 use crate::ring::{Entry, Line, Ring};
 use crate::state::{CallState, Start};
 use crate::status::{Status, Violation};
@@ -235,7 +236,19 @@ impl WorkerLane {
         let len = message_len(submission.body_len as usize, submission.meta_len as usize);
         let good = submission.slot < self.geometry.slots()
             && len.is_some_and(|n| n <= self.geometry.request_capacity(submission.slot));
-        if good { Ok(Some(submission)) } else { Err(HostFault { submission }) }
+        if !good {
+            return Err(HostFault { submission });
+        }
+        self.prefetch(submission.slot);
+        Ok(Some(submission))
+    }
+
+    /// Fetches the lines of a call: its request to read, its call state and response to write. `slot` is of this lane.
+    #[inline]
+    fn prefetch(&self, slot: u32) {
+        let region = if self.geometry.is_large(slot) { self.bases.bulk } else { self.bases.down };
+        prefetch(region, self.geometry.request_offset(slot));
+        prefetch_write(self.bases.up, self.geometry.state_offset(slot));
     }
 
     /// Fetches the lines of the submission after the last popped one, if it is there, and returns its function number for the same purpose.
@@ -246,9 +259,7 @@ impl WorkerLane {
         if slot >= self.geometry.slots() {
             return None;
         }
-        let region = if self.geometry.is_large(slot) { self.bases.bulk } else { self.bases.down };
-        prefetch(region, self.geometry.request_offset(slot));
-        prefetch_write(self.bases.up, self.geometry.state_offset(slot));
+        self.prefetch(slot);
         // Its completion's line too: without this the next claim, which must wait for all stores before it, waits for that line to come.
         let ahead = self.tail.wrapping_add(1) & u64::from(self.geometry.ring_entries() - 1);
         prefetch_write(self.bases.up, RING + usize::try_from(ahead).unwrap_or(0) * LINE);
@@ -369,57 +380,5 @@ impl WorkerLane {
             self.worker_words().host_bell.ring();
         }
         HostSleeps { futex, event: self.event_ringer.due(&words.event_epoch) }
-    }
-}
-
-#[cfg(any(not(target_arch = "x86_64"), miri))]
-fn prefetch(_base: NonNull<u8>, _offset: usize) {}
-
-#[cfg(any(not(target_arch = "x86_64"), miri))]
-fn prefetch_write(_base: NonNull<u8>, _offset: usize) {}
-
-#[cfg(all(target_arch = "x86_64", not(miri)))]
-#[inline]
-fn prefetch(base: NonNull<u8>, offset: usize) {
-    // SAFETY: stays in the mapping; a prefetch never faults anyway.
-    let line = unsafe { base.byte_add(offset) };
-    // SAFETY: SSE is part of the x86-64 baseline.
-    unsafe { core::arch::x86_64::_mm_prefetch(line.as_ptr().cast(), core::arch::x86_64::_MM_HINT_T0) };
-}
-
-#[cfg(all(target_arch = "x86_64", not(miri)))]
-#[inline]
-fn prefetch_write(base: NonNull<u8>, offset: usize) {
-    // SAFETY: stays in the mapping.
-    let line = unsafe { base.byte_add(offset) };
-    // SAFETY: a hint; where the processor does not know it, it is a no-op.
-    unsafe {
-        core::arch::asm!("prefetchw [{}]", in(reg) line.as_ptr(), options(nostack, preserves_flags, readonly))
-    };
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_fault_can_be_unsafe() {
-        for status in Status::ALL {
-            let completion = Completion {
-                slot: 1,
-                generation: 2,
-                status,
-                body_len: 3,
-                meta_len: 0,
-                overflow: true,
-                is_unsafe: true,
-                cpu_ns: 4,
-            };
-            let decoded = Completion::decode(&completion.encode());
-            match status {
-                Status::Fault | Status::Denied => assert_eq!(decoded, Ok(completion)),
-                _ => assert_eq!(decoded, Err(Violation::Reserved(FLAG_UNSAFE.into()))),
-            }
-        }
     }
 }

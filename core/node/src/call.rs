@@ -11,7 +11,7 @@ use microfaas_lane::Status;
 use microfaas_lane::host::{Reserved, Ticket};
 use microfaas_lane::message::{Encoder, META_ALIGN, encoded_len, message_len};
 use microfaas_lane::slots::Outcome;
-use microfaas_sys::clock::monotonic_ns;
+use microfaas_sys::clock::{monotonic_ns, now_ns};
 
 use crate::lane::Lane;
 use crate::{CallError, Completion};
@@ -80,8 +80,8 @@ pub(crate) fn nanoseconds(duration: Duration) -> u64 {
 /// A slot that is being filled: write into [`buffer`](Self::buffer), as a socket may do directly, then [`submit`](Self::submit).
 /// Dropping it gives the slot back.
 pub struct Prepared {
-    lane: Arc<Lane>,
-    reserved: Option<Reserved>,
+    /// `None` once it was submitted.
+    place: Option<(Arc<Lane>, Reserved)>,
     function: FunctionHandle,
     body_max: usize,
 }
@@ -93,7 +93,7 @@ impl Prepared {
         function: FunctionHandle,
         body_max: usize,
     ) -> Self {
-        Self { lane, reserved: Some(reserved), function, body_max }
+        Self { place: Some((lane, reserved)), function, body_max }
     }
 
     /// Room for the body. Holds whatever an earlier request of the slot left there.
@@ -104,8 +104,8 @@ impl Prepared {
     }
 
     fn whole_buffer(&mut self) -> &mut [u8] {
-        match &mut self.reserved {
-            Some(reserved) => self.lane.host.buffer(reserved),
+        match &mut self.place {
+            Some((lane, reserved)) => lane.host.buffer(reserved),
             None => &mut [],
         }
     }
@@ -122,7 +122,7 @@ impl Prepared {
         deadline: Option<Duration>,
     ) -> Result<Call, CallError> {
         let meta_len = self.write_meta(body_len, meta)?;
-        let now_ns = monotonic_ns();
+        let now_ns = now_ns();
         let wait_ns = deadline.map_or(self.function.deadline_ns, nanoseconds);
         if wait_ns == 0 {
             return Err(CallError::Expired);
@@ -135,8 +135,7 @@ impl Prepared {
             deadline_ns: now_ns.saturating_add(wait_ns),
             flags: 0,
         };
-        let reserved = self.reserved.take().expect("taken here only, where the value ends");
-        let lane = Arc::clone(&self.lane);
+        let (lane, reserved) = self.place.take().expect("taken here only, where the value ends");
         let ticket = lane.submit(reserved, &request, now_ns);
         Ok(Call { lane: Some(lane), ticket, submitted_ns: now_ns, deadline_ns: request.deadline_ns })
     }
@@ -166,9 +165,9 @@ impl Prepared {
 
 impl Drop for Prepared {
     fn drop(&mut self) {
-        if let Some(reserved) = self.reserved.take() {
-            self.lane.host.cancel_reservation(reserved);
-            self.lane.load().sub(1);
+        if let Some((lane, reserved)) = self.place.take() {
+            lane.host.cancel_reservation(reserved);
+            lane.load().sub(1);
         }
     }
 }
@@ -211,9 +210,7 @@ impl Call {
         });
         match outcome {
             Some(outcome) => self.take(&outcome, completion),
-            None if self.deadline_ns != u64::MAX && monotonic_ns() >= self.deadline_ns => {
-                self.expire(completion)
-            }
+            None if self.is_overdue() => self.expire(completion),
             None => return false,
         }
         true
@@ -252,9 +249,14 @@ impl Call {
 
     fn take(&mut self, outcome: &Outcome, completion: &mut Completion) {
         let Some(lane) = self.lane.take() else { return };
-        let total_ns = monotonic_ns().saturating_sub(self.submitted_ns);
+        let total_ns = now_ns().saturating_sub(self.submitted_ns);
         completion.take(&lane, self.ticket, outcome, total_ns);
         lane.release(self.ticket, outcome);
+    }
+
+    /// Whether the deadline has passed; the kernel's clock has the last word.
+    fn is_overdue(&self) -> bool {
+        self.deadline_ns != u64::MAX && now_ns() >= self.deadline_ns && monotonic_ns() >= self.deadline_ns
     }
 
     /// The deadline has passed. An answer that has come at the last moment is taken.
@@ -265,7 +267,7 @@ impl Call {
             return self.take(&outcome, completion);
         }
         let status = if never_started { Status::Expired } else { Status::Timeout };
-        let total_ns = monotonic_ns().saturating_sub(self.submitted_ns);
+        let total_ns = now_ns().saturating_sub(self.submitted_ns);
         completion.give_up(lane, status, never_started, total_ns);
         lane.abandon(self.ticket);
         self.lane = None;

@@ -8,7 +8,7 @@
 //! of the two settles the late call.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_utils::CachePadded;
@@ -17,6 +17,7 @@ use microfaas_lane::doorbell::Wish;
 use microfaas_lane::host::{Completed, HostLane, Reader, Request, Reserved, Ticket};
 use microfaas_lane::slots::Outcome;
 use microfaas_lane::state::Phase;
+use microfaas_lane::sync::full_fence;
 use microfaas_lane::{Status, Violation};
 use microfaas_sys::futex;
 use microfaas_sys::process::Signaller;
@@ -52,6 +53,8 @@ pub(crate) enum Shut {
 pub(crate) struct Lane {
     pub(crate) host: HostLane<LaneMemory>,
     reader: Mutex<Reader>,
+    /// Where the reader was when it was last at work, for a look without the lock.
+    head: AtomicU64,
     shut: AtomicU32,
     pub(crate) notes: Box<[Note]>,
     pub(crate) park: Park,
@@ -76,8 +79,8 @@ impl Lane {
         let (host, reader) = HostLane::new(memory);
         let notes = (0..host.geometry().slots()).map(|_| Note::default()).collect();
         let (shut, park) = (AtomicU32::new(Shut::Open as u32), Park::new(hub.spin_ns));
-        let reader = Mutex::new(reader);
-        Self { host, reader, shut, notes, park, worker, event, hub, signaller, load, counters }
+        let (head, reader) = (AtomicU64::new(reader.head()), Mutex::new(reader));
+        Self { host, reader, head, shut, notes, park, worker, event, hub, signaller, load, counters }
     }
 
     pub(crate) fn note(&self, ticket: Ticket) -> &Note {
@@ -182,6 +185,9 @@ impl Lane {
 
     /// Takes what has been completed, unless another thread is doing so. Returns how many.
     pub(crate) fn drain(&self) -> usize {
+        if !self.host.is_ready_at(self.head.load(Ordering::Relaxed)) {
+            return 0;
+        }
         self.try_lock().map_or(0, |mut reader| self.drain_with(&mut reader, None))
     }
 
@@ -215,6 +221,7 @@ impl Lane {
                 }
             }
             if settled > 0 {
+                self.head.store(reader.head(), Ordering::Relaxed);
                 self.load.sub(settled);
             }
             self.tell(&batch[..count]);
@@ -253,7 +260,7 @@ impl Lane {
             return;
         }
         // Pairs with the fence in `Note::expect`.
-        fence(Ordering::SeqCst);
+        full_fence();
         let mut leader = false;
         for ticket in tickets {
             leader |= self.note(*ticket).tell();

@@ -166,7 +166,7 @@ impl Shared {
         let mut error = CallError::NoWorker;
         let count = self.seats.len();
         for i in (best..count).chain(0..best) {
-            let Some(lane) = self.seats[i].lane.load_full() else { continue };
+            let Some(lane) = self.seats[i].lane() else { continue };
             if lane.is_shut() {
                 continue;
             }
@@ -417,6 +417,6 @@ impl Shared {
     }
 
     pub(crate) fn lanes(&self) -> impl Iterator<Item = Arc<Lane>> {
-        self.seats.iter().filter_map(|seat| seat.lane.load_full())
+        self.seats.iter().filter_map(Seat::lane)
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use microfaas_lane::host::Ticket;
 use microfaas_lane::slots::Outcome;
-use microfaas_sys::clock::monotonic_ns;
+use microfaas_sys::clock::{monotonic_ns, now_ns};
 use microfaas_sys::futex;
 
 use crate::lane::Lane;
@@ -82,10 +82,10 @@ impl Lane {
         if limit == 0 || !self.worker_is_elsewhere() {
             return None;
         }
-        let start = monotonic_ns();
+        let start = now_ns();
         loop {
             let outcome = self.look_often(ticket);
-            let spent = monotonic_ns() - start;
+            let spent = now_ns().saturating_sub(start);
             if outcome.is_some() || spent >= limit {
                 self.park.learn(spent, outcome.is_some());
                 return outcome;

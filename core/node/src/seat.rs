@@ -1,7 +1,8 @@
 //! One worker's place in the node: it stays while workers and their lanes come and go.
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::ArcSwapOption;
 use crossbeam_utils::CachePadded;
@@ -123,11 +124,33 @@ pub struct WorkerInfo {
     pub outstanding: u32,
 }
 
+/// Seats whose lanes a thread remembers.
+const KNOWN_LANES: usize = 16;
+
+/// Numbers seats.
+static SEATS: AtomicU64 = AtomicU64::new(1);
+
+/// A seat's lane as a thread has last seen it. It does not keep the lane alive.
+struct Known {
+    seat: u64,
+    version: u64,
+    lane: Weak<Lane>,
+}
+
+thread_local! {
+    static KNOWN: RefCell<[Known; KNOWN_LANES]> =
+        const { RefCell::new([const { Known { seat: 0, version: 0, lane: Weak::new() } }; KNOWN_LANES]) };
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Seat {
     pub(crate) load: Arc<CachePadded<Load>>,
-    pub(crate) lane: ArcSwapOption<Lane>,
+    /// Unlike any other seat's of the process.
+    id: u64,
+    lane: ArcSwapOption<Lane>,
+    /// Moves after the lane was changed.
+    version: AtomicU64,
     pub(crate) counters: Arc<Counters>,
     info: Mutex<WorkerInfo>,
     sandbox: Mutex<SandboxReport>,
@@ -139,7 +162,9 @@ impl Seat {
         let info = WorkerInfo { index, pid: None, cpu, generation: 0, restarts: 0, state, outstanding: 0 };
         Self {
             load: Arc::default(),
+            id: SEATS.fetch_add(1, Ordering::Relaxed),
             lane: ArcSwapOption::empty(),
+            version: AtomicU64::new(0),
             counters: Arc::default(),
             info: Mutex::new(info),
             sandbox: Mutex::default(),
@@ -167,12 +192,40 @@ impl Seat {
     /// Calls may be submitted to this lane from now on.
     pub(crate) fn open(&self, lane: Arc<Lane>) {
         self.lane.store(Some(lane));
+        self.version.fetch_add(1, Ordering::Release);
         self.load.open.store(true, Ordering::Release);
     }
 
     /// No new calls; returns the lane, whose calls the caller settles.
     pub(crate) fn close(&self) -> Option<Arc<Lane>> {
         self.load.close();
-        self.lane.swap(None)
+        let lane = self.lane.swap(None);
+        self.version.fetch_add(1, Ordering::Release);
+        lane
+    }
+
+    /// The lane, while there is one.
+    ///
+    /// # Cost
+    /// One atomic addition where this thread has asked before and nothing has changed since.
+    #[inline]
+    pub(crate) fn lane(&self) -> Option<Arc<Lane>> {
+        let version = self.version.load(Ordering::Acquire);
+        let place = self.id as usize % KNOWN_LANES;
+        let known = KNOWN.try_with(|known| {
+            let known = known.borrow();
+            let Known { seat, version: then, lane } = &known[place];
+            if (*seat, *then) == (self.id, version) { lane.upgrade() } else { None }
+        });
+        known.ok().flatten().or_else(|| self.look_up(version, place))
+    }
+
+    #[cold]
+    fn look_up(&self, version: u64, place: usize) -> Option<Arc<Lane>> {
+        let lane = self.lane.load_full()?;
+        let known = Known { seat: self.id, version, lane: Arc::downgrade(&lane) };
+        // A thread that is ending remembers nothing.
+        let _ = KNOWN.try_with(|all| all.borrow_mut()[place] = known);
+        Some(lane)
     }
 }
