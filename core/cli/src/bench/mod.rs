@@ -1,5 +1,6 @@
 //! `microfaas bench NAME`: each benchmark is a module here and a row of [`BENCHES`].
 
+mod attacks;
 mod cores;
 mod machine;
 mod preempt;
@@ -29,6 +30,7 @@ const BENCHES: &[Bench] = &[
         about: "what stopping functions costs, and how soon they stop",
         run: preempt::run,
     },
+    Bench { name: "attacks", about: "hostile functions, and what becomes of them", run: attacks::run },
     Bench { name: "runaway", about: "requests beside an endless one over HTTP", run: runaway::run },
 ];
 

@@ -67,6 +67,16 @@ pub struct Case {
 /// Most bytes of [`Completion::detail`](microfaas_node::Completion::detail): 1024 characters.
 const DETAIL_BYTES_MAX: usize = 4096;
 
+/// The cases of this repository; `MICROFAAS_ATTACKS` names another directory.
+///
+/// # Panics
+/// As [`read_all`].
+#[must_use]
+pub fn own_cases() -> Vec<Case> {
+    let own = concat!(env!("CARGO_MANIFEST_DIR"), "/../attacks");
+    read_all(&std::env::var_os("MICROFAAS_ATTACKS").map_or_else(|| own.into(), PathBuf::from))
+}
+
 /// All cases in a directory, by name.
 ///
 /// # Panics

@@ -5,7 +5,7 @@ mod module;
 mod run;
 mod watch;
 
-pub use case::{Case, Class, Equals, read_all};
+pub use case::{Case, Class, Equals, own_cases, read_all};
 pub use module::{build, build_cases};
 pub use run::{Arena, Outcome, Settings};
 pub use watch::Footprint;

@@ -28,6 +28,21 @@ pub struct Settings {
     pub worker: Option<PathBuf>,
 }
 
+impl Settings {
+    /// What the suite is run with: limits so short that a case of hundreds of calls takes seconds, so long that honest ones never meet them.
+    #[must_use]
+    pub fn new(modules: PathBuf) -> Self {
+        Self {
+            modules,
+            budget: Duration::from_millis(800),
+            quantum: Duration::from_millis(1),
+            deadline: Duration::from_secs(10),
+            stall: Duration::from_millis(500),
+            worker: None,
+        }
+    }
+}
+
 /// How long a replacement may take to come up before that is a failure; more than an honest one ever needs.
 const REPLACEMENT: Duration = Duration::from_secs(60);
 
@@ -52,6 +67,16 @@ pub struct Outcome {
     pub longest: Duration,
     /// What was not as required; empty is good.
     pub wrong: Vec<String>,
+}
+
+impl Outcome {
+    /// How the calls ended: names of statuses, without repetitions in a row.
+    #[must_use]
+    pub fn got(&self) -> String {
+        let mut names: Vec<&str> = self.statuses.iter().map(|status| status.name()).collect();
+        names.dedup();
+        names.join(",")
+    }
 }
 
 impl Arena {

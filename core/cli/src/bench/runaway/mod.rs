@@ -97,12 +97,9 @@ impl Figures {
             number += 1;
             self.honest(&mut honest, server, number).await?;
             // In bursts, and after pauses in which the runaway has the worker to itself.
-            let pause = if random.u8(..4) == 0 {
-                Duration::from_micros(random.u64(..20_000))
-            } else {
-                Duration::ZERO
-            };
-            tokio::time::sleep(pause).await;
+            if random.u8(..16) == 0 {
+                tokio::time::sleep(Duration::from_micros(random.u64(..20_000))).await;
+            }
         }
         let answered = start.elapsed();
         let (status, _) = runaway.await.map_err(stopped)??;
