@@ -295,7 +295,7 @@ impl Live {
 /// Takes a lane out of use, and settles what is in flight on it.
 fn close(shared: &Shared, lane: &Arc<Lane>, why: Shut) {
     let seat = &shared.seats[lane.worker as usize];
-    if seat.lane.load().as_ref().is_some_and(|open| Arc::ptr_eq(open, lane)) {
+    if seat.lane().is_some_and(|open| Arc::ptr_eq(&open, lane)) {
         seat.close();
     }
     lane.shut_down(why);

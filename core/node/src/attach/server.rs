@@ -377,7 +377,7 @@ impl Server {
 
     fn offer(&mut self, number: u64, worker: usize, generation: u32) -> io::Result<()> {
         let lane = self.number();
-        let Some(process) = self.shared.seats[worker].lane.load_full().map(|lane| lane.signaller.clone())
+        let Some(process) = self.shared.seats[worker].lane().map(|lane| lane.signaller.clone())
         else {
             return Ok(());
         };
@@ -467,7 +467,7 @@ impl Server {
                     worker,
                     "a host says that the worker broke the lane's protocol, it will be replaced"
                 );
-                if let Some(lane) = self.shared.seats[worker].lane.load_full() {
+                if let Some(lane) = self.shared.seats[worker].lane() {
                     let _ = lane.signaller.kill();
                 }
             }
