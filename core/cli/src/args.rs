@@ -52,16 +52,16 @@ pub(crate) enum Command {
     /// Refuses a crate that does not have `#![forbid(unsafe_code)]` or has `unsafe` in its own code. Writes OUT/NAME.so for each
     /// crate, all of them or none.
     Build(Build),
-    /// Serve functions over HTTP
+    /// Serve functions over HTTP, and to other processes
     ///
-    /// Starts the workers, loads the modules, and answers on /fn/NAME, on the routes of the configuration, and on /healthz. Prints `ready` when it
-    /// takes requests. SIGINT or SIGTERM let requests in flight finish and then end it with 0; a second one ends it at once.
+    /// Starts the workers, loads the modules, and answers on /fn/NAME, on the routes of the configuration, and on /healthz. With a socket, other processes can
+    /// attach and share the workers; then it listens for HTTP only where it is told an address. Prints `ready` when it takes requests. SIGINT or SIGTERM let requests in flight finish and then end it with 0; a second one ends it at once.
     ///
     /// Flags win over the configuration, of which core/cli/microfaas.example.toml explains every key.
     Serve(Serve),
     /// Call one function and print its answer
     ///
-    /// Starts a node with one worker for this call. The body of the answer goes to the standard output as it is; if the call does
+    /// Starts a node with one worker for this call, or attaches to the one that listens at a socket. The body of the answer goes to the standard output as it is; if the call does
     /// not end with OK, one line on the standard error says how it ended. With --json, one object says both.
     #[command(after_help = INVOKE_HELP)]
     Invoke(Invoke),
@@ -89,7 +89,8 @@ Statuses:
 Examples:
   microfaas invoke hello --data world
   microfaas invoke thumbnail --data-file photo.jpg --meta :path='/?w=64' > small.png
-  cat page.md | microfaas invoke markdown - --deadline 50ms --json";
+  cat page.md | microfaas invoke markdown - --deadline 50ms --json
+  microfaas serve --socket /run/microfaas.sock & microfaas invoke hello --socket /run/microfaas.sock";
 
 #[derive(Debug, Args)]
 pub(crate) struct New {
@@ -123,6 +124,9 @@ pub(crate) struct Serve {
     /// Address and port to listen on [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) http: Option<String>,
+    /// Socket by which other processes attach; only this user and root may, unless [socket] of the settings says otherwise
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
     /// Worker processes, one core each
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) workers: Option<u32>,
@@ -161,6 +165,9 @@ pub(crate) struct Invoke {
     /// How long to wait for the answer, such as 500ms or 2s [default: the function's own]
     #[arg(long, value_name = "TIME", value_parser = deadline)]
     pub(crate) deadline: Option<Duration>,
+    /// Ask the node that serves at this socket
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["config", "modules"])]
+    pub(crate) socket: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) sources: Sources,
     /// Print one JSON object: function, status, worker, cpu_ns, total_ns, detail, body_base64, meta

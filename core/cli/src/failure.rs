@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use microfaas_build::BuildError;
 use microfaas_http::GatewayError;
-use microfaas_node::NodeError;
+use microfaas_node::{ConnectError, NodeError};
 use thiserror::Error;
 
 use crate::config::ConfigError;
@@ -30,6 +30,8 @@ pub(crate) enum Failure {
     NoModules,
     #[error(transparent)]
     Node(#[from] NodeError),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     #[error(transparent)]
     Build(#[from] BuildError),
     #[error("{source}{}", hint(source))]

@@ -34,9 +34,15 @@ struct Report<'a> {
 
 pub(crate) fn run(args: &Invoke) -> Result<ExitCode, Failure> {
     let body = body(args)?;
-    let mut settings = launch::settings(&args.sources)?;
-    settings.node.workers = Some(1);
-    let node = launch::node(&settings)?;
+    let node = match &args.socket {
+        Some(socket) => Node::connect(socket)?,
+        None => {
+            let mut settings = launch::settings(&args.sources)?;
+            settings.node.workers = Some(1);
+            settings.socket = None;
+            launch::node(&settings)?
+        }
+    };
     let completion = call(&node, args, &body);
     node.shutdown(NODE_STOP);
     print(args, &completion).map_err(Failure::Stdout)?;

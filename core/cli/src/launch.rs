@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use microfaas_node::{FunctionConfig, Geometry, Node, NodeBuilder};
 
 use crate::args::Sources;
-use crate::config::{NodeSettings, Settings};
+use crate::config::{NodeSettings, Settings, SocketSettings};
 use crate::failure::Failure;
 
 const SETTINGS: &str = "microfaas.toml";
@@ -53,6 +53,7 @@ pub(crate) fn node(settings: &Settings) -> Result<Node, Failure> {
     builder = given(builder, suspended_max, NodeBuilder::suspended_max);
     builder = given(builder, ban_after, NodeBuilder::ban_after);
     builder = builder.geometry(geometry(&settings.node));
+    builder = given(builder, settings.socket.as_ref().map(SocketSettings::config), NodeBuilder::socket);
     for function in &settings.functions {
         let mut config = FunctionConfig::default()
             .idempotent(function.idempotent.unwrap_or_default())

@@ -24,6 +24,9 @@ pub(crate) fn run(args: Serve) -> Result<(), Failure> {
     let mut settings = launch::settings(&args.sources)?;
     settings.node.workers = args.workers.or(settings.node.workers);
     settings.http.listen = args.http.or(settings.http.listen);
+    if let Some(path) = args.socket {
+        settings.socket.get_or_insert_default().path = path;
+    }
     let runtime = runtime(settings.http.threads.unwrap_or(1)).map_err(Failure::Runtime)?;
     runtime.block_on(serve(settings))
 }
@@ -39,19 +42,29 @@ fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
 async fn serve(settings: Settings) -> Result<(), Failure> {
     // Both before anything is started: no signal is missed, and a busy port is known.
     let signals = Signals::new().map_err(Failure::Runtime)?;
-    let listener = listen(settings.http.listen.as_deref().unwrap_or(LISTEN)).await?;
+    let address = match &settings.socket {
+        Some(_) => settings.http.listen.as_deref(),
+        None => Some(settings.http.listen.as_deref().unwrap_or(LISTEN)),
+    };
+    let listener = match address {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
     let node = Arc::new(launch::node(&settings)?);
-    let gateway = Gateway::new(listener, gateway_config(&settings), Arc::clone(&node))?;
-    announce(&node, &gateway.local_addr().to_string());
+    let new_gateway = |listener| Gateway::new(listener, gateway_config(&settings), Arc::clone(&node));
+    let gateway = listener.map(new_gateway).transpose()?;
+    announce(&node, &settings, gateway.as_ref());
 
     let (first, stop) = tokio::sync::oneshot::channel();
     tokio::spawn(signals.watch(first));
-    gateway
-        .serve(async {
-            // The sender lives until it has sent.
-            let _ = stop.await;
-        })
-        .await;
+    let stopped = async {
+        // The sender lives until it has sent.
+        let _ = stop.await;
+    };
+    match gateway {
+        Some(gateway) => gateway.serve(stopped).await,
+        None => stopped.await,
+    }
     // Another thread, so that a second signal is still heard.
     let stopping = tokio::task::spawn_blocking(move || node.shutdown(NODE_STOP));
     if let Err(error) = stopping.await {
@@ -60,12 +73,18 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     Ok(())
 }
 
-fn announce(node: &Node, addr: &str) {
+fn announce(node: &Node, settings: &Settings, gateway: Option<&Gateway>) {
     let mut text = String::new();
     for function in node.functions() {
         text.push_str(&format!("function {} ({})\n", function.name, function.module.display()));
     }
-    text.push_str(&format!("listening on http://{addr}\nready\n"));
+    if let Some(socket) = &settings.socket {
+        text.push_str(&format!("hosts attach at {}\n", socket.path.display()));
+    }
+    if let Some(gateway) = gateway {
+        text.push_str(&format!("listening on http://{}\n", gateway.local_addr()));
+    }
+    text.push_str("ready\n");
     // A closed standard output is no reason not to serve.
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());

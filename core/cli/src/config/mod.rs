@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use microfaas_http::Route;
-use microfaas_node::{BUDGET_NS_MAX, Geometry, Limits, Policy, QUANTUM_NS_MIN, SUSPENDED_MAX};
+use microfaas_node::{
+    BUDGET_NS_MAX, Geometry, HOSTS_MAX, Limits, Policy, QUANTUM_NS_MIN, SUSPENDED_MAX, SocketConfig,
+};
 use thiserror::Error;
 
 pub(crate) use section::suggest;
@@ -22,6 +24,8 @@ pub(crate) struct Settings {
     pub(crate) file: Option<PathBuf>,
     pub(crate) node: NodeSettings,
     pub(crate) http: HttpSettings,
+    /// `None` where no hosts can attach.
+    pub(crate) socket: Option<SocketSettings>,
     pub(crate) functions: Vec<FunctionSettings>,
 }
 
@@ -60,6 +64,29 @@ pub(crate) struct HttpSettings {
     pub(crate) access_log: Option<bool>,
     pub(crate) expose_panics: Option<bool>,
     pub(crate) routes: Vec<(Route, usize)>,
+}
+
+/// `[socket]`.
+#[derive(Debug, Default)]
+pub(crate) struct SocketSettings {
+    pub(crate) path: PathBuf,
+    pub(crate) mode: Option<u32>,
+    pub(crate) group: Option<u32>,
+    pub(crate) users: Vec<u32>,
+    pub(crate) groups: Vec<u32>,
+    pub(crate) hosts_max: Option<u32>,
+}
+
+impl SocketSettings {
+    /// What is not given is the node's default.
+    pub(crate) fn config(&self) -> SocketConfig {
+        let mut config = SocketConfig::new(&self.path);
+        config = self.mode.into_iter().fold(config, SocketConfig::mode);
+        config = self.group.into_iter().fold(config, SocketConfig::group);
+        config = self.hosts_max.into_iter().fold(config, SocketConfig::hosts_max);
+        config = self.users.iter().copied().fold(config, SocketConfig::allow_user);
+        self.groups.iter().copied().fold(config, SocketConfig::allow_group)
+    }
 }
 
 /// `[function.NAME]`.
@@ -136,6 +163,9 @@ impl Settings {
         }
         if let Some(section) = root.section("http")? {
             settings.http = http(section)?;
+        }
+        if let Some(section) = root.section("socket")? {
+            settings.socket = Some(socket(section)?);
         }
         if let Some(functions) = root.section("function")? {
             for section in functions.sections()? {
@@ -253,6 +283,21 @@ fn http(mut section: Section<'_>) -> Result<HttpSettings, ConfigError> {
     Ok(settings)
 }
 
+fn socket(mut section: Section<'_>) -> Result<SocketSettings, ConfigError> {
+    let id = |v: &toml::de::DeValue<'_>| value::count(v, 0, u64::from(u32::MAX) - 1);
+    let folder = section.folder();
+    let settings = SocketSettings {
+        path: folder.join(section.require("path", value::text)?),
+        mode: section.get("mode", value::mode)?,
+        group: section.get("group", id)?,
+        users: section.get("users", |v| value::list(v, id))?.unwrap_or_default(),
+        groups: section.get("groups", |v| value::list(v, id))?.unwrap_or_default(),
+        hosts_max: section.get("hosts_max", |v| value::count(v, 1, HOSTS_MAX.into()))?,
+    };
+    section.finish()?;
+    Ok(settings)
+}
+
 fn route(mut section: Section<'_>) -> Result<(Route, usize), ConfigError> {
     let line = section.line();
     let method = section.get("method", value::text)?.unwrap_or_else(|| "*".to_owned());
@@ -353,6 +398,19 @@ mod tests {
             panic!("a key of [http] is not in the example");
         };
         assert_eq!(routes.len(), 2);
+        let Some(SocketSettings {
+            path,
+            mode: Some(0o660),
+            group: Some(_),
+            users,
+            groups,
+            hosts_max: Some(HOSTS_MAX),
+        }) = parse(&uncommented).unwrap().socket
+        else {
+            panic!("a key of [socket] is not in the example");
+        };
+        assert_eq!(path, Path::new("dir/microfaas.sock"));
+        assert!(!users.is_empty() && !groups.is_empty());
         let function = &parse(&uncommented).unwrap().functions[0];
         let FunctionSettings {
             name: _,
@@ -475,6 +533,24 @@ mod tests {
         check(
             "[function.Hello]\n",
             "1: `Hello` in [function] is not a function name: 1 to 64 of a-z, 0-9, -, _ and ., starting with a letter or digit",
+        );
+    }
+
+    #[test]
+    fn who_may_attach_is_checked() {
+        assert!(parse("[node]\n").unwrap().socket.is_none());
+        check("[socket]\nmode = \"0660\"\n", "1: `path` in [socket] is missing");
+        check(
+            "[socket]\npath = \"s\"\nmode = \"rw\"\n",
+            "3: `mode` in [socket] is \"rw\", expected permissions such as \"0660\"",
+        );
+        check(
+            "[socket]\npath = \"s\"\nusers = [1, \"root\"]\n",
+            "3: `users` in [socket] has a value that is a string, expected a number from 0 to 4294967294",
+        );
+        check(
+            "[socket]\npath = \"s\"\nhosts_max = 128\n",
+            "3: `hosts_max` in [socket] is 128, allowed are 1 to 127",
         );
     }
 

@@ -53,6 +53,22 @@ pub(super) fn texts(value: &DeValue<'_>) -> Result<Vec<String>, String> {
         .ok_or_else(|| format!("has something else than strings, expected {expected}"))
 }
 
+/// A list of values of one kind.
+pub(super) fn list<T>(
+    value: &DeValue<'_>,
+    item: impl Fn(&DeValue<'_>) -> Result<T, String>,
+) -> Result<Vec<T>, String> {
+    let list = value.as_array().ok_or_else(|| not(value, "a list"))?;
+    let items = list.iter().map(|value| item(value.get_ref()));
+    items.collect::<Result<_, _>>().map_err(|problem| format!("has a value that {problem}"))
+}
+
+/// Permissions of a file, in octal digits.
+pub(super) fn mode(value: &DeValue<'_>) -> Result<u32, String> {
+    let mode = value.as_str().and_then(|text| u32::from_str_radix(text, 8).ok());
+    mode.filter(|mode| *mode <= 0o777).ok_or_else(|| not(value, "permissions such as \"0660\""))
+}
+
 /// A whole number from `min` to `max`.
 pub(super) fn count<T: TryFrom<u64>>(value: &DeValue<'_>, min: u64, max: u64) -> Result<T, String> {
     let Some(number) = value.as_integer() else {

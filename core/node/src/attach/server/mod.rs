@@ -1,36 +1,29 @@
 //! The thread that lets hosts in and gives them lanes. See the module above.
 
+mod lanes;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use microfaas_control::attach::{
-    Complaint, FUNCTIONS_MAX, FromHost, Function, ToHost, VERSION, Welcome, Worker,
-};
-use microfaas_control::{LaneSpec, PACKET_BYTES_MAX, ToNode, ToWorker};
+use microfaas_control::PACKET_BYTES_MAX;
+use microfaas_control::attach::{FUNCTIONS_MAX, FromHost, Function, ToHost, VERSION, Welcome, Worker};
 use microfaas_lane::layout::Geometry;
 use microfaas_sys::local::{self, Peer};
 use microfaas_sys::{eventfd, poll};
 
-use crate::attach::bulletin::Cut;
 use crate::attach::door::Door;
 use crate::attach::guest::{Guest, GuestLane, Progress, Said, Stage};
 use crate::attach::numbers::Numbers;
 use crate::call::nanoseconds;
-use crate::command::{Answer, AskResult, Pending, Question};
-use crate::completion::printable;
-use crate::memory::RegionFds;
+use crate::command::Pending;
 use crate::node::Shared;
 use crate::seat::WorkerState;
 
 /// How long a connection may say nothing at first.
 const GREET_WITHIN: Duration = Duration::from_secs(2);
-/// How long a host may take to map a lane.
-const MAP_WITHIN: Duration = Duration::from_secs(10);
-/// How long a worker may take to map or drop a lane.
-const SERVE_WITHIN: Duration = Duration::from_secs(10);
 /// Between two lanes to the same worker, and after something could not be made.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Connections beside those of attached hosts.
@@ -335,7 +328,7 @@ impl Server {
             *post = Post { serves, generation, numbers: Numbers::default() };
             for number in self.guests.keys().copied().collect::<Vec<_>>() {
                 self.drop_lanes(number, |lane| {
-                    lane.worker == worker && lane.generation != generation || lane.worker == worker && !serves
+                    lane.worker == worker && (lane.generation != generation || !serves)
                 });
             }
             if let Some(news) = self.news(worker) {
@@ -355,238 +348,6 @@ impl Server {
             if let Err(dismissal) = say(guest, &ToHost::Gone { lane, reason }) {
                 return self.part(number, dismissal);
             }
-        }
-    }
-
-    fn offer_lanes(&mut self) {
-        if self.door.is_none() || self.pause_until > Instant::now() {
-            return;
-        }
-        for worker in 0..self.posts.len() {
-            let Post { serves, generation, .. } = self.posts[worker];
-            let wanting = self.guests.iter().filter(|(_, guest)| serves && guest.wants(worker, generation));
-            for number in wanting.map(|(number, _)| *number).collect::<Vec<_>>() {
-                if let Err(error) = self.offer(number, worker, generation) {
-                    tracing::warn!(%error, "no lane can be made for a host now");
-                    self.pause_until = Instant::now() + PAUSE;
-                    return;
-                }
-            }
-        }
-    }
-
-    fn offer(&mut self, number: u64, worker: usize, generation: u32) -> io::Result<()> {
-        let lane = self.number();
-        let Some(process) = self.shared.seats[worker].lane().map(|lane| lane.signaller.clone())
-        else {
-            return Ok(());
-        };
-        let fds = RegionFds::create(&self.terms.geometry)?;
-        let event = Arc::new(eventfd::create()?);
-        let list = [&fds.down, &fds.bulk, &fds.up].map(OwnedFd::try_clone);
-        let [down, bulk, up] = list;
-        let beside =
-            vec![Arc::clone(&event), Arc::new(down?), Arc::new(bulk?), Arc::new(up?), process.descriptor()];
-        // Where all are taken, one comes back when a worker has dropped the lane of a host that has gone, which is then looked at again.
-        let Some(taken) = self.posts[worker].numbers.take() else { return Ok(()) };
-        let Some(guest) = self.guests.get_mut(&number) else { return Ok(()) };
-        let progress = Progress::Offered { fds, event, until: Instant::now() + MAP_WITHIN };
-        guest.lanes.insert(lane, GuestLane { worker, generation, number: taken, progress });
-        let worker = u32::try_from(worker).unwrap_or(u32::MAX);
-        let offer = ToHost::Offer { lane, worker, geometry: self.terms.geometry };
-        if let Err(error) = guest.say(&offer, beside) {
-            self.part(number, Some(error.to_string()));
-        }
-        Ok(())
-    }
-
-    /// A guest has mapped a lane: its worker gets it.
-    fn add(&mut self, number: u64, lane: u64) -> Result<(), Dismissal> {
-        let guest = self.guests.get_mut(&number).ok_or(None)?;
-        // Its worker may have ended meanwhile, which the guest was told.
-        let Some(held) = guest.lanes.get_mut(&lane) else { return Ok(()) };
-        let Progress::Offered { fds, event, .. } = std::mem::replace(&mut held.progress, Progress::Adding)
-        else {
-            return Err(Some("a lane that was not offered".to_owned()));
-        };
-        let fds = fds.for_worker().map_err(|error| Some(format!("the lane cannot be sealed: {error}")))?;
-        let message = ToWorker::AddLane(LaneSpec {
-            lane: held.number,
-            geometry: self.terms.geometry,
-            copies: !guest.is_own,
-        });
-        let fds = vec![event, Arc::new(fds.down), Arc::new(fds.bulk), Arc::new(fds.up)];
-        let (worker, generation, taken) = (held.worker, held.generation, held.number);
-        self.ask(
-            Purpose::Add { guest: number, lane },
-            (worker, generation, taken),
-            message,
-            fds,
-            SERVE_WITHIN,
-        );
-        Ok(())
-    }
-
-    fn ask(
-        &mut self,
-        purpose: Purpose,
-        (worker, generation, number): (usize, u32, u32),
-        message: ToWorker,
-        fds: Vec<Arc<OwnedFd>>,
-        within: Duration,
-    ) {
-        let question = Question { message, fds, within, generation: Some(generation) };
-        let pending = self.shared.desk.post_waking(worker, question, Some(Arc::clone(&self.wake)));
-        self.asks.push(Ask { pending, purpose, worker, generation, number });
-    }
-
-    /// Has a worker drop a lane. Its number is free when it has.
-    fn remove(&mut self, lane: &GuestLane) {
-        let place = (lane.worker, lane.generation, lane.number);
-        self.ask(
-            Purpose::Remove,
-            place,
-            ToWorker::RemoveLane { lane: lane.number },
-            Vec::new(),
-            SERVE_WITHIN,
-        );
-    }
-
-    fn complaint(&mut self, number: u64, lane: u64, about: Complaint) {
-        let Some(guest) = self.guests.get_mut(&number) else { return };
-        let Some(held) = guest.lanes.get(&lane) else { return };
-        let (worker, generation, taken) = (held.worker, held.generation, held.number);
-        match about {
-            Complaint::Unwanted => {
-                guest.shunned.push((worker, generation));
-                self.withdraw(number, lane, "as you wish");
-            }
-            Complaint::Violation if guest.is_own => {
-                // The word of one's own user ends a worker, as the node's own eyes do.
-                tracing::warn!(
-                    worker,
-                    "a host says that the worker broke the lane's protocol, it will be replaced"
-                );
-                if let Some(lane) = self.shared.seats[worker].lane() {
-                    let _ = lane.signaller.kill();
-                }
-            }
-            Complaint::Violation => self.withdraw(number, lane, "as you wish"),
-            Complaint::Hangs => {
-                let within = Duration::from_nanos(self.terms.stall_ns).max(PAUSE);
-                let purpose = Purpose::Ping { guest: number, lane };
-                self.ask(purpose, (worker, generation, taken), ToWorker::Ping, Vec::new(), within);
-            }
-        }
-    }
-
-    /// Takes a lane back from a guest that stays; it is offered another one, after a while.
-    fn withdraw(&mut self, number: u64, lane: u64, reason: &str) {
-        let Some(guest) = self.guests.get_mut(&number) else { return };
-        let Some(held) = guest.lanes.remove(&lane) else { return };
-        guest.pause_until = Instant::now() + PAUSE;
-        let told = say(guest, &ToHost::Gone { lane, reason: reason.to_owned() });
-        self.let_go(held);
-        if let Err(dismissal) = told {
-            self.part(number, dismissal);
-        }
-    }
-
-    /// A lane that no guest has any more.
-    fn let_go(&mut self, lane: GuestLane) {
-        match lane.progress {
-            Progress::Offered { .. } => {
-                if self.posts[lane.worker].generation == lane.generation {
-                    self.posts[lane.worker].numbers.give_back(lane.number);
-                }
-            }
-            // When the worker has it, it will be found that nobody wants it.
-            Progress::Adding => {}
-            Progress::Open => self.remove(&lane),
-        }
-    }
-
-    fn look_at_answers(&mut self) {
-        let mut open = Vec::with_capacity(self.asks.len());
-        for ask in std::mem::take(&mut self.asks) {
-            match ask.pending.look() {
-                None => open.push(ask),
-                Some(answer) => self.answered(ask, answer),
-            }
-        }
-        self.asks.append(&mut open);
-    }
-
-    fn answered(&mut self, ask: Ask, answer: AskResult) {
-        let Ask { purpose, worker, generation, number: taken, .. } = ask;
-        // A worker that did not answer has ended, and all its lanes with it: the seats say so.
-        let Ok(Answer { message, .. }) = answer else { return };
-        match (purpose, message) {
-            (Purpose::Add { guest, lane }, ToNode::LaneAdded { .. }) => {
-                self.opened(guest, lane, (worker, generation, taken))
-            }
-            (Purpose::Add { guest, lane }, ToNode::LaneRefused { reason, .. }) => {
-                self.free(worker, generation, taken);
-                self.cut_off(guest, lane, &printable(reason.as_bytes()));
-            }
-            (Purpose::Remove, _) => self.free(worker, generation, taken),
-            // It listens, so it has lost the call, or the host is wrong.
-            (Purpose::Ping { guest, lane }, _) => self.withdraw(guest, lane, "the worker does not hang"),
-            (Purpose::Add { .. }, _) => {}
-        }
-    }
-
-    fn free(&mut self, worker: usize, generation: u32, number: u32) {
-        if self.posts[worker].generation == generation {
-            self.posts[worker].numbers.give_back(number);
-        }
-    }
-
-    fn opened(&mut self, number: u64, lane: u64, (worker, generation, taken): (usize, u32, u32)) {
-        let held = self.guests.get_mut(&number).and_then(|guest| guest.lanes.get_mut(&lane));
-        let Some(held) = held else {
-            // Its host has gone meanwhile.
-            return self.remove(&GuestLane { worker, generation, number: taken, progress: Progress::Open });
-        };
-        held.progress = Progress::Open;
-        if let Some(Err(dismissal)) =
-            self.guests.get_mut(&number).map(|guest| say(guest, &ToHost::Open { lane }))
-        {
-            self.part(number, dismissal);
-        }
-    }
-
-    /// A worker does not serve a guest's lane any more, and is offered none by this guest again.
-    fn cut_off(&mut self, number: u64, lane: u64, reason: &str) {
-        let Some(guest) = self.guests.get_mut(&number) else { return };
-        let Some(held) = guest.lanes.remove(&lane) else { return };
-        tracing::warn!(
-            pid = guest.pid,
-            uid = guest.uid,
-            worker = held.worker,
-            reason,
-            "a worker has cut a host off"
-        );
-        guest.shunned.retain(|(worker, _)| *worker != held.worker);
-        guest.shunned.push((held.worker, held.generation));
-        if let Err(dismissal) = say(guest, &ToHost::Gone { lane, reason: reason.to_owned() }) {
-            self.part(number, dismissal);
-        }
-    }
-
-    fn look_at_cuts(&mut self) {
-        for Cut { worker, generation, number, reason } in self.shared.bulletin.take_cuts() {
-            let is_it = |lane: &GuestLane| {
-                (lane.worker, lane.generation, lane.number) == (worker, generation, number)
-                    && matches!(lane.progress, Progress::Open)
-            };
-            let found = self.guests.iter().find_map(|(guest, g)| {
-                g.lanes.iter().find(|(_, lane)| is_it(lane)).map(|(lane, _)| (*guest, *lane))
-            });
-            // A host that has gone in the same moment: its lane is being removed.
-            let Some((guest, lane)) = found else { continue };
-            self.cut_off(guest, lane, &reason);
-            self.remove(&GuestLane { worker, generation, number, progress: Progress::Open });
         }
     }
 
