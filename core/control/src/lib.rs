@@ -22,6 +22,8 @@ use crate::sandbox::{SandboxPolicy, SandboxReport};
 pub const CONTROL_FD: i32 = 3;
 /// Most bytes in one packet.
 pub const PACKET_BYTES_MAX: usize = 64 * 1024;
+/// Most functions in one [`ToWorker::Bans`], which then fits a packet.
+pub const BANS_MAX: usize = 5000;
 /// The signal by which a host takes the rest of a long slice from a call while others wait: SIGURG, which does nothing to a process that does not expect it.
 pub const POKE_SIGNAL: i32 = 23;
 /// Most that [`Start::suspended_max`] may be.
@@ -45,6 +47,11 @@ pub enum ToWorker {
         /// Its number; not 0.
         lane: u32,
     },
+    /// The functions that are banned: their calls that come by another lane than the node's own are answered `BANNED` and not run. All others are not. No descriptors. Answered by [`ToNode::BansKept`].
+    Bans {
+        /// Dense numbers, in order; at most [`BANS_MAX`].
+        functions: Vec<u32>,
+    },
     /// Says that the worker still listens. No descriptors. Answered by [`ToNode::Pong`].
     Ping,
     /// A module to load. Descriptor: a sealed memfd with the shared library. Answered by [`ToNode::Loaded`]
@@ -62,6 +69,7 @@ impl ToWorker {
             Self::Start(_) => "start",
             Self::AddLane(_) => "add_lane",
             Self::RemoveLane { .. } => "remove_lane",
+            Self::Bans { .. } => "bans",
             Self::Ping => "ping",
             Self::Load(_) => "load",
             Self::Serve => "serve",
@@ -198,6 +206,15 @@ pub enum ToNode {
         /// One line.
         reason: String,
     },
+    /// Answers nothing: a call of this function has ended FAULT or DENIED, and came by another lane than the node's own, where the node sees it.
+    Fault {
+        /// Its dense number.
+        function: u32,
+        /// It broke memory safety.
+        is_unsafe: bool,
+    },
+    /// The banned functions are not run.
+    BansKept,
     /// The worker listens.
     Pong,
     /// The module's functions can be called.
@@ -238,7 +255,7 @@ impl ToNode {
                 *lane == spec.lane
             }
             (ToWorker::RemoveLane { lane }, Self::LaneRemoved { lane: removed }) => removed == lane,
-            (ToWorker::Ping, Self::Pong) => true,
+            (ToWorker::Ping, Self::Pong) | (ToWorker::Bans { .. }, Self::BansKept) => true,
             (ToWorker::Load(load), Self::Loaded { module, .. } | Self::LoadFailed { module, .. }) => {
                 *module == load.module
             }

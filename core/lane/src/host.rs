@@ -390,7 +390,7 @@ impl<M: Memory> HostLane<M> {
             body_len: body,
             meta_len: meta,
             overflow: completion.overflow,
-            never_started: matches!(completion.status, Status::Expired | Status::Cancelled),
+            never_started: matches!(completion.status, Status::Expired | Status::Cancelled | Status::Banned),
             cpu_ns: completion.cpu_ns.min(CPU_NS_MAX),
         };
         Ok((ticket, outcome, completion.is_unsafe))

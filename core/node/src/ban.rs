@@ -7,7 +7,8 @@
 //! | ERROR, PANIC, OOM, TIMEOUT | nothing: such an end depends on the request, and costs nobody but its caller |
 //!
 //! Counts are those of one deployed module's life. A ban is a set in the node's private memory, which a submitter does not look at
-//! while it is empty.
+//! while it is empty. Hosts that are attached do not have it: workers are told of it too, and refuse what still comes; and they tell the node of faults that it does not
+//! see. What a worker says of these is believed: one that was taken over can have others banned.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -74,6 +75,8 @@ pub(crate) struct Bans {
     banned: ArcSwap<Vec<u32>>,
     /// By the function's number.
     rows: Mutex<BTreeMap<u32, Row>>,
+    /// The set has changed since the supervisor looked.
+    is_new: AtomicBool,
 }
 
 impl Bans {
@@ -113,17 +116,17 @@ impl Bans {
         Ok(())
     }
 
-    /// A call has ended in a way that [`counts`].
+    /// A call has ended in a way that [`counts`]. True where somebody is banned for it: then the supervisor is to be woken.
     #[cold]
-    pub(crate) fn fault(&self, function: u32, is_unsafe: bool) {
+    pub(crate) fn fault(&self, function: u32, is_unsafe: bool) -> bool {
         let mut rows = self.rows();
-        let Some(row) = rows.get_mut(&function) else { return };
+        let Some(row) = rows.get_mut(&function) else { return false };
         row.faults = row.faults.saturating_add(1);
         let (module, too_many) = (row.module, row.ban_after != 0 && row.faults >= row.ban_after);
         let cause = match is_unsafe {
             true => BanCause::MemorySafety,
             false if too_many => BanCause::Faults,
-            false => return,
+            false => return false,
         };
         for (number, row) in rows.iter_mut() {
             let meant = if is_unsafe { row.module == module } else { *number == function };
@@ -134,6 +137,17 @@ impl Bans {
             }
         }
         self.publish(&rows);
+        true
+    }
+
+    /// Supervisor: numbers of the banned functions, where they are others than when it last looked.
+    pub(crate) fn news(&self) -> Option<Vec<u32>> {
+        self.is_new.swap(false, Ordering::AcqRel).then(|| self.numbers())
+    }
+
+    /// Numbers of the banned functions, in order.
+    pub(crate) fn numbers(&self) -> Vec<u32> {
+        self.banned.load().as_ref().clone()
     }
 
     fn list(&self) -> Vec<Ban> {
@@ -179,7 +193,11 @@ impl Bans {
         let banned: Vec<u32> =
             rows.iter().filter(|(_, row)| row.cause.is_some()).map(|(number, _)| *number).collect();
         let any = !banned.is_empty();
+        if **self.banned.load() == banned {
+            return;
+        }
         self.banned.store(banned.into());
+        self.is_new.store(true, Ordering::Release);
         self.any.store(any, Ordering::Release);
     }
 }
@@ -196,7 +214,9 @@ impl Node {
     /// # Errors
     /// [`CallError::UnknownFunction`].
     pub fn lift_ban(&self, name: &str) -> Result<bool, CallError> {
-        self.shared().hub.bans.lift(name).ok_or(CallError::UnknownFunction)
+        let lifted = self.shared().hub.bans.lift(name).ok_or(CallError::UnknownFunction)?;
+        self.shared().hub.wake_supervisor();
+        Ok(lifted)
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
-use microfaas_control::{PACKET_BYTES_MAX, ToNode, ToWorker, decode, encode};
+use microfaas_control::{BANS_MAX, PACKET_BYTES_MAX, ToNode, ToWorker, decode, encode};
 use microfaas_lane::sync::Ordering;
 use microfaas_sys::{eventfd, socket};
 use thiserror::Error;
@@ -22,6 +22,8 @@ use crate::lane::Lane;
 
 /// Commands that may wait for the supervisor; who comes then is held up.
 const WAITING_MAX: usize = 64;
+/// How long a worker may take to keep a list of bans: it may have a long call in its hands, which is suspended for that.
+const BANS_WITHIN: Duration = Duration::from_secs(10);
 
 /// What a worker is to be asked.
 #[derive(Debug)]
@@ -174,6 +176,16 @@ impl Talk {
         self.ask_next(lane);
     }
 
+    /// Tells the worker which functions are banned.
+    pub(crate) fn ban(&mut self, lane: &Lane, mut functions: Vec<u32>) {
+        functions.truncate(BANS_MAX);
+        let message = ToWorker::Bans { functions };
+        let question = Question { message, fds: Vec::new(), within: BANS_WITHIN, generation: None };
+        // Nobody waits for the answer; that it comes is seen to as for any other.
+        let (to, _) = sync_channel(1);
+        self.ask(lane, question, Reply { to, wake: None });
+    }
+
     fn ask_next(&mut self, lane: &Lane) {
         while self.asked.is_none() {
             let Some((Question { message, fds, within, .. }, reply)) = self.waiting.pop_front() else {
@@ -197,7 +209,7 @@ impl Talk {
         Ok(())
     }
 
-    /// Takes what the worker has said, and asks what is next. The one thing that it may say without having been asked is that it has cut a lane; the cut's
+    /// Takes what the worker has said, and asks what is next. Without having been asked it may say that a call has faulted, and that it has cut a lane; the cut's
     /// worker is for the caller to fill in.
     ///
     /// # Errors
@@ -211,6 +223,11 @@ impl Talk {
         if let ToNode::LaneFault { lane, reason } = message {
             let reason = printable(reason.as_bytes());
             return Ok(Some(Cut { worker: 0, generation: self.generation, number: lane, reason }));
+        }
+        if let ToNode::Fault { function, is_unsafe } = message {
+            // The supervisor, which is here, looks for news afterwards.
+            lane.hub.bans.fault(function, is_unsafe);
+            return Ok(None);
         }
         match self.asked.take_if(|asked| message.answers(&asked.message)) {
             Some(asked) => tell(&asked.reply, Ok(Answer { message, generation: self.generation })),

@@ -240,7 +240,9 @@ impl Lane {
     fn judge(&self, completed: &Completed) {
         if counts(completed.status) {
             let function = self.note(completed.ticket).function.load(Ordering::Relaxed);
-            self.hub.bans.fault(function, completed.is_unsafe);
+            if self.hub.bans.fault(function, completed.is_unsafe) {
+                self.hub.wake_supervisor();
+            }
         }
     }
 

@@ -32,6 +32,8 @@ const INSURANCE: Duration = Duration::from_millis(50);
 /// How long one that serves may take to end by itself after it has spoken. The supervisor does nothing else meanwhile, so it is short; a worker that is
 /// about to end keeps its exit status when it is killed.
 const LAST_STEPS: Duration = Duration::from_millis(20);
+/// What is heard of one that has ended; more than a socket holds of honest ones.
+const LAST_PACKETS: u32 = 1024;
 /// How long a worker that has closed its control socket while it was started may take to end by itself.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -159,6 +161,7 @@ impl Supervisor {
         for (index, pair) in whose.into_iter().zip(ready[1..].chunks_exact(2)) {
             self.look_at(index, pair[0], pair[1]);
         }
+        self.spread_bans();
         self.look_at_clocks();
         // For a worker that does not ring, and an event loop that has stopped in the middle.
         self.shared.poll();
@@ -172,6 +175,16 @@ impl Supervisor {
                     Some(Place::Serving { talk, lane, .. }) => talk.ask(lane, question, reply),
                     _ => tell(&reply, Err(AskError::NotServing)),
                 },
+            }
+        }
+    }
+
+    /// Lets the workers know which functions are banned, where that has changed.
+    fn spread_bans(&mut self) {
+        let Some(banned) = self.shared.hub.bans.news() else { return };
+        for place in &mut self.places {
+            if let Place::Serving { talk, lane, .. } = place {
+                talk.ban(lane, banned.clone());
             }
         }
     }
@@ -261,7 +274,11 @@ impl Supervisor {
         seat.sealed(sandbox);
         tracing::info!(worker = index, pid = process.pid(), "worker serves");
         seat.open(Arc::clone(&lane));
-        let talk = Talk::new(control, seat.info().generation);
+        let mut talk = Talk::new(control, seat.info().generation);
+        let banned = self.shared.hub.bans.numbers();
+        if !banned.is_empty() {
+            talk.ban(&lane, banned);
+        }
         self.places[index] = Place::Serving { process, talk, lane };
         self.shared.bulletin.changed();
     }
@@ -274,7 +291,9 @@ impl Supervisor {
                 let exit = reap(&launch.process);
                 self.launch_failed_after(index, LaunchError::Died(exit));
             }
-            Place::Serving { process, lane, .. } => {
+            Place::Serving { process, lane, mut talk } => {
+                // What it had to say of its calls is heard to the end.
+                let _ = (0..LAST_PACKETS).all(|_| talk.hear(&lane).is_ok());
                 self.shared.seats[index].close();
                 lane.shut_down(Shut::Lost);
                 self.replace(index);

@@ -20,6 +20,37 @@ pub enum Target {
     Refused,
     /// It can be called.
     Loaded(Function),
+    /// It could be called, but is not to be. Calls that are suspended go on.
+    Banned(Function),
+}
+
+impl Target {
+    /// What is loaded, banned or not.
+    #[inline]
+    #[must_use]
+    pub fn loaded(&self) -> Option<&Function> {
+        match self {
+            Self::Loaded(function) | Self::Banned(function) => Some(function),
+            Self::None | Self::Refused => None,
+        }
+    }
+
+    /// As [`loaded`](Self::loaded), to change it.
+    #[inline]
+    #[must_use]
+    pub fn loaded_mut(&mut self) -> Option<&mut Function> {
+        match self {
+            Self::Loaded(function) | Self::Banned(function) => Some(function),
+            Self::None | Self::Refused => None,
+        }
+    }
+
+    /// Bans it, or lifts its ban.
+    pub fn ban(&mut self, banned: bool) {
+        if let Self::Loaded(function) | Self::Banned(function) = *self {
+            *self = if banned { Self::Banned(function) } else { Self::Loaded(function) };
+        }
+    }
 }
 
 /// A function that can be called.

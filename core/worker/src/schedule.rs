@@ -31,7 +31,7 @@ use crate::execute::{ended, refuse, returned};
 use crate::function::{COARSE_NS, Function};
 use crate::host_calls::State;
 use crate::instance::Instance;
-use crate::lanes::Lanes;
+use crate::lanes::{Lanes, NODE};
 use crate::sandbox::betrays;
 
 /// How often the clock's base is taken anew from the kernel, so that the cycle rate's error cannot add up.
@@ -43,8 +43,15 @@ const CLOCK_CYCLES_MAX: u64 = 4_000_000_000;
 pub enum After {
     /// Go on.
     Serve,
+    /// Go on; a call of this function has faulted that came by a lane where the node does not see it.
+    Tell(u32),
     /// Memory can no longer be trusted: stop serving, be replaced.
-    Retire(Fault),
+    Retire {
+        /// What the call did.
+        fault: Fault,
+        /// As for [`Tell`](Self::Tell); `None` where the node sees it.
+        tell: Option<u32>,
+    },
 }
 
 /// A call that has been started and is not over.
@@ -371,8 +378,10 @@ impl Scheduler {
                     // SAFETY: the call is over.
                     unsafe { self.contexts[task.context].shrink_stack() };
                 }
-                return match ending {
-                    Ending::Fault(fault) if betrays(fault) => After::Retire(fault),
+                let tell = (task.lane != NODE).then_some(task.submission.function);
+                return match (ending, tell) {
+                    (Ending::Fault(fault), tell) if betrays(fault) => After::Retire { fault, tell },
+                    (Ending::Fault(_), Some(function)) => After::Tell(function),
                     _ => After::Serve,
                 };
             }

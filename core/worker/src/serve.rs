@@ -163,6 +163,12 @@ impl Worker {
                 self.cut(lane as usize);
                 self.control.say(&ToNode::LaneRemoved { lane })?;
             }
+            ToWorker::Bans { functions } => {
+                for (number, target) in (0u32..).zip(&mut self.targets) {
+                    target.ban(functions.binary_search(&number).is_ok());
+                }
+                self.control.say(&ToNode::BansKept)?;
+            }
             ToWorker::Ping => self.control.say(&ToNode::Pong)?,
             ToWorker::Load(request) => {
                 let answer = self.receive_module(&request, fds)?;
@@ -187,10 +193,7 @@ impl Worker {
     fn cut(&mut self, number: usize) {
         let targets = &self.targets;
         self.scheduler.drop_lane(number, &mut self.instances, |function| {
-            match targets.get(function as usize)? {
-                Target::Loaded(function) => Some(function.instance as usize),
-                Target::None | Target::Refused => None,
-            }
+            Some(targets.get(function as usize)?.loaded()?.instance as usize)
         });
         self.waiting.retain(|(lane, _)| *lane != number);
         drop(self.lanes.remove(number));
@@ -269,13 +272,11 @@ impl Worker {
                 busy = true;
                 let (targets, instances) = (&mut self.targets, &mut self.instances);
                 let after = self.scheduler.resume_next(&mut self.lanes, |number| {
-                    let Some(Target::Loaded(function)) = targets.get_mut(number as usize) else {
-                        return None;
-                    };
+                    let function = targets.get_mut(number as usize)?.loaded_mut()?;
                     let instance = instances.get_mut(function.instance as usize)?;
                     Some((function, instance))
                 });
-                check(after)?;
+                self.go_on(after)?;
                 self.take_waiting()?;
             }
             if self.control_waits() && self.hear()? {
@@ -351,12 +352,8 @@ impl Worker {
     /// Whether a call has to wait for a suspended one of a function that keeps its state.
     #[inline]
     fn is_held(&self, function: u32) -> bool {
-        match self.targets.get(function as usize) {
-            Some(Target::Loaded(function)) => {
-                function.stateful && self.instances[function.instance as usize].is_held()
-            }
-            _ => false,
-        }
+        let function = self.targets.get(function as usize).and_then(Target::loaded);
+        function.is_some_and(|it| it.stateful && self.instances[it.instance as usize].is_held())
     }
 
     #[inline]
@@ -374,15 +371,14 @@ impl Worker {
                 (Status::Expired, "deadline passed before the call started")
             }
             state::Start::Yours => match self.targets.get_mut(submission.function as usize) {
-                Some(Target::Loaded(function)) => {
+                // The node itself submits none of these, and may have lifted the ban by now.
+                Some(Target::Banned(_)) if index != NODE => {
+                    (Status::Banned, "the function is banned for what its calls did")
+                }
+                Some(Target::Loaded(function) | Target::Banned(function)) => {
                     let instance = &mut self.instances[function.instance as usize];
-                    return check(self.scheduler.start(
-                        &mut self.lanes,
-                        index,
-                        submission,
-                        function,
-                        instance,
-                    ));
+                    let after = self.scheduler.start(&mut self.lanes, index, submission, function, instance);
+                    return self.go_on(after);
                 }
                 Some(Target::Refused) => (Status::LoadFailed, "the function's module was refused"),
                 _ => (Status::NotFound, "no function of that number"),
@@ -390,6 +386,30 @@ impl Worker {
         };
         refuse(lane, submission, refusal.0, refusal.1, 0);
         Ok(())
+    }
+
+    /// What there is to do after a call.
+    #[inline]
+    fn go_on(&self, after: After) -> io::Result<()> {
+        if after == After::Serve { Ok(()) } else { self.tell(after) }
+    }
+
+    #[cold]
+    fn tell(&self, after: After) -> io::Result<()> {
+        let (faulted, broken) = match after {
+            After::Serve => (None, None),
+            After::Tell(function) => (Some(function), None),
+            After::Retire { fault, tell } => (tell, Some(fault)),
+        };
+        if let Some(function) = faulted {
+            self.control.say(&ToNode::Fault { function, is_unsafe: broken.is_some() })?;
+        }
+        match broken {
+            None => Ok(()),
+            Some(fault) => {
+                Err(io::Error::other(format!("a function broke memory safety: {}", fault.describe())))
+            }
+        }
     }
 
     /// Lets a call wait that cannot start now. No honest host has more of them than slots.
@@ -467,13 +487,4 @@ impl Worker {
 fn waiter(lane: &Lane) -> Waiter<'_> {
     let bell = &lane.end.host_words().worker_bell;
     Waiter { expected: bell.seen(), word: bell.word().as_std() }
-}
-
-fn check(after: After) -> io::Result<()> {
-    match after {
-        After::Serve => Ok(()),
-        After::Retire(fault) => {
-            Err(io::Error::other(format!("a function broke memory safety: {}", fault.describe())))
-        }
-    }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use microfaas_e2e::{Watchdog, attacks, probe_node};
-use microfaas_node::{BanCause, CallError, Completion, FunctionConfig, Node, Request, Status};
+use microfaas_node::{BanCause, CallError, Completion, FunctionConfig, Node, NodeBuilder, Request, Status};
 
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -84,29 +84,82 @@ fn call_when_up(node: &Node, function: &str) -> Completion {
     }
 }
 
+/// Settings of a node with the attack suite's cases as one module and the probe as another, and how many cases there are.
+fn attacked() -> (NodeBuilder, usize) {
+    let cases = attacks::read_all(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../attacks")));
+    let modules = attacks::build_cases(Path::new(env!("CARGO_TARGET_TMPDIR")), &cases);
+    (Node::builder().modules(modules).workers(1), cases.len())
+}
+
+const WILD: &str = "036_fault_noncanonical";
+const SIBLING: &str = "099_ctl_echo";
+
 #[test]
 fn a_module_that_breaks_memory_safety_is_banned_at_once() {
     let _watchdog = Watchdog::new(LIMIT);
-    let cases = attacks::read_all(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../attacks")));
-    let modules = attacks::build_cases(Path::new(env!("CARGO_TARGET_TMPDIR")), &cases);
     let denied = "050_sys_read_passwd";
-    let node = Node::builder().modules(modules).workers(1).function(denied, banned_after(1)).start().unwrap();
-    let (wild, sibling) = ("036_fault_noncanonical", "099_ctl_echo");
+    let (builder, cases) = attacked();
+    let node = builder.function(denied, banned_after(1)).start().unwrap();
 
     // A forbidden system call that safe code can make is a fault as others are.
     assert_eq!((status(&node, denied), status(&node, denied)), (Status::Denied, Status::Banned));
-    assert_eq!((status(&node, sibling), node.stats().restarts), (Status::Ok, 0));
+    assert_eq!((status(&node, SIBLING), node.stats().restarts), (Status::Ok, 0));
 
     for _ in 0..2 {
-        assert_eq!(call_when_up(&node, sibling).status, Status::Ok);
-        assert_eq!(call_when_up(&node, wild).status, Status::Fault);
-        for function in [wild, sibling, denied] {
+        assert_eq!(call_when_up(&node, SIBLING).status, Status::Ok);
+        assert_eq!(call_when_up(&node, WILD).status, Status::Fault);
+        for function in [WILD, SIBLING, denied] {
             assert_eq!(status(&node, function), Status::Banned, "{function}");
         }
         assert!(bans(&node).iter().all(|(_, cause)| *cause == BanCause::MemorySafety));
-        assert_eq!(node.bans().len(), cases.len(), "the whole module, and no other");
+        assert_eq!(node.bans().len(), cases, "the whole module, and no other");
         assert_eq!(call_when_up(&node, "echo").body, b"body", "of another module");
-        assert_eq!(node.lift_ban(sibling), Ok(true));
+        assert_eq!(node.lift_ban(SIBLING), Ok(true));
         assert_eq!(bans(&node), []);
     }
+}
+
+/// Waits for what comes about by way of the supervisor; the watchdog says when it is too late.
+fn until(condition: impl Fn() -> bool) {
+    while !condition() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_ban_holds_for_attached_hosts_and_their_faults_count() {
+    let _watchdog = Watchdog::new(LIMIT);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let node = probe_node().workers(2).function("abort", banned_after(3)).socket(&path).start().unwrap();
+    let host = Node::connect(&path).unwrap();
+    for _ in 0..3 {
+        assert_eq!(status(&host, "abort"), Status::Fault);
+    }
+    until(|| !node.bans().is_empty());
+    assert_eq!(status(&node, "abort"), Status::Banned);
+    until(|| status(&host, "abort") == Status::Banned);
+    let banned = host.call("abort", b"".as_slice());
+    assert_eq!((banned.status, banned.never_started), (Status::Banned, true));
+    assert_eq!(host.invoke("echo", b"next".as_slice()).unwrap().body, b"next");
+    assert_eq!(node.lift_ban("abort"), Ok(true));
+    until(|| status(&host, "abort") == Status::Fault);
+    assert_eq!(node.stats().restarts, 0);
+}
+
+#[test]
+fn a_worker_that_comes_later_knows_the_bans() {
+    let _watchdog = Watchdog::new(LIMIT);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let (builder, cases) = attacked();
+    let node = builder.socket(&path).start().unwrap();
+    let host = Node::connect(&path).unwrap();
+    assert_eq!(call_when_up(&host, SIBLING).status, Status::Ok);
+    assert_eq!(call_when_up(&host, WILD).status, Status::Fault);
+    // The worker that has run it runs nothing any more.
+    assert_eq!(call_when_up(&host, SIBLING).status, Status::Banned);
+    assert_eq!(node.bans().len(), cases);
+    assert_eq!(call_when_up(&host, "echo").body, b"body");
+    assert_eq!(node.stats().restarts, 1);
 }

@@ -73,6 +73,7 @@ impl Worker {
                 }
                 (ToWorker::AddLane(spec), _) => self.add_lane(&spec, packet.fds)?,
                 (ToWorker::RemoveLane { lane }, _) => ToNode::LaneRemoved { lane },
+                (ToWorker::Bans { .. }, _) => ToNode::BansKept,
                 (ToWorker::Ping, _) => ToNode::Pong,
                 (ToWorker::Load(load), "refuse") => {
                     ToNode::LoadFailed { module: load.module, reason: "no such luck".into() }
