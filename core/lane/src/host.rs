@@ -9,7 +9,7 @@ use core::ptr::NonNull;
 
 use crate::copy::copy_out;
 use crate::doorbell::{Ringer, Wish};
-use crate::layout::{Geometry, HOST_WORDS, LINE, RESPONSE_HEADER, RING, Region, WORKER_WORDS};
+use crate::layout::{Geometry, HOST_WORDS, LINE, RING, Region, WORKER_WORDS};
 use crate::message::message_len;
 use crate::prefetch::prefetch;
 use crate::ring::{Entry, Line, Ring};
@@ -160,6 +160,7 @@ impl<M: Memory> HostLane<M> {
         };
         for slot in 0..lane.geometry().slots() {
             lane.free.give_back(slot);
+            lane.state(slot).prepare(lane.records()[slot as usize].generation());
         }
         lane.ring(Region::Down).prepare(position);
         lane.ring(Region::Up).prepare(position);
@@ -274,7 +275,7 @@ impl<M: Memory> HostLane<M> {
     /// Where the lengths are over the slot's capacity, or the reservation is of another lane. The slot is lost then.
     ///
     /// # Cost
-    /// One line written for the worker to read, one word in the line of the response.
+    /// One line written for the worker to read.
     #[inline]
     #[expect(clippy::needless_pass_by_value, reason = "the reservation ends here")]
     pub fn submit(&self, reserved: Reserved, request: &Request) -> Ticket {
@@ -284,7 +285,6 @@ impl<M: Memory> HostLane<M> {
         let capacity = self.geometry().request_capacity(slot);
         assert!(len.is_some_and(|n| n <= capacity), "request over the slot's {capacity} bytes");
         let generation = self.records()[slot as usize].submit();
-        self.state(slot).queue(generation);
         let position = self.tail.fetch_add(1, Ordering::Relaxed);
         let submission = Submission {
             slot,
@@ -362,9 +362,7 @@ impl<M: Memory> HostLane<M> {
     #[inline]
     fn prefetch_after(&self, head: u64, slot: u32) {
         let up = self.memory.base(Region::Up);
-        let response = self.geometry().state_offset(slot);
-        prefetch(up, response);
-        prefetch(up, response + LINE);
+        prefetch(up, self.geometry().response_offset(slot));
         let line = (head + 1) & u64::from(self.geometry().ring_entries() - 1);
         prefetch(up, RING + usize::try_from(line).unwrap_or(0) * LINE);
     }
@@ -456,7 +454,7 @@ impl<M: Memory> HostLane<M> {
         let start = if outcome.overflow {
             geometry.overflow_offset(ticket.slot)
         } else {
-            geometry.state_offset(ticket.slot) + RESPONSE_HEADER
+            geometry.response_offset(ticket.slot)
         };
         // SAFETY: the message is within the buffer and `from` within the message, as just asserted; the buffer lies in the up region.
         let source = unsafe { self.memory.base(Region::Up).byte_add(start + from) };

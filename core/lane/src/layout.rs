@@ -16,7 +16,7 @@
 /// First word of each region: `"mfaaslan"` in little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"mfaaslan");
 /// Version of this layout and of the protocol on it.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 /// Bytes of a cache line, and of a ring entry.
 pub const LINE: usize = 64;
 /// Bytes of a page.
@@ -28,8 +28,8 @@ pub const HOST_WORDS: usize = LINE;
 pub const WORKER_WORDS: usize = LINE;
 /// Offset of the ring, in the down and up regions.
 pub const RING: usize = PAGE;
-/// Bytes before the response data in a small response buffer: the call state and a reserved word.
-pub const RESPONSE_HEADER: usize = 16;
+/// Bytes of a call state. The states of all slots lie together, behind the ring in the up region.
+pub const STATE_BYTES: usize = 8;
 
 /// Most slots in a lane, both classes together.
 pub const SLOTS_MAX: u32 = 4096;
@@ -163,10 +163,10 @@ impl Geometry {
         if self.is_large(slot) { self.large_bytes as usize } else { self.small_bytes as usize }
     }
 
-    /// Response bytes that fit beside the call state, before a response overflows.
+    /// Response bytes before a response overflows.
     #[must_use]
     pub const fn small_response_capacity(&self) -> usize {
-        self.stride() - RESPONSE_HEADER
+        self.small_bytes as usize
     }
 
     const fn stride(&self) -> usize {
@@ -187,10 +187,20 @@ impl Geometry {
         }
     }
 
-    /// Offset of the slot's call state in the up region; its small response data follows after [`RESPONSE_HEADER`].
+    /// Offset of the slot's call state in the up region.
     #[must_use]
     pub const fn state_offset(&self, slot: u32) -> usize {
-        RING + self.ring_bytes() + slot as usize * self.stride()
+        RING + self.ring_bytes() + slot as usize * STATE_BYTES
+    }
+
+    const fn states_bytes(&self) -> usize {
+        (self.slots() as usize * STATE_BYTES).next_multiple_of(LINE)
+    }
+
+    /// Offset of the slot's small response buffer in the up region.
+    #[must_use]
+    pub const fn response_offset(&self, slot: u32) -> usize {
+        RING + self.ring_bytes() + self.states_bytes() + slot as usize * self.stride()
     }
 
     /// Offset of the slot's overflow buffer in the up region.
@@ -214,7 +224,7 @@ impl Geometry {
     /// Bytes at the start of the up region that are populated when the lane is made: all but the overflow.
     #[must_use]
     pub const fn resident_up_bytes(&self) -> usize {
-        (RING + self.ring_bytes() + self.slots() as usize * self.stride()).next_multiple_of(PAGE)
+        self.response_offset(self.slots()).next_multiple_of(PAGE)
     }
 
     /// Bytes of the up region.
@@ -281,6 +291,7 @@ mod tests {
             let mut end_down = RING + geometry.ring_entries() as usize * LINE;
             let mut end_bulk = PAGE;
             let mut end_state = end_down;
+            let mut end_response = geometry.state_offset(geometry.slots());
             let mut end_overflow = geometry.resident_up_bytes();
             for slot in 0..geometry.slots() {
                 let end = if geometry.is_large(slot) { &mut end_bulk } else { &mut end_down };
@@ -288,14 +299,16 @@ mod tests {
                 *end = geometry.request_offset(slot) + geometry.request_capacity(slot);
                 assert!(geometry.state_offset(slot) >= end_state);
                 assert_eq!(geometry.state_offset(slot) % 8, 0);
-                end_state =
-                    geometry.state_offset(slot) + RESPONSE_HEADER + geometry.small_response_capacity();
+                end_state = geometry.state_offset(slot) + STATE_BYTES;
+                assert!(geometry.response_offset(slot) >= end_response);
+                assert_eq!(geometry.response_offset(slot) % LINE, 0);
+                end_response = geometry.response_offset(slot) + geometry.small_response_capacity();
                 assert!(geometry.overflow_offset(slot) >= end_overflow);
                 end_overflow = geometry.overflow_offset(slot) + geometry.response_bytes as usize;
             }
             assert!(end_down <= geometry.down_bytes());
             assert!(end_bulk <= geometry.bulk_bytes());
-            assert!(end_state <= geometry.resident_up_bytes());
+            assert!(end_response <= geometry.resident_up_bytes());
             assert!(end_overflow <= geometry.up_bytes());
         }
     }

@@ -2,12 +2,12 @@
 //!
 //! | state | left by | to | meaning |
 //! | --- | --- | --- | --- |
-//! | any | host | QUEUED | the host owns the slot and publishes a new generation |
 //! | QUEUED | worker | STARTED | the worker has begun; the host can no longer take the call back |
 //! | QUEUED | host | CANCELLED | the host has taken the call back; the worker will not run it |
-//! | STARTED | worker | DONE | the response is written |
+//! | STARTED, CANCELLED | worker | QUEUED, next generation | the response is written: the call is done |
 //!
-//! The word carries the slot's generation, so a late compare-and-swap from an earlier call of the slot cannot
+//! A slot's word is QUEUED for the first generation when the lane is made, and the worker makes it QUEUED for the next one when it is done with a call. So
+//! submitting does not touch it: its line stays with the worker, and moves only where a call is taken back. The word carries the slot's generation, so a late compare-and-swap from an earlier call of the slot cannot
 //! succeed. Whatever the host finds here is advice from a hostile side: it decides whether a call is reported
 //! as never started, not whether memory is safe. A slot is free again when its *completion* was read, cancelled or not.
 
@@ -17,14 +17,12 @@ use crate::sync::{AtomicU64, Ordering, mutant};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Phase {
-    /// Written by the host, not yet looked at.
+    /// The worker has not started it; it need not even have been submitted.
     Queued = 1,
     /// The worker runs it.
     Started = 2,
     /// The host has taken it back.
     Cancelled = 3,
-    /// The worker has finished it.
-    Done = 4,
 }
 
 /// What the worker learns when it wants to start a call.
@@ -53,9 +51,8 @@ impl Default for CallState {
 }
 
 impl CallState {
-    /// Host: opens a new generation. The submission that follows publishes it (its release store is ordered behind this one).
-    #[inline]
-    pub fn queue(&self, generation: u32) {
+    /// Host: makes the word ready for its first call, before the worker has the lane.
+    pub fn prepare(&self, generation: u32) {
         self.0.store(word(generation, Phase::Queued), Ordering::Relaxed);
     }
 
@@ -96,18 +93,18 @@ impl CallState {
         self.0.compare_exchange(queued, cancelled, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// Worker: the response is written.
+    /// Worker: the response is written, and the next call of the slot may be taken back or started.
     #[inline]
     pub fn finish(&self, generation: u32) {
-        self.0.store(word(generation, Phase::Done), Ordering::Release);
+        self.0.store(word(generation.wrapping_add(1), Phase::Queued), Ordering::Release);
     }
 
-    /// What the word says of this generation; `None` for anything else.
+    /// What the word says of this generation; `None` for anything else, as when it is done.
     #[inline]
     #[must_use]
     pub fn phase(&self, generation: u32) -> Option<Phase> {
         let seen = self.0.load(Ordering::Acquire);
-        [Phase::Queued, Phase::Started, Phase::Cancelled, Phase::Done]
+        [Phase::Queued, Phase::Started, Phase::Cancelled]
             .into_iter()
             .find(|phase| seen == word(generation, *phase))
     }
@@ -120,12 +117,12 @@ mod tests {
     #[test]
     fn one_side_wins_and_generations_do_not_mix() {
         let state = CallState::default();
-        state.queue(7);
+        state.prepare(7);
         assert_eq!(state.start(7), Start::Yours);
         assert!(!state.take_back(7));
         state.finish(7);
-        assert_eq!(state.phase(7), Some(Phase::Done));
-        state.queue(8);
+        assert_eq!(state.phase(7), None);
+        assert_eq!(state.phase(8), Some(Phase::Queued));
         assert!(!state.take_back(7), "an old generation must not cancel a new call");
         assert!(state.take_back(8));
         assert_eq!(state.start(8), Start::TakenBack);

@@ -8,7 +8,7 @@ use core::ptr::NonNull;
 
 use crate::copy::copy_out;
 use crate::doorbell::Ringer;
-use crate::layout::{Geometry, HOST_WORDS, LINE, RESPONSE_HEADER, RING, WORKER_WORDS};
+use crate::layout::{Geometry, HOST_WORDS, LINE, RING, WORKER_WORDS};
 use crate::message::{META_ALIGN, message_len};
 use crate::prefetch::{prefetch, prefetch_write};
 use crate::ring::{Entry, Line, Ring};
@@ -243,12 +243,12 @@ impl WorkerLane {
         Ok(Some(submission))
     }
 
-    /// Fetches the lines of a call: its request to read, its call state and response to write. `slot` is of this lane.
+    /// Fetches the lines of a call: its request to read, its response to write. `slot` is of this lane.
     #[inline]
     fn prefetch(&self, slot: u32) {
         let region = if self.geometry.is_large(slot) { self.bases.bulk } else { self.bases.down };
         prefetch(region, self.geometry.request_offset(slot));
-        prefetch_write(self.bases.up, self.geometry.state_offset(slot));
+        prefetch_write(self.bases.up, self.geometry.response_offset(slot));
     }
 
     /// Fetches the lines of the submission after the last popped one, if it is there, and returns its function number for the same purpose.
@@ -342,7 +342,7 @@ impl WorkerLane {
     pub fn small_response(&self, slot: u32) -> (NonNull<u8>, usize) {
         self.assert_slot(slot);
         // SAFETY: the slot exists, so its buffer lies in the up region.
-        let start = unsafe { self.bases.up.byte_add(self.geometry.state_offset(slot) + RESPONSE_HEADER) };
+        let start = unsafe { self.bases.up.byte_add(self.geometry.response_offset(slot)) };
         (start, self.geometry.small_response_capacity())
     }
 

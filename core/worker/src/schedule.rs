@@ -127,20 +127,19 @@ impl Scheduler {
     }
 
     /// Whether a deadline has passed.
-    #[inline]
-    pub fn is_past(&mut self, deadline_ns: u64) -> bool {
-        deadline_ns != u64::MAX && self.now_ns() > deadline_ns
+    fn is_past(&mut self, deadline_ns: u64) -> bool {
+        deadline_ns != u64::MAX && self.ns_at(cycles()) > deadline_ns
     }
 
-    fn now_ns(&mut self) -> u64 {
-        let now = cycles();
+    #[inline]
+    fn ns_at(&mut self, now: u64) -> u64 {
         if self.clock.is_older_than(now, CLOCK_CYCLES_MAX) {
             self.clock.rebase();
         }
         self.clock.at(now)
     }
 
-    /// Runs a claimed call up to its end or the end of its first slice. There must be [room](Self::has_room).
+    /// Runs a claimed call up to its end or the end of its first slice, unless its deadline has passed. There must be [room](Self::has_room).
     ///
     /// # Cost
     /// About 60 ns beside the function: stack switch, readings of the cycle counter, reset of instance and arena.
@@ -153,16 +152,20 @@ impl Scheduler {
         function: &mut Function,
         instance: &mut Instance,
     ) -> After {
-        let Some(context) = self.free.pop() else { return After::Serve };
         let start = cycles();
         let mut slice = function.first_slice();
         if submission.deadline_ns != u64::MAX {
-            let rest = submission.deadline_ns.saturating_sub(self.clock.at(start));
+            let Some(rest) = submission.deadline_ns.checked_sub(self.ns_at(start)) else {
+                let reason = "deadline passed before the call started";
+                refuse(&mut lanes[lane], submission, Status::Expired, reason, 0);
+                return After::Serve;
+            };
             // Turning nanoseconds into cycles is dear, and most deadlines are far.
             if rest < function.first_slice_ns_max {
                 slice = slice.min(self.clock.to_cycles(rest));
             }
         }
+        let Some(context) = self.free.pop() else { return After::Serve };
         let frame = &mut self.contexts[context];
         if !frame.prepare(&lanes[lane], submission) {
             self.free.push(context);
@@ -254,7 +257,7 @@ impl Scheduler {
         let end = if task.told { function.budget_ns } else { function.soft_ns };
         let mut slice_ns = task.slice_ns.min(end.saturating_sub(task.used_ns));
         if task.submission.deadline_ns != u64::MAX {
-            slice_ns = slice_ns.min(task.submission.deadline_ns.saturating_sub(self.now_ns()));
+            slice_ns = slice_ns.min(task.submission.deadline_ns.saturating_sub(self.ns_at(cycles())));
         }
         // SAFETY: no call runs, so the state is the worker's.
         let state = unsafe { self.state.as_mut() };

@@ -367,9 +367,6 @@ impl Worker {
         lane.announce();
         let refusal = match start {
             state::Start::TakenBack => (Status::Cancelled, ""),
-            state::Start::Yours if self.scheduler.is_past(submission.deadline_ns) => {
-                (Status::Expired, "deadline passed before the call started")
-            }
             state::Start::Yours => match self.targets.get_mut(submission.function as usize) {
                 // The node itself submits none of these, and may have lifted the ban by now.
                 Some(Target::Banned(_)) if index != NODE => {

@@ -11,7 +11,7 @@ use microfaas_model::model;
 fn one_of_start_and_take_back_wins() {
     model(|| {
         let state = Arc::new(CallState::default());
-        state.queue(1);
+        state.prepare(1);
         let worker = thread::spawn({
             let state = Arc::clone(&state);
             move || state.start(1) == Start::Yours
@@ -28,7 +28,7 @@ fn one_of_start_and_take_back_wins() {
 fn two_take_backs_have_one_winner() {
     model(|| {
         let state = Arc::new(CallState::default());
-        state.queue(1);
+        state.prepare(1);
         let other = thread::spawn({
             let state = Arc::clone(&state);
             move || state.take_back(1)
@@ -43,14 +43,13 @@ fn two_take_backs_have_one_winner() {
 fn a_late_take_back_misses_the_next_call() {
     model(|| {
         let state = Arc::new(CallState::default());
-        state.queue(1);
+        state.prepare(1);
         assert_eq!(state.start(1), Start::Yours);
         state.finish(1);
         let late = thread::spawn({
             let state = Arc::clone(&state);
             move || state.take_back(1)
         });
-        state.queue(2);
         assert_eq!(state.start(2), Start::Yours);
         assert!(!late.join().unwrap());
         assert_eq!(state.phase(2), Some(Phase::Started));

@@ -38,6 +38,7 @@ fn lane() -> Arc<Lane> {
         response: UnsafeCell::new(0),
     };
     lane.free.give_back(0);
+    lane.state.prepare(lane.record.generation());
     Arc::new(lane)
 }
 
@@ -61,7 +62,6 @@ impl Lane {
         assert_eq!(self.free.take(0, 1), Some(0));
         self.request.with_mut(|_| ());
         let generation = self.record.submit();
-        self.state.queue(generation);
         Ring::new(&self.down).write(position, &entry(generation));
         generation
     }
