@@ -203,7 +203,7 @@ impl Bans {
 }
 
 impl Node {
-    /// The functions that are banned now.
+    /// The functions that are banned now. A host that is attached knows of none: it asks its node.
     #[must_use]
     pub fn bans(&self) -> Vec<Ban> {
         self.shared().hub.bans.list()
@@ -212,7 +212,7 @@ impl Node {
     /// Lifts the ban of a function; one that its whole module has for breaking memory safety is lifted for the module. True where there was one.
     ///
     /// # Errors
-    /// [`CallError::UnknownFunction`].
+    /// [`CallError::UnknownFunction`], on a host that is attached in any case.
     pub fn lift_ban(&self, name: &str) -> Result<bool, CallError> {
         let lifted = self.shared().hub.bans.lift(name).ok_or(CallError::UnknownFunction)?;
         self.shared().hub.wake_supervisor();
