@@ -1,7 +1,9 @@
 //! What the end-to-end tests share: a module file that the hostile worker accepts, a node that runs it, and a watchdog.
 
 pub mod attacks;
+pub mod host;
 pub mod inside;
+pub mod raw_host;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -132,7 +132,11 @@ fn connect(path: &Path, by: Instant) -> Result<OwnedFd, ConnectError> {
 fn next(socket: &OwnedFd, path: &Path, by: Instant) -> Result<Letter, ConnectError> {
     let mut buffer = vec![0; PACKET_BYTES_MAX];
     let left = by.saturating_duration_since(Instant::now());
-    let packet = socket::recv(socket.as_fd(), &mut buffer, FDS_MAX, Some(left));
+    let mut packet = socket::recv(socket.as_fd(), &mut buffer, FDS_MAX, Some(left));
+    if packet.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset) {
+        // It has closed without reading all that was said; its own last words are still there.
+        packet = socket::try_recv(socket.as_fd(), &mut buffer, FDS_MAX);
+    }
     let path = || path.to_owned();
     let packet = packet.map_err(|source| match source.kind() {
         io::ErrorKind::TimedOut => ConnectError::Silent { path: path(), seconds: WELCOME_WITHIN.as_secs() },

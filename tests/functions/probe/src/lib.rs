@@ -89,6 +89,21 @@ pub fn checkpoint_spin(body: &[u8]) -> Result<String, Error> {
     Ok(start.elapsed().as_micros().to_string())
 }
 
+/// Looks at its body and at its response for a fifth of a second; says whether both stayed as they were.
+#[microfaas::function]
+pub fn steady(body: &[u8]) -> Response {
+    let mut response = Response::in_place();
+    response.extend_from_slice(body);
+    let (start, seen) = (Instant::now(), fnv1a(body));
+    let mut is_steady = true;
+    while start.elapsed() < Duration::from_millis(200) {
+        is_steady &= fnv1a(black_box(body)) == seen && fnv1a(black_box(response.body())) == seen;
+    }
+    response.resize(0);
+    response.extend_from_slice(if is_steady { b"steady" } else { b"changed" });
+    response
+}
+
 /// Never returns, and has no safe point.
 #[microfaas::function]
 pub fn spin_forever(_: &[u8]) -> Vec<u8> {

@@ -320,6 +320,10 @@ impl Server {
     fn look_at_workers(&mut self) {
         for worker in 0..self.posts.len() {
             let info = self.shared.seats[worker].info();
+            if info.state == WorkerState::Stopped {
+                // With the node itself, which its hosts learn by the end of their connections.
+                return;
+            }
             let (serves, generation) = (info.state == WorkerState::Serving, info.generation);
             let post = &mut self.posts[worker];
             if (post.serves, post.generation) == (serves, generation) {

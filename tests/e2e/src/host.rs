@@ -1,0 +1,114 @@
+//! An attached host as a process of its own, and what can be seen of a node's workers from outside.
+
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+/// The program `attached-host`; killed when dropped.
+#[derive(Debug)]
+pub struct Host {
+    child: Child,
+    orders: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+}
+
+impl Host {
+    /// Starts it; `Err` has what it says where it cannot attach.
+    ///
+    /// # Errors
+    /// Its one line.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
+    pub fn attach(socket: &Path) -> Result<Self, String> {
+        Self::start(Command::new(crate::program("attached-host")), socket)
+    }
+
+    /// As [`attach`](Self::attach), as another user, from a copy of the program in a folder that everybody can read.
+    ///
+    /// # Errors
+    /// As [`attach`](Self::attach).
+    ///
+    /// # Panics
+    /// As [`attach`](Self::attach).
+    pub fn attach_as(user: u32, folder: &Path, socket: &Path) -> Result<Self, String> {
+        let program = folder.join("attached-host");
+        if !program.exists() {
+            std::fs::copy(crate::program("attached-host"), &program).expect("a copy of the program");
+        }
+        let mut command = Command::new(program);
+        command.uid(user).gid(user);
+        Self::start(command, socket)
+    }
+
+    fn start(mut command: Command, socket: &Path) -> Result<Self, String> {
+        command.arg(socket).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the host's program starts");
+        let orders = child.stdin.take().expect("its input is a pipe");
+        let answers = BufReader::new(child.stdout.take().expect("its output is a pipe")).lines();
+        let mut host = Self { child, orders, answers };
+        match host.answer() {
+            said if said == "attached" => Ok(host),
+            said => Err(said),
+        }
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Gives an order.
+    ///
+    /// # Panics
+    /// Where the host is gone.
+    pub fn order(&mut self, line: &str) {
+        writeln!(self.orders, "{line}").expect("the host lives");
+    }
+
+    /// The answer to the first order that has none.
+    ///
+    /// # Panics
+    /// Where the host is gone.
+    pub fn answer(&mut self) -> String {
+        self.answers.next().expect("the host lives").expect("a line of text")
+    }
+
+    /// Gives an order and waits for the answer.
+    ///
+    /// # Panics
+    /// Where the host is gone.
+    pub fn ask(&mut self, line: &str) -> String {
+        self.order(line);
+        self.answer()
+    }
+
+    /// Ends it without a moment's notice.
+    pub fn kill(mut self) {
+        let _ = self.child.kill();
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a process holds: descriptors, mappings, and KiB of resident memory.
+///
+/// # Panics
+/// Where there is no such process.
+#[must_use]
+pub fn holdings(pid: u32) -> [usize; 3] {
+    let text =
+        |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).expect("the process lives");
+    let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+    let status = text("status");
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    let kib = resident.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0);
+    [fds, text("maps").lines().count(), kib]
+}
