@@ -1,13 +1,26 @@
 #!/usr/bin/env bash
-# The benchmark runs and prints what it promises. No figure is judged: this machine may be busy.
+# Every benchmark runs and prints what it promises. No figure is judged: this machine may be busy.
 source "$(dirname "$0")/lib.sh"
 
 # Release, as the benchmark builds them: compiled once for both.
 cargo test --quiet --release --locked --manifest-path tests/bench/rivals/Cargo.toml
 
 cargo build --quiet --release --workspace --bins --locked
-report="$(mktemp)"
-trap 'rm -f "$report"' EXIT
-timeout --kill-after=10 900 "$TARGET/release/microfaas" bench warm --json --seconds 5 >"$report" ||
-    die "microfaas bench warm: exit $?"
-python3 tests/ci/check_bench.py warm "$report"
+work="$(mktemp -d)"
+trap 'rm -rf "$work"' EXIT
+
+# bench NAME ARGUMENTS…
+bench() {
+    timeout --kill-after=10 900 "$TARGET/release/microfaas" bench "$@" --json >"$work/report" ||
+        die "microfaas bench $1: exit $?"
+    python3 tests/ci/check_bench.py "$1" "$work/report"
+}
+
+bench warm --seconds 5
+bench preempt --seconds 2 --plot "$work/plot.svg"
+grep -q '<svg' "$work/plot.svg" || die "microfaas bench preempt: no plot"
+bench runaway --seconds 2
+# All cases are run by 40-tests.sh; here a few, to see that the benchmark runs them.
+mkdir "$work/cases"
+cp tests/attacks/{001,039,099}_*.rs "$work/cases"
+MICROFAAS_ATTACKS="$work/cases" bench attacks

@@ -17,7 +17,7 @@ use microfaas_e2e::{Watchdog, attacks};
 use microfaas_lane::Status;
 
 const LIMIT: Duration = Duration::from_secs(1200);
-const PAIRS: u64 = 200_000;
+const PAIRS: u64 = 1_000_000;
 /// Calls that share the core; each works for about a millisecond.
 const WIDTH: u32 = 6;
 

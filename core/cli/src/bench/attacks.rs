@@ -83,13 +83,19 @@ fn run_suite(program: PathBuf, checkout: &Checkout) -> Result<Vec<Row>, Failure>
 }
 
 fn table(rows: &[Row]) -> String {
-    let mut text =
-        format!("{:<32}{:<44}{:<28}{:<8}{:>6}  verdict\n", "case", "required", "got", "worker", "ms");
+    let width = |text: fn(&Row) -> &str| rows.iter().map(|row| text(row).len()).max().unwrap_or(0) + 2;
+    let (case_width, required_width, got_width) =
+        (width(|row| &row.case), width(|row| &row.required), width(|row| &row.got));
+    let line = |case: &str, required: &str, got: &str, worker: &str, ms: &str, verdict: &str| {
+        format!(
+            "{case:<case_width$}{required:<required_width$}{got:<got_width$}{worker:<8}{ms:>6}  {verdict}\n"
+        )
+    };
+    let mut text = line("case", "required", "got", "worker", "ms", "verdict");
     for row in rows {
         let worker = if row.replaced { "new" } else { "same" };
         let verdict = if row.wrong.is_empty() { "pass".to_owned() } else { row.wrong.join("; ") };
-        let Row { case, required, got, ms, .. } = row;
-        text += &format!("{case:<32}{required:<44}{got:<28}{worker:<8}{ms:>6}  {verdict}\n");
+        text += &line(&row.case, &row.required, &row.got, worker, &row.ms.to_string(), &verdict);
     }
     text.push('\n');
     text

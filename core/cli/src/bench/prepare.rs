@@ -59,9 +59,9 @@ impl Checkout {
         self.cargo_build(&["--manifest-path", RIVALS])
     }
 
-    /// Builds a program of the end-to-end tests' crate.
+    /// Builds a program of the end-to-end tests, with the features that a build of the whole workspace has: then most of it is there.
     pub(super) fn test_program(&self, name: &str) -> Result<PathBuf, Failure> {
-        let mut built = self.cargo_build(&["--package", "microfaas-e2e", "--bin", name])?;
+        let mut built = self.cargo_build(&["--workspace", "--bin", name])?;
         built.pop().ok_or_else(|| stopped(format!("cargo has built no {name}")))
     }
 

@@ -36,9 +36,7 @@ use tax::Taxes;
 
 const CRATES: [&str; 2] = ["tests/functions/hashes", "tests/functions/probe"];
 /// Longest stretch of one policy of the mixed load.
-const STRETCH_MAX: Duration = Duration::from_millis(400);
-/// Comparisons of protected with unprotected rates for each stretch of the mixed load.
-const TAX_ROUNDS: u32 = 3;
+const STRETCH_MAX: Duration = Duration::from_millis(250);
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let cores = Cores::choose()?;
@@ -59,10 +57,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let mut longest = Duration::ZERO;
     loop {
         let round = Instant::now();
-        // The smallest differences need the most rounds.
-        for _ in 0..TAX_ROUNDS {
-            taxes.round(&subject, long_count)?;
-        }
+        taxes.round(&subject, long_count)?;
         kills.round(&subject)?;
         mix.round(&subject, stretch)?;
         longest = longest.max(round.elapsed());
