@@ -82,6 +82,7 @@ fn is_input(error: &NodeError) -> bool {
         | NodeError::DuplicateFunction { .. }
         | NodeError::NoFunctions { .. }
         | NodeError::UnknownFunction { .. }
+        | NodeError::Modules(_)
         | NodeError::Range { .. }
         | NodeError::Geometry(_) => true,
         NodeError::Worker { source, .. } => matches!(source, LaunchError::LoadFailed { .. }),

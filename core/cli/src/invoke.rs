@@ -67,7 +67,8 @@ fn call(node: &Node, args: &Invoke, body: &[u8]) -> Completion {
         node.call(args.name.as_str(), Request { body, meta: &meta, deadline: args.deadline });
     if completion.status == Status::NotFound {
         completion.detail = format!("no function is named `{}`", args.name).into();
-        let known = node.functions().iter().map(|function| function.name.as_str());
+        let functions = node.functions();
+        let known = functions.iter().map(|function| function.name.as_str());
         if let Some(similar) = suggest(&args.name, known) {
             completion.detail = format!("{}, did you mean `{similar}`?", completion.detail).into();
         }

@@ -10,6 +10,7 @@
 //! answers no question, gets the worker killed.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod attach;
 pub mod sandbox;
 
@@ -57,6 +58,9 @@ pub enum ToWorker {
     /// A module to load. Descriptor: a sealed memfd with the shared library. Answered by [`ToNode::Loaded`]
     /// or [`ToNode::LoadFailed`].
     Load(Load),
+    /// A module to unload: new calls do not ask for it any more. The calls that have started, and those that were submitted before the worker heard of it, are
+    /// ended by it as ever. No descriptors. Answered by [`ToNode::Unloading`], and by [`ToNode::Unloaded`] when it is gone.
+    Unload(Unload),
     /// No more set-up: enter the sandbox, unless a `Load` was before it, and serve. Answered by [`ToNode::Ready`].
     Serve,
 }
@@ -72,6 +76,7 @@ impl ToWorker {
             Self::Bans { .. } => "bans",
             Self::Ping => "ping",
             Self::Load(_) => "load",
+            Self::Unload(_) => "unload",
             Self::Serve => "serve",
         }
     }
@@ -117,12 +122,23 @@ pub struct LaneSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Load {
-    /// The module's number in the node.
+    /// The module's number in the node; another for each time that it is deployed.
     pub module: u32,
     /// What to call the module in messages: its file name.
     pub label: String,
     /// Function numbers in the node (dense, from 0) and the names that the module gives them.
     pub functions: Vec<FunctionSpec>,
+}
+
+/// See [`ToWorker::Unload`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unload {
+    /// The number that its [`Load`] had.
+    pub module: u32,
+    /// Where calls go that come late: pairs of a function number that is not in use any more, and the one that is in its place. A number of the module that
+    /// is not among them is one of no function afterwards.
+    pub successors: Vec<(u32, u32)>,
 }
 
 /// One function of a [`Load`].
@@ -133,6 +149,9 @@ pub struct FunctionSpec {
     pub function: u32,
     /// Name in the module's table.
     pub name: String,
+    /// Numbers of earlier versions of this function: calls that carry one come late and go to this version, unless the worker still has that one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<u32>,
     /// What its calls may use.
     #[serde(default)]
     pub limits: Limits,
@@ -233,6 +252,18 @@ pub enum ToNode {
         /// One line.
         reason: String,
     },
+    /// The module is on its way out.
+    Unloading {
+        /// Its number.
+        module: u32,
+    },
+    /// Answers nothing: a module that was on its way out is gone.
+    Unloaded {
+        /// Its number.
+        module: u32,
+        /// Bytes that the system's loader has kept mapped all the same; 0 where it is gone altogether.
+        stayed_bytes: u64,
+    },
     /// Serving.
     Ready {
         /// What it is sealed in by.
@@ -259,6 +290,7 @@ impl ToNode {
             (ToWorker::Load(load), Self::Loaded { module, .. } | Self::LoadFailed { module, .. }) => {
                 *module == load.module
             }
+            (ToWorker::Unload(unload), Self::Unloading { module }) => *module == unload.module,
             _ => false,
         }
     }

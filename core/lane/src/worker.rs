@@ -213,6 +213,18 @@ impl WorkerLane {
         Ring::new(unsafe { lines.as_ref() })
     }
 
+    /// Where in the ring the next submission is popped.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.head
+    }
+
+    /// Everything that has been submitted by now lies before this [position](Self::position): a ring holds no more than its size.
+    #[must_use]
+    pub fn all_submitted(&self) -> u64 {
+        self.head.saturating_add(u64::from(self.geometry.ring_entries()))
+    }
+
     /// Whether a submission waits. One relaxed load.
     #[inline]
     #[must_use]

@@ -101,6 +101,15 @@ impl Bans {
         self.publish(&rows);
     }
 
+    /// Functions that are not deployed any more: what they do does not count.
+    pub(crate) fn forget(&self, functions: impl Iterator<Item = u32>) {
+        let mut rows = self.rows();
+        for function in functions {
+            rows.remove(&function);
+        }
+        self.publish(&rows);
+    }
+
     /// A function may be called.
     ///
     /// # Errors
@@ -287,6 +296,10 @@ mod tests {
         assert_eq!(banned(&bans).len(), 1);
         bans.watch(&[info(2, "c", "y.so")], &[], 0);
         assert_eq!(banned(&bans), []);
+        bans.fault(0, true);
+        assert_eq!(banned(&bans).len(), 2);
+        bans.forget([0, 1].into_iter());
+        assert_eq!(banned(&bans), [], "functions that are gone");
         bans.fault(7, true);
         assert_eq!(banned(&bans), [], "a function that nobody knows");
     }

@@ -18,12 +18,14 @@ use crate::attach::{HOSTS_MAX, SocketConfig};
 use crate::call::nanoseconds;
 use crate::find_worker;
 use crate::hub::Hub;
+use crate::image::Source;
 use crate::launch::Plan;
 use crate::node::Shared;
-use crate::registry::{FunctionConfig, Registry, Source};
+use crate::registry::{FunctionConfig, Settings};
+use crate::rollout::Rollout;
 use crate::seat::Seat;
 use crate::supervisor::Supervisor;
-use crate::{Node, NodeError};
+use crate::{DeployError, Node, NodeError, deploy};
 
 const WORKERS: RangeInclusive<u64> = 1..=1024;
 const STACK_BYTES: RangeInclusive<u64> = 64 << 10..=1 << 30;
@@ -31,6 +33,8 @@ const ARENA_BYTES: RangeInclusive<u64> = 64 << 10..=64 << 30;
 const SPIN_NS: RangeInclusive<u64> = 0..=1_000_000_000;
 /// A deadline of nothing would never let a call start.
 const DEADLINE_NS: RangeInclusive<u64> = 1..=u64::MAX;
+/// How long a caller waits who sets no deadline.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Settings of a new node; every one has a default but where its modules are.
 #[derive(Debug, Clone)]
@@ -63,7 +67,7 @@ impl Default for NodeBuilder {
             workers: None,
             pin: true,
             geometry: Geometry::default(),
-            deadline: Duration::from_secs(30),
+            deadline: DEADLINE,
             spin: Duration::from_micros(50),
             stall: Duration::from_secs(1),
             stack_bytes: 1 << 20,
@@ -223,7 +227,10 @@ impl NodeBuilder {
         let workers =
             self.workers.unwrap_or_else(|| u32::try_from(cpus.len().max(2) - 1).unwrap_or(1).min(1024));
         self.check(workers)?;
-        let registry = Registry::read(&self.sources, &self.functions, self.deadline)?;
+        let settings =
+            Settings { functions: self.functions, deadline: self.deadline, ban_after: self.ban_after };
+        check_settings(&settings)?;
+        let (registry, versions) = deploy::first(&self.sources, settings)?;
         let program = find_worker::find(self.worker_binary.as_deref())?;
 
         let spin_ns = nanoseconds(self.spin);
@@ -231,8 +238,8 @@ impl NodeBuilder {
             .map_err(|source| NodeError::System { what: "cannot make the event descriptors", source })?;
         let cpu = |i: u32| self.pin.then(|| cpus.iter().rev().nth(i as usize).copied()).flatten();
         let seats = (0..workers).map(|i| Seat::new(i, cpu(i))).collect();
-        let (shared, inbox) = Shared::new(registry, seats, Arc::new(hub));
-        shared.hub.bans.watch(&shared.registry.functions, &self.functions, self.ban_after);
+        let (shared, inbox) = Shared::new(seats, Arc::new(hub));
+        registry.publish(&shared, &versions);
         let plan = Plan {
             program,
             env: self.worker_env,
@@ -254,7 +261,8 @@ impl NodeBuilder {
             None => None,
         };
         let (started, outcome) = mpsc::sync_channel(1);
-        let supervisor = Supervisor::new(Arc::clone(&shared), plan, stall_ns, inbox, started);
+        let rollout = Rollout::new(registry);
+        let supervisor = Supervisor::new(Arc::clone(&shared), plan, rollout, stall_ns, inbox, started);
         let thread = spawn("microfaas-node", move || supervisor.run())?;
         let node = Node::new(shared, thread);
         outcome.recv().expect("the supervisor reports once before it ends")?;
@@ -278,27 +286,33 @@ impl NodeBuilder {
                 self.socket.as_ref().map_or(1, |socket| socket.hosts_max.into()),
                 1..=HOSTS_MAX.into(),
             ),
-            ("deadline_default (ns)", nanoseconds(self.deadline), DEADLINE_NS),
         ];
-        let functions = self.functions.iter().flat_map(|(_, config)| {
-            let Limits { quantum_ns, budget_ns, .. } = config.limits;
-            let deadline = config.deadline.unwrap_or(self.deadline);
-            [
-                ("deadline (ns)", nanoseconds(deadline), DEADLINE_NS),
-                ("budget (ns)", budget_ns, QUANTUM_NS_MIN..=BUDGET_NS_MAX),
-                ("quantum (ns)", quantum_ns, QUANTUM_NS_MIN..=budget_ns),
-            ]
-        });
-        for (field, value, allowed) in fields.into_iter().chain(functions) {
-            if !allowed.contains(&value) {
-                return Err(NodeError::Range { field, value, min: *allowed.start(), max: *allowed.end() });
-            }
-        }
-        Ok(())
+        let out = fields.into_iter().find(|(_, value, allowed)| !allowed.contains(value));
+        out.map_or(Ok(()), |(field, value, allowed)| {
+            Err(NodeError::Range { field, value, min: *allowed.start(), max: *allowed.end() })
+        })
     }
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, NodeError> {
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
     thread.map_err(|source| NodeError::System { what: "cannot start a thread of the node", source })
+}
+
+/// Whether all settings of functions are in their ranges.
+pub(crate) fn check_settings(settings: &Settings) -> Result<(), DeployError> {
+    let default = [("deadline_default (ns)", nanoseconds(settings.deadline), DEADLINE_NS)];
+    let functions = settings.functions.iter().flat_map(|(_, config)| {
+        let Limits { quantum_ns, budget_ns, .. } = config.limits;
+        let deadline = config.deadline.unwrap_or(settings.deadline);
+        [
+            ("deadline (ns)", nanoseconds(deadline), DEADLINE_NS),
+            ("budget (ns)", budget_ns, QUANTUM_NS_MIN..=BUDGET_NS_MAX),
+            ("quantum (ns)", quantum_ns, QUANTUM_NS_MIN..=budget_ns),
+        ]
+    });
+    let out = default.into_iter().chain(functions).find(|(_, value, allowed)| !allowed.contains(value));
+    out.map_or(Ok(()), |(field, value, allowed)| {
+        Err(DeployError::Range { field, value, min: *allowed.start(), max: *allowed.end() })
+    })
 }

@@ -14,6 +14,7 @@ use microfaas_lane::slots::Outcome;
 use microfaas_sys::clock::{monotonic_ns, now_ns};
 
 use crate::lane::Lane;
+use crate::names::Entry;
 use crate::{CallError, Completion};
 
 /// What to ask a function.
@@ -55,17 +56,15 @@ impl<'a> From<&'a [u8]> for Request<'a> {
     }
 }
 
-/// A function to call, resolved once. Plain numbers; of one node only.
+/// A function to call: its name, resolved once. Plain numbers; of one node only, and good for the life of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FunctionHandle {
     pub(crate) node: u32,
     pub(crate) id: u32,
-    /// `u64::MAX` for none.
-    pub(crate) deadline_ns: u64,
 }
 
 impl FunctionHandle {
-    /// The function's dense number in its node.
+    /// The function's number in its node, which its name keeps.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.id
@@ -82,18 +81,18 @@ pub(crate) fn nanoseconds(duration: Duration) -> u64 {
 pub struct Prepared {
     /// `None` once it was submitted.
     place: Option<(Arc<Lane>, Reserved)>,
-    function: FunctionHandle,
+    function: Entry,
     body_max: usize,
 }
 
 impl Prepared {
-    pub(crate) fn new(
-        lane: Arc<Lane>,
-        reserved: Reserved,
-        function: FunctionHandle,
-        body_max: usize,
-    ) -> Self {
-        Self { place: Some((lane, reserved)), function, body_max }
+    pub(crate) fn new(lane: Arc<Lane>, reserved: Reserved, body_max: usize) -> Self {
+        Self { place: Some((lane, reserved)), function: Entry::NONE, body_max }
+    }
+
+    /// Says what is called. To be looked up when the slot is there: then the numbers are those that the lane's worker knows.
+    pub(crate) fn call(&mut self, function: Entry) {
+        self.function = function;
     }
 
     /// Room for the body. Holds whatever an earlier request of the slot left there.
@@ -129,7 +128,7 @@ impl Prepared {
         }
         let fits = "both were checked against the slot's size, which is at most 1 GiB";
         let request = microfaas_lane::host::Request {
-            function: self.function.id,
+            function: self.function.function,
             body_len: u32::try_from(body_len).expect(fits),
             meta_len: u32::try_from(meta_len).expect(fits),
             deadline_ns: now_ns.saturating_add(wait_ns),
@@ -175,7 +174,7 @@ impl Drop for Prepared {
 impl fmt::Debug for Prepared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Prepared")
-            .field("function", &self.function.id)
+            .field("function", &self.function.function)
             .field("body_max", &self.body_max)
             .finish()
     }

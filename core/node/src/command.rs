@@ -10,15 +10,19 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
+use microfaas_control::admin::Deployed;
 use microfaas_control::{BANS_MAX, PACKET_BYTES_MAX, ToNode, ToWorker, decode, encode};
 use microfaas_lane::sync::Ordering;
 use microfaas_sys::{eventfd, socket};
 use thiserror::Error;
 
+use crate::DeployError;
 use crate::attach::bulletin::Cut;
 use crate::completion::printable;
 use crate::hub::Hub;
 use crate::lane::Lane;
+use crate::registry::Wish;
+use crate::rollout::DeployReply;
 
 /// Commands that may wait for the supervisor; who comes then is held up.
 const WAITING_MAX: usize = 64;
@@ -72,11 +76,35 @@ pub(crate) struct Reply {
     wake: Option<Arc<OwnedFd>>,
 }
 
+/// Whose question it is.
+#[derive(Debug)]
+pub(crate) enum Asker {
+    /// Another thread's, which waits for the one result.
+    Thread(Reply),
+    /// The supervisor's own, about modules.
+    Rollout,
+}
+
+/// What a worker has said.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// The answer to another thread's question, which has it; or what it said was seen to.
+    Told,
+    /// The answer to a question of the supervisor's own.
+    Own(ToNode),
+    /// Unasked: it has cut a lane. The worker is for the caller to fill in.
+    Cut(Cut),
+    /// Unasked: a module that it was to unload is gone.
+    Unloaded { part: u32, stayed_bytes: u64 },
+}
+
 /// What other threads want of the supervisor.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// To be asked of one worker.
     Ask { worker: usize, question: Question, reply: Reply },
+    /// Modules are to change.
+    Deploy { wish: Wish, since: Instant, reply: DeployReply },
 }
 
 /// Where commands for the supervisor are handed in.
@@ -136,6 +164,13 @@ impl Desk {
         self.post(worker, question).wait()
     }
 
+    /// Has modules changed, and waits for it.
+    pub(crate) fn deploy(&self, wish: Wish, since: Instant) -> Result<Deployed, DeployError> {
+        let (reply, done) = sync_channel(1);
+        self.hand_in(Command::Deploy { wish, since, reply });
+        done.recv().unwrap_or(Err(DeployError::Closed))
+    }
+
     /// A supervisor that has ended drops the command, and its reply with it, which tells the asker.
     fn hand_in(&self, command: Command) {
         if self.commands.send(command).is_ok() {
@@ -150,8 +185,10 @@ pub(crate) struct Talk {
     control: OwnedFd,
     generation: u32,
     /// In the order in which they are asked.
-    waiting: VecDeque<(Question, Reply)>,
+    waiting: VecDeque<(Question, Asker)>,
     asked: Option<Asked>,
+    /// Why a question of the supervisor's own could not be sent.
+    unsent: Option<String>,
 }
 
 /// A question that waits for its answer.
@@ -159,20 +196,22 @@ pub(crate) struct Talk {
 struct Asked {
     message: ToWorker,
     answer_by: Instant,
-    reply: Reply,
+    asker: Asker,
 }
 
 impl Talk {
     pub(crate) fn new(control: OwnedFd, generation: u32) -> Self {
-        Self { control, generation, waiting: VecDeque::new(), asked: None }
+        Self { control, generation, waiting: VecDeque::new(), asked: None, unsent: None }
     }
 
     /// Asks, now or when it is its turn.
-    pub(crate) fn ask(&mut self, lane: &Lane, question: Question, reply: Reply) {
-        if question.generation.is_some_and(|generation| generation != self.generation) {
-            return tell(&reply, Err(AskError::NotServing));
+    pub(crate) fn ask(&mut self, lane: &Lane, question: Question, asker: Asker) {
+        if let Asker::Thread(reply) = &asker
+            && question.generation.is_some_and(|generation| generation != self.generation)
+        {
+            return tell(reply, Err(AskError::NotServing));
         }
-        self.waiting.push_back((question, reply));
+        self.waiting.push_back((question, asker));
         self.ask_next(lane);
     }
 
@@ -183,17 +222,20 @@ impl Talk {
         let question = Question { message, fds: Vec::new(), within: BANS_WITHIN, generation: None };
         // Nobody waits for the answer; that it comes is seen to as for any other.
         let (to, _) = sync_channel(1);
-        self.ask(lane, question, Reply { to, wake: None });
+        self.ask(lane, question, Asker::Thread(Reply { to, wake: None }));
     }
 
     fn ask_next(&mut self, lane: &Lane) {
         while self.asked.is_none() {
-            let Some((Question { message, fds, within, .. }, reply)) = self.waiting.pop_front() else {
+            let Some((Question { message, fds, within, .. }, asker)) = self.waiting.pop_front() else {
                 return;
             };
-            match self.send(lane, &message, &fds) {
-                Ok(()) => self.asked = Some(Asked { message, answer_by: Instant::now() + within, reply }),
-                Err(reason) => tell(&reply, Err(AskError::Unsendable(reason))),
+            match (self.send(lane, &message, &fds), asker) {
+                (Ok(()), asker) => {
+                    self.asked = Some(Asked { message, answer_by: Instant::now() + within, asker });
+                }
+                (Err(reason), Asker::Thread(reply)) => tell(&reply, Err(AskError::Unsendable(reason))),
+                (Err(reason), Asker::Rollout) => self.unsent = Some(reason),
             }
         }
     }
@@ -209,32 +251,43 @@ impl Talk {
         Ok(())
     }
 
-    /// Takes what the worker has said, and asks what is next. Without having been asked it may say that a call has faulted, and that it has cut a lane; the cut's
-    /// worker is for the caller to fill in.
+    /// Takes what the worker has said, and asks what is next.
     ///
     /// # Errors
-    /// Its last words, where it was not asked, or has said something else than it was asked.
-    pub(crate) fn hear(&mut self, lane: &Lane) -> Result<Option<Cut>, String> {
+    /// Its last words, where it was not asked and it is not one of the few things that may be said all the same, or it has said something else than it was asked.
+    pub(crate) fn hear(&mut self, lane: &Lane) -> Result<Heard, String> {
         let mut buffer = vec![0; PACKET_BYTES_MAX];
         let packet =
             socket::try_recv(self.control.as_fd(), &mut buffer, 0).map_err(|error| error.to_string())?;
         let words = || printable(&buffer[..packet.len]);
         let message: ToNode = decode(&buffer[..packet.len]).map_err(|_| words())?;
-        if let ToNode::LaneFault { lane, reason } = message {
-            let reason = printable(reason.as_bytes());
-            return Ok(Some(Cut { worker: 0, generation: self.generation, number: lane, reason }));
-        }
-        if let ToNode::Fault { function, is_unsafe } = message {
-            // The supervisor, which is here, looks for news afterwards.
-            lane.hub.bans.fault(function, is_unsafe);
-            return Ok(None);
-        }
-        match self.asked.take_if(|asked| message.answers(&asked.message)) {
-            Some(asked) => tell(&asked.reply, Ok(Answer { message, generation: self.generation })),
-            None => return Err(words()),
-        }
+        let heard = match self.asked.take_if(|asked| message.answers(&asked.message)) {
+            Some(Asked { asker: Asker::Thread(reply), .. }) => {
+                tell(&reply, Ok(Answer { message, generation: self.generation }));
+                Heard::Told
+            }
+            Some(Asked { asker: Asker::Rollout, .. }) => Heard::Own(message),
+            None => match message {
+                ToNode::LaneFault { lane, reason } => {
+                    let reason = printable(reason.as_bytes());
+                    Heard::Cut(Cut { worker: 0, generation: self.generation, number: lane, reason })
+                }
+                ToNode::Fault { function, is_unsafe } => {
+                    // The supervisor, which is here, looks for news afterwards.
+                    lane.hub.bans.fault(function, is_unsafe);
+                    Heard::Told
+                }
+                ToNode::Unloaded { module, stayed_bytes } => Heard::Unloaded { part: module, stayed_bytes },
+                _ => return Err(words()),
+            },
+        };
         self.ask_next(lane);
-        Ok(None)
+        Ok(heard)
+    }
+
+    /// Why the worker could not be asked a question of the supervisor's own; it is of no use then.
+    pub(crate) fn unsent(&mut self) -> Option<String> {
+        self.unsent.take()
     }
 
     /// When the worker has to have answered.
@@ -256,11 +309,12 @@ impl AsFd for Talk {
 
 impl Drop for Talk {
     fn drop(&mut self) {
-        for (_, reply) in self.waiting.drain(..) {
-            tell(&reply, Err(AskError::NotServing));
-        }
-        if let Some(asked) = self.asked.take() {
-            tell(&asked.reply, Err(AskError::Lost));
+        let waiting = self.waiting.drain(..).map(|(_, asker)| (asker, AskError::NotServing));
+        let asked = self.asked.take().map(|asked| (asked.asker, AskError::Lost));
+        for (asker, error) in waiting.chain(asked) {
+            if let Asker::Thread(reply) = asker {
+                tell(&reply, Err(error));
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use microfaas_lane::message::MessageError;
 use microfaas_manifest::InspectError;
 use thiserror::Error;
 
+use crate::DeployError;
 use crate::attach::SocketError;
 
 /// Why a node was not started. Each prints as one line; nothing is left running.
@@ -53,6 +54,9 @@ pub enum NodeError {
         /// The name.
         name: String,
     },
+    /// The modules do not go together.
+    #[error(transparent)]
+    Modules(DeployError),
     /// A setting is outside its range.
     #[error("{field} is {value}, allowed are {min} to {max}")]
     Range {

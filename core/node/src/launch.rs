@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use microfaas_control::sandbox::{SandboxPolicy, SandboxReport};
 use microfaas_control::{CONTROL_FD, LaneSpec, PACKET_BYTES_MAX, Start, ToNode, ToWorker, decode, encode};
@@ -19,9 +19,7 @@ use crate::completion::printable;
 use crate::lane::Lane;
 use crate::memory::{LaneMemory, RegionFds};
 use crate::node::Shared;
-
-/// How long a worker may take over one answer. Loading a module runs its `init`, which may be long.
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+use crate::rollout::{ANSWER_WITHIN, Rollout, Shelf};
 
 /// What all workers of a node have in common.
 #[derive(Debug)]
@@ -42,7 +40,8 @@ pub(crate) struct Plan {
 enum Step {
     Start,
     AddLane,
-    Load(usize),
+    /// This part of a module.
+    Load(u32),
     Serve,
 }
 
@@ -66,6 +65,8 @@ pub(crate) struct Launch {
     /// Until they have been sent.
     fds: Option<RegionFds>,
     step: Step,
+    /// What it has loaded.
+    pub(crate) shelf: Shelf,
     pub(crate) answer_by: Instant,
 }
 
@@ -109,6 +110,7 @@ impl Launch {
             lane: Arc::new(lane),
             fds: Some(fds),
             step: Step::Start,
+            shelf: Shelf::default(),
             answer_by: Instant::now() + ANSWER_WITHIN,
         };
         let start = Start {
@@ -133,32 +135,39 @@ impl Launch {
     }
 
     /// Takes one packet from the control socket and asks the next question.
-    pub(crate) fn answer(&mut self, shared: &Shared) -> Result<Progress, LaunchError> {
+    pub(crate) fn answer(
+        &mut self,
+        shared: &Shared,
+        rollout: &mut Rollout,
+        worker: usize,
+    ) -> Result<Progress, LaunchError> {
         let step = self.step;
         let message = self.receive()?;
-        let next = match (step, message) {
+        match (step, message) {
             (_, ToNode::Fatal { reason }) => {
                 return Err(LaunchError::Fatal(printable(reason.as_bytes())));
             }
-            (Step::Start, ToNode::Started) => Step::AddLane,
-            (Step::AddLane, ToNode::LaneAdded { lane: 0 }) => Step::Load(0),
-            (Step::Load(i), ToNode::Loaded { module, writable_bytes, init_bytes })
-                if module as usize == i =>
-            {
-                let path = shared.registry.modules[i].path.display();
-                tracing::debug!(module = %path, writable_bytes, init_bytes, "loaded");
-                Step::Load(i + 1)
+            (Step::Start, ToNode::Started) => self.ask_lane()?,
+            (Step::AddLane, ToNode::LaneAdded { lane: 0 }) => self.ask_module(rollout)?,
+            (Step::Load(part), ToNode::Loaded { module, writable_bytes, init_bytes }) if module == part => {
+                tracing::debug!(worker, module, writable_bytes, init_bytes, "loaded");
+                self.shelf.loaded(true);
+                self.ask_module(rollout)?;
             }
-            (Step::Load(i), ToNode::LoadFailed { module, reason }) if module as usize == i => {
-                let path = shared.registry.modules[i].path.clone();
-                return Err(LaunchError::LoadFailed { path, reason: printable(reason.as_bytes()) });
+            (Step::Load(part), ToNode::LoadFailed { module, reason }) if module == part => {
+                self.shelf.loaded(false);
+                let path = rollout.path(part).unwrap_or_default();
+                // What is being deployed is not this worker's fault, and what is wanted no more none at all.
+                if !rollout.refused(shared, worker, part, &reason) && rollout.path(part).is_some() {
+                    return Err(LaunchError::LoadFailed { path, reason: printable(reason.as_bytes()) });
+                }
+                self.ask_module(rollout)?;
             }
             (Step::Serve, ToNode::Ready { sandbox }) => {
                 return Ok(Progress::Serving(Arc::clone(&self.lane), sandbox));
             }
             _ => return Err(LaunchError::Protocol { step: step.name() }),
-        };
-        self.ask(next, shared)?;
+        }
         Ok(Progress::Asked)
     }
 
@@ -171,28 +180,30 @@ impl Launch {
         decode(&buffer[..packet.len]).map_err(|_| LaunchError::Protocol { step: self.step.name() })
     }
 
-    fn ask(&mut self, step: Step, shared: &Shared) -> Result<(), LaunchError> {
+    fn step(&mut self, step: Step) {
         self.answer_by = Instant::now() + ANSWER_WITHIN;
         self.step = step;
-        match step {
-            Step::Start => Ok(()),
-            Step::AddLane => {
-                let Some(fds) = self.fds.take() else {
-                    return Err(LaunchError::Protocol { step: step.name() });
-                };
-                let spec = LaneSpec { lane: 0, geometry: *self.lane.host.geometry(), copies: false };
-                let list = [self.lane.event.as_fd(), fds.down.as_fd(), fds.bulk.as_fd(), fds.up.as_fd()];
-                self.send(&ToWorker::AddLane(spec), &list)
-            }
-            Step::Load(i) => match shared.registry.modules.get(i) {
-                Some(module) => self.send(&ToWorker::Load(module.load.clone()), &[module.image.as_fd()]),
-                None => {
-                    self.step = Step::Serve;
-                    self.send(&ToWorker::Serve, &[])
-                }
-            },
-            Step::Serve => self.send(&ToWorker::Serve, &[]),
-        }
+    }
+
+    fn ask_lane(&mut self) -> Result<(), LaunchError> {
+        self.step(Step::AddLane);
+        let Some(fds) = self.fds.take() else {
+            return Err(LaunchError::Protocol { step: self.step.name() });
+        };
+        let spec = LaneSpec { lane: 0, geometry: *self.lane.host.geometry(), copies: false };
+        let list = [self.lane.event.as_fd(), fds.down.as_fd(), fds.bulk.as_fd(), fds.up.as_fd()];
+        self.send(&ToWorker::AddLane(spec), &list)
+    }
+
+    /// Asks for the next part that the worker is to have, or to serve.
+    fn ask_module(&mut self, rollout: &Rollout) -> Result<(), LaunchError> {
+        let Some((part, message, image)) = rollout.load(&self.shelf) else {
+            self.step(Step::Serve);
+            return self.send(&ToWorker::Serve, &[]);
+        };
+        self.step(Step::Load(part));
+        self.shelf.loads(part);
+        self.send(&message, &[image.as_fd()])
     }
 
     /// The worker took too long over the last question.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use microfaas_control::sandbox::SandboxReport;
 use microfaas_lane::Status;
 use microfaas_lane::Violation;
@@ -16,11 +17,12 @@ use microfaas_lane::message::{encoded_len, message_len};
 
 use crate::attach::bulletin::Bulletin;
 use crate::attach::{self, ConnectError};
-use crate::call::{Call, FunctionHandle, Prepared, Request, nanoseconds};
+use crate::call::{Call, FunctionHandle, Prepared, Request};
 use crate::command::{Command, Desk};
 use crate::hub::Hub;
 use crate::lane::Lane;
-use crate::registry::{FunctionInfo, Registry};
+use crate::names::Names;
+use crate::registry::{Catalog, FunctionInfo};
 use crate::seat::Seat;
 use crate::{CallError, Completion, NodeBuilder, Response, WorkerInfo};
 
@@ -45,7 +47,10 @@ static NODES: AtomicU32 = AtomicU32::new(0);
 pub(crate) struct Shared {
     /// Tells the function handles of nodes in one process apart.
     pub(crate) id: u32,
-    pub(crate) registry: Registry,
+    /// What a function's number stands for now.
+    pub(crate) names: Names,
+    /// What is deployed now; the supervisor replaces it.
+    pub(crate) catalog: ArcSwap<Catalog>,
     pub(crate) seats: Box<[Seat]>,
     pub(crate) hub: Arc<Hub>,
     /// The way to the supervisor.
@@ -131,15 +136,12 @@ impl<T: sealed::Sealed + ?Sized> sealed::Sealed for &T {
 
 impl Shared {
     /// With the end of the desk that the supervisor keeps.
-    pub(crate) fn new(
-        registry: Registry,
-        seats: Box<[Seat]>,
-        hub: Arc<Hub>,
-    ) -> (Arc<Self>, Receiver<Command>) {
+    pub(crate) fn new(seats: Box<[Seat]>, hub: Arc<Hub>) -> (Arc<Self>, Receiver<Command>) {
         let (desk, inbox) = Desk::new(Arc::clone(&hub));
         let shared = Arc::new(Self {
             id: NODES.fetch_add(1, Ordering::Relaxed),
-            registry,
+            names: Names::default(),
+            catalog: Arc::new(Catalog::default()).into(),
             seats,
             hub,
             desk,
@@ -152,9 +154,8 @@ impl Shared {
     }
 
     fn function(&self, name: &str) -> Result<FunctionHandle, CallError> {
-        let id = *self.registry.by_name.get(name).ok_or(CallError::UnknownFunction)?;
-        let deadline_ns = nanoseconds(self.registry.functions[id as usize].deadline);
-        Ok(FunctionHandle { node: self.id, id, deadline_ns })
+        let id = *self.catalog.load().by_name.get(name).ok_or(CallError::UnknownFunction)?;
+        Ok(FunctionHandle { node: self.id, id })
     }
 
     /// Takes a slot for a request of `len` bytes at the worker with the fewest outstanding calls, or at another one where it has no slot.
@@ -219,7 +220,7 @@ impl Node {
         &self.inner.shared
     }
 
-    /// Resolves a function's name.
+    /// Resolves a function's name. The handle stays good whatever is deployed: each call looks what its function is then.
     ///
     /// # Errors
     /// [`CallError::UnknownFunction`].
@@ -252,11 +253,14 @@ impl Node {
         meta_bytes: usize,
     ) -> Result<Prepared, CallError> {
         let shared = self.shared();
-        let function = function.resolve(shared)?;
-        shared.hub.bans.check(function.id)?;
+        let handle = function.resolve(shared)?;
         let len = message_len(body_max, meta_bytes).unwrap_or(usize::MAX);
         let (lane, reserved) = shared.reserve(len)?;
-        Ok(Prepared::new(lane, reserved, function, body_max))
+        let mut prepared = Prepared::new(lane, reserved, body_max);
+        let entry = shared.names.resolve(handle.id).ok_or(CallError::UnknownFunction)?;
+        shared.hub.bans.check(entry.function)?;
+        prepared.call(entry);
+        Ok(prepared)
     }
 
     /// Calls a function and waits for the answer.
@@ -334,10 +338,10 @@ impl Node {
         self.shared().seats.get(worker as usize).map(Seat::sandbox)
     }
 
-    /// The functions, by number.
+    /// The functions that are deployed now, in the order of their numbers.
     #[must_use]
-    pub fn functions(&self) -> &[FunctionInfo] {
-        &self.shared().registry.functions
+    pub fn functions(&self) -> Vec<FunctionInfo> {
+        self.shared().catalog.load().functions.clone()
     }
 
     /// Counts since the start.

@@ -1,18 +1,21 @@
-//! Which functions there are, and the modules that hold them. Built once, before anything is started.
+//! Which functions there are, which image each module has, and what a change of them comes to. The supervisor owns it; others read the [`Catalog`].
+//!
+//! A name has a number that never changes. Each version of its function that workers may have has another, by which submissions name it; it is used
+//! again, for the same name only, when no worker has that version any more. So a number that comes late, from a caller who was held up, means the right function
+//! whatever was deployed meanwhile: workers hand such a call to the current version.
 
-use std::collections::{HashMap, HashSet};
-use std::ffi::CString;
-use std::fs;
-use std::io::Read;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use microfaas_control::admin::{Deployed, FunctionDescription, ModuleChange, ModuleInfo, Outcome};
 use microfaas_control::{FunctionSpec, Limits, Load};
-use microfaas_manifest::{InspectError, MODULE_BYTES_MAX, inspect_bytes};
-use microfaas_sys::memfd;
 
-use crate::NodeError;
+use crate::DeployError;
+use crate::call::nanoseconds;
+use crate::image::Image;
+use crate::names::{Entry, NAMES_MAX};
 
 /// Settings of one function.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -62,7 +65,7 @@ impl FunctionConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FunctionInfo {
-    /// Dense number, from 0.
+    /// Its number, from 0; its name keeps it.
     pub id: u32,
     /// Its name.
     pub name: String,
@@ -76,166 +79,452 @@ pub struct FunctionInfo {
     pub limits: Limits,
 }
 
-/// A module, ready to be sent to workers.
-#[derive(Debug)]
-pub(crate) struct Module {
-    pub(crate) path: PathBuf,
-    /// Sealed copy of the file, the one that was inspected: what happens to the file later does not matter.
-    pub(crate) image: OwnedFd,
-    pub(crate) load: Load,
+/// Settings of functions, whether there are such functions or not.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) functions: Vec<(String, FunctionConfig)>,
+    /// Where a function has none of its own.
+    pub(crate) deadline: Duration,
+    /// Where a function has none of its own; 0 is never.
+    pub(crate) ban_after: u32,
 }
 
+impl Settings {
+    /// The last of a name counts.
+    fn of(&self, name: &str) -> FunctionConfig {
+        let found = self.functions.iter().rfind(|(of, _)| of == name);
+        let mut config = found.map(|(_, config)| config.clone()).unwrap_or_default();
+        config.deadline.get_or_insert(self.deadline);
+        config.ban_after.get_or_insert(self.ban_after);
+        config
+    }
+}
+
+/// One function of a [`Version`].
+#[derive(Debug)]
+struct Member {
+    /// Its name's number.
+    name: u32,
+    /// This version's own.
+    function: u32,
+    config: FunctionConfig,
+}
+
+/// An image as workers have it, or are to have it.
+#[derive(Debug)]
+pub(crate) struct Version {
+    image: Arc<Image>,
+    /// In the order of the image's functions.
+    members: Vec<Member>,
+    /// What workers load: one copy, or one for functions that keep their state and one for the others, which start each call from the beginning, with the same
+    /// statics. Without aliases.
+    parts: Vec<Load>,
+    since: SystemTime,
+}
+
+impl Version {
+    pub(crate) fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// The numbers that submissions to it carry.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = u32> + '_ {
+        self.members.iter().map(|member| member.function)
+    }
+
+    /// Its functions by these numbers, for the watch over faults.
+    pub(crate) fn watched(&self) -> (Vec<FunctionInfo>, Vec<(String, FunctionConfig)>) {
+        let pairs = self.image.functions.iter().zip(&self.members);
+        let info = |(name, member): (&String, &Member)| FunctionInfo {
+            id: member.function,
+            ..self.info(name, member)
+        };
+        let config = |(name, member): (&String, &Member)| (name.clone(), member.config.clone());
+        (pairs.clone().map(info).collect(), pairs.map(config).collect())
+    }
+
+    fn info(&self, name: &str, member: &Member) -> FunctionInfo {
+        FunctionInfo {
+            id: member.name,
+            name: name.to_owned(),
+            module: self.image.path.clone(),
+            deadline: member.config.deadline.unwrap_or(Duration::MAX),
+            idempotent: member.config.idempotent,
+            limits: member.config.limits,
+        }
+    }
+
+    /// Numbers of what workers load.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = u32> + '_ {
+        self.parts.iter().map(|part| part.module)
+    }
+}
+
+/// What is wanted.
+#[derive(Debug)]
+pub(crate) enum Wish {
+    /// These, beside the modules of other names.
+    Put(Vec<Arc<Image>>),
+    /// These and no others, with these settings.
+    Exactly(Vec<Arc<Image>>, Settings),
+    /// The image that the module had before.
+    Rollback(String),
+    /// Not this one.
+    Remove(String),
+}
+
+/// What a wish comes to. Its versions have their numbers until it is carried out or [dropped](Registry::drop_version).
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) put: Vec<Arc<Version>>,
+    gone: Vec<String>,
+    unchanged: Vec<String>,
+    settings: Option<Settings>,
+}
+
+/// What readers see, all of it from one moment.
+#[derive(Debug, Default)]
+pub(crate) struct Catalog {
+    pub(crate) by_name: HashMap<String, u32>,
+    /// In the order of their numbers.
+    pub(crate) functions: Vec<FunctionInfo>,
+    /// In the order of their names.
+    pub(crate) modules: Vec<ModuleInfo>,
+}
+
+impl Catalog {
+    pub(crate) fn describe(&self, name: &str) -> Option<FunctionDescription> {
+        let info = self.functions.iter().find(|info| info.name == name)?;
+        let module = self.modules.iter().find(|module| module.functions.iter().any(|of| of == name))?;
+        Some(FunctionDescription {
+            name: info.name.clone(),
+            id: info.id,
+            deadline_ns: Some(nanoseconds(info.deadline)).filter(|&ns| ns != u64::MAX),
+            idempotent: info.idempotent,
+            limits: info.limits,
+            module: module.clone(),
+        })
+    }
+}
+
+/// See the module.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    pub(crate) modules: Vec<Module>,
-    pub(crate) functions: Vec<FunctionInfo>,
-    pub(crate) by_name: HashMap<String, u32>,
-}
-
-/// Where modules come from, in the order given.
-#[derive(Debug, Clone)]
-pub(crate) enum Source {
-    Directory(PathBuf),
-    File(PathBuf),
+    /// Every name that there ever was.
+    names: HashMap<String, u32>,
+    /// By name: every number that its versions have had.
+    numbers: Vec<Vec<u32>>,
+    /// Those of versions that workers may have.
+    busy: HashSet<u32>,
+    next_number: u32,
+    next_part: u32,
+    settings: Settings,
+    active: BTreeMap<String, Arc<Version>>,
+    previous: HashMap<String, Arc<Image>>,
 }
 
 impl Registry {
-    pub(crate) fn read(
-        sources: &[Source],
-        configs: &[(String, FunctionConfig)],
-        deadline_default: Duration,
-    ) -> Result<Self, NodeError> {
-        let mut registry = Self { modules: Vec::new(), functions: Vec::new(), by_name: HashMap::new() };
-        let mut seen = HashSet::new();
-        for path in files(sources)? {
-            // The same file given twice, as by a directory and by name, is one module.
-            if seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
-                registry.add(path, deadline_default)?;
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self {
+            names: HashMap::new(),
+            numbers: Vec::new(),
+            busy: HashSet::new(),
+            next_number: 0,
+            next_part: 0,
+            settings,
+            active: BTreeMap::new(),
+            previous: HashMap::new(),
+        }
+    }
+
+    pub(crate) fn active(&self) -> impl Iterator<Item = &Arc<Version>> {
+        self.active.values()
+    }
+
+    /// What a wish comes to.
+    ///
+    /// # Errors
+    /// [`DeployError`]; everything is as it was.
+    pub(crate) fn plan(&mut self, wish: Wish) -> Result<Plan, DeployError> {
+        let mut plan = Plan { put: Vec::new(), gone: Vec::new(), unchanged: Vec::new(), settings: None };
+        let images = match wish {
+            Wish::Put(images) => images,
+            Wish::Exactly(images, settings) => {
+                let stays = |name: &String| images.iter().any(|image| image.name == *name);
+                plan.gone = self.active.keys().filter(|name| !stays(name)).cloned().collect();
+                plan.settings = Some(settings);
+                images
+            }
+            Wish::Rollback(name) => {
+                let module = self.module_of(&name).ok_or(DeployError::Unknown { name })?;
+                let image = self.previous.get(&module).ok_or(DeployError::NothingBefore { module })?;
+                vec![Arc::clone(image)]
+            }
+            Wish::Remove(name) => {
+                plan.gone.push(self.removable(name)?);
+                Vec::new()
+            }
+        };
+        let settings = plan.settings.as_ref().unwrap_or(&self.settings);
+        let (unchanged, put) = images.into_iter().partition(|image| self.is_unchanged(image, settings));
+        let (unchanged, put): (Vec<Arc<Image>>, Vec<Arc<Image>>) = (unchanged, put);
+        plan.unchanged = unchanged.iter().map(|image| image.name.clone()).collect();
+        self.check(&put, &plan)?;
+        let settings = plan.settings.clone().unwrap_or_else(|| self.settings.clone());
+        plan.put = put.into_iter().map(|image| Arc::new(self.version(image, &settings))).collect();
+        Ok(plan)
+    }
+
+    /// The module of this name, with `.so` or without, or the one that has the function.
+    fn module_of(&self, name: &str) -> Option<String> {
+        let file = format!("{name}.so");
+        let known = |module: &str| self.active.contains_key(module) || self.previous.contains_key(module);
+        if let Some(module) = [name, &file].into_iter().find(|module| known(module)) {
+            return Some(module.to_owned());
+        }
+        let has = |image: &Image| image.functions.iter().any(|function| function == name);
+        let active = self.active.values().map(|version| &version.image);
+        active.chain(self.previous.values()).find(|image| has(image)).map(|image| image.name.clone())
+    }
+
+    fn removable(&self, name: String) -> Result<String, DeployError> {
+        let module = self.module_of(&name).filter(|module| self.active.contains_key(module));
+        let Some(module) = module else { return Err(DeployError::Unknown { name }) };
+        let functions = &self.active[&module].image.functions;
+        if functions.len() > 1 && functions.contains(&name) && name != module {
+            return Err(DeployError::NotAlone { name, module, functions: functions.len() });
+        }
+        Ok(module)
+    }
+
+    fn is_unchanged(&self, image: &Image, settings: &Settings) -> bool {
+        self.active.get(&image.name).is_some_and(|version| {
+            let of = |name: &String| settings.of(name);
+            version.image.digest == image.digest
+                && version
+                    .members
+                    .iter()
+                    .map(|member| member.config.clone())
+                    .eq(image.functions.iter().map(of))
+        })
+    }
+
+    /// What would be afterwards must be consistent.
+    fn check(&self, put: &[Arc<Image>], plan: &Plan) -> Result<(), DeployError> {
+        let mut modules: BTreeMap<&str, &Image> = BTreeMap::new();
+        for image in put {
+            if let Some(first) = modules.insert(&image.name, image) {
+                let (name, first, second) = (image.name.clone(), first.path.clone(), image.path.clone());
+                return Err(DeployError::DuplicateModule { name, first, second });
             }
         }
-        if registry.functions.is_empty() {
-            return Err(NodeError::NoFunctions { looked: describe(sources) });
+        for (name, version) in &self.active {
+            if !plan.gone.contains(name) {
+                modules.entry(name).or_insert(&version.image);
+            }
         }
-        for (name, config) in configs {
-            let Some(id) = registry.by_name.get(name) else {
-                return Err(NodeError::UnknownFunction { name: name.clone() });
-            };
-            let function = &mut registry.functions[*id as usize];
-            function.deadline = config.deadline.unwrap_or(deadline_default);
-            function.idempotent = config.idempotent;
-            function.limits = config.limits;
-            for module in &mut registry.modules {
-                for spec in module.load.functions.iter_mut().filter(|spec| spec.function == *id) {
-                    spec.limits = config.limits;
+        let mut owners: HashMap<&str, &Image> = HashMap::new();
+        for image in modules.values() {
+            for function in &image.functions {
+                if let Some(first) = owners.insert(function, image) {
+                    // The one that is there already is named first.
+                    let (first, second) = if put.iter().any(|new| new.name == first.name) {
+                        (*image, first)
+                    } else {
+                        (first, *image)
+                    };
+                    let (first, second) = (first.path.clone(), second.path.clone());
+                    return Err(DeployError::DuplicateFunction { name: function.clone(), first, second });
                 }
             }
         }
-        registry.part_stateful()?;
-        Ok(registry)
-    }
-
-    /// Functions that keep their state get a copy of their module to themselves: those beside them start each call from the beginning, with the same statics.
-    fn part_stateful(&mut self) -> Result<(), NodeError> {
-        for i in 0..self.modules.len() {
-            let module = &mut self.modules[i];
-            let functions = std::mem::take(&mut module.load.functions);
-            let (stateful, others): (Vec<_>, Vec<_>) =
-                functions.into_iter().partition(|spec| spec.limits.stateful);
-            if stateful.is_empty() || others.is_empty() {
-                module.load.functions = if others.is_empty() { stateful } else { others };
-                continue;
+        if let Some(settings) = &plan.settings {
+            let unknown = settings.functions.iter().find(|(name, _)| !owners.contains_key(name.as_str()));
+            if let Some((name, _)) = unknown {
+                return Err(DeployError::UnknownSettings { name: name.clone() });
             }
-            module.load.functions = others;
-            let (path, label) = (module.path.clone(), module.load.label.clone());
-            let image = module
-                .image
-                .try_clone()
-                .map_err(|error| NodeError::Module { path: path.clone(), source: error.into() })?;
-            let module = u32::try_from(self.modules.len()).expect("fewer modules than functions");
-            self.modules.push(Module { path, image, load: Load { module, label, functions: stateful } });
+        }
+        let new = owners.keys().filter(|name| !self.names.contains_key(**name)).count();
+        if self.numbers.len() + new > NAMES_MAX {
+            return Err(DeployError::TooManyNames { count: self.numbers.len() + new, max: NAMES_MAX });
         }
         Ok(())
     }
 
-    fn add(&mut self, path: PathBuf, deadline: Duration) -> Result<(), NodeError> {
-        let refused = |source| NodeError::Module { path: path.clone(), source };
-        let bytes = read(&path).map_err(refused)?;
-        let manifest = inspect_bytes(&bytes).map_err(refused)?;
-        let label = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        let image = image(&label, &bytes).map_err(|source| refused(source.into()))?;
-        let mut specs = Vec::with_capacity(manifest.functions.len());
-        for name in manifest.functions {
-            let id = u32::try_from(self.functions.len()).expect("a module has at most 1024 functions");
-            if let Some(first) = self.by_name.insert(name.clone(), id) {
-                let first = self.functions[first as usize].module.clone();
-                return Err(NodeError::DuplicateFunction { name, first, second: path });
+    /// Gives an image its numbers.
+    fn version(&mut self, image: Arc<Image>, settings: &Settings) -> Version {
+        let mut members = Vec::with_capacity(image.functions.len());
+        let (mut stateful, mut others) = (Vec::new(), Vec::new());
+        for name in &image.functions {
+            let number = self.name(name);
+            let (function, config) = (self.free_number(number), settings.of(name));
+            let list = if config.limits.stateful { &mut stateful } else { &mut others };
+            list.push(FunctionSpec {
+                function,
+                name: name.clone(),
+                aliases: Vec::new(),
+                limits: config.limits,
+            });
+            members.push(Member { name: number, function, config });
+        }
+        let mut parts = Vec::new();
+        for functions in [others, stateful] {
+            if !functions.is_empty() {
+                parts.push(Load { module: self.next_part, label: image.name.clone(), functions });
+                self.next_part = self.next_part.wrapping_add(1);
             }
-            specs.push(FunctionSpec { function: id, name: name.clone(), limits: Limits::default() });
-            self.functions.push(FunctionInfo {
-                id,
-                name,
-                module: path.clone(),
-                deadline,
-                idempotent: false,
-                limits: Limits::default(),
+        }
+        Version { image, members, parts, since: SystemTime::now() }
+    }
+
+    fn name(&mut self, name: &str) -> u32 {
+        if let Some(number) = self.names.get(name) {
+            return *number;
+        }
+        let number = u32::try_from(self.numbers.len()).expect("there are at most NAMES_MAX names");
+        self.names.insert(name.to_owned(), number);
+        self.numbers.push(Vec::new());
+        number
+    }
+
+    /// A number of that name for another version.
+    fn free_number(&mut self, name: u32) -> u32 {
+        let numbers = &mut self.numbers[name as usize];
+        let free = numbers.iter().copied().find(|number| !self.busy.contains(number));
+        let number = free.unwrap_or_else(|| {
+            numbers.push(self.next_number);
+            self.next_number += 1;
+            self.next_number - 1
+        });
+        self.busy.insert(number);
+        number
+    }
+
+    /// No worker has this version, nor will any: its numbers are free.
+    pub(crate) fn drop_version(&mut self, version: &Version) {
+        for member in &version.members {
+            self.busy.remove(&member.function);
+        }
+    }
+
+    /// What a worker is to be told that loads this part: late calls of its names go to it where no other version is in use.
+    pub(crate) fn load(&self, version: &Version, part: u32) -> Option<Load> {
+        let mut load = version.parts.iter().find(|load| load.module == part)?.clone();
+        for spec in &mut load.functions {
+            let Some(member) = version.members.iter().find(|member| member.function == spec.function) else {
+                continue;
+            };
+            if self.current(member.name).is_none_or(|current| current == member.function) {
+                spec.aliases = self.others(member.name, member.function);
+            }
+        }
+        Some(load)
+    }
+
+    /// Where calls of a version go that come late, now that it is not in use any more.
+    pub(crate) fn successors(&self, version: &Version, part: u32) -> Vec<(u32, u32)> {
+        let of_part = |member: &&Member| {
+            let mut loads = version.parts.iter().filter(|load| load.module == part);
+            loads.any(|load| load.functions.iter().any(|spec| spec.function == member.function))
+        };
+        let mut pairs = Vec::new();
+        for member in version.members.iter().filter(of_part) {
+            if let Some(current) = self.current(member.name) {
+                pairs.extend(self.others(member.name, current).into_iter().map(|number| (number, current)));
+            }
+        }
+        pairs
+    }
+
+    /// All numbers of a name but this one.
+    fn others(&self, name: u32, but: u32) -> Vec<u32> {
+        self.numbers[name as usize].iter().copied().filter(|&number| number != but).collect()
+    }
+
+    /// The number of the version that new calls of a name get.
+    fn current(&self, name: u32) -> Option<u32> {
+        let members = self.active.values().flat_map(|version| &version.members);
+        members.into_iter().find(|member| member.name == name).map(|member| member.function)
+    }
+
+    /// Puts a plan in force, and says what it has done. Returns the versions that are not in use any more, too.
+    pub(crate) fn carry_out(&mut self, plan: Plan) -> (Deployed, Vec<Arc<Version>>) {
+        let mut done = Deployed::default();
+        let mut old = Vec::new();
+        if let Some(settings) = plan.settings {
+            self.settings = settings;
+        }
+        for name in plan.gone {
+            let Some(version) = self.active.remove(&name) else { continue };
+            done.modules.push(change(&name, Outcome::Removed, None, Some(&version)));
+            self.previous.insert(name, Arc::clone(&version.image));
+            old.push(version);
+        }
+        for version in plan.put {
+            let name = version.image.name.clone();
+            let before = self.active.insert(name.clone(), Arc::clone(&version));
+            let outcome = if before.is_some() { Outcome::Replaced } else { Outcome::New };
+            done.modules.push(change(&name, outcome, Some(&version), before.as_ref()));
+            if let Some(before) = before {
+                if before.image.digest != version.image.digest {
+                    self.previous.insert(name, Arc::clone(&before.image));
+                }
+                old.push(before);
+            }
+        }
+        for name in plan.unchanged {
+            let version = self.active.get(&name);
+            done.modules.push(change(&name, Outcome::Unchanged, version, version));
+        }
+        done.modules.sort_by(|a, b| a.module.cmp(&b.module));
+        (done, old)
+    }
+
+    /// For [`Names`](crate::names::Names).
+    pub(crate) fn entries(&self) -> Vec<Option<Entry>> {
+        let mut entries = vec![None; self.numbers.len()];
+        for member in self.active.values().flat_map(|version| &version.members) {
+            let deadline_ns = member.config.deadline.map_or(u64::MAX, nanoseconds);
+            entries[member.name as usize] = Some(Entry { function: member.function, deadline_ns });
+        }
+        entries
+    }
+
+    pub(crate) fn catalog(&self) -> Catalog {
+        let mut catalog = Catalog::default();
+        for (name, version) in &self.active {
+            for (function, member) in version.image.functions.iter().zip(&version.members) {
+                catalog.by_name.insert(function.clone(), member.name);
+                catalog.functions.push(version.info(function, member));
+            }
+            let since = version.since.duration_since(UNIX_EPOCH).unwrap_or_default();
+            catalog.modules.push(ModuleInfo {
+                name: name.clone(),
+                path: version.image.path.display().to_string(),
+                digest: version.image.digest.to_string(),
+                bytes: version.image.bytes,
+                deployed_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+                functions: version.image.functions.clone(),
+                previous: self.previous.get(name).map(|image| image.digest.to_string()),
             });
         }
-        let module = u32::try_from(self.modules.len()).expect("fewer modules than functions");
-        self.modules.push(Module { path, image, load: Load { module, label, functions: specs } });
-        Ok(())
+        catalog.functions.sort_by_key(|info| info.id);
+        catalog
     }
 }
 
-fn files(sources: &[Source]) -> Result<Vec<PathBuf>, NodeError> {
-    let mut files = Vec::new();
-    for source in sources {
-        match source {
-            Source::File(path) => files.push(path.clone()),
-            Source::Directory(path) => {
-                let failed = |source| NodeError::Directory { path: path.clone(), source };
-                let mut found = Vec::new();
-                for entry in fs::read_dir(path).map_err(failed)? {
-                    let file = entry.map_err(failed)?.path();
-                    if file.extension().is_some_and(|extension| extension == "so") {
-                        found.push(file);
-                    }
-                }
-                found.sort();
-                files.extend(found);
-            }
-        }
+fn change(
+    module: &str,
+    outcome: Outcome,
+    now: Option<&Arc<Version>>,
+    before: Option<&Arc<Version>>,
+) -> ModuleChange {
+    let digest = |version: &Arc<Version>| version.image.digest.to_string();
+    ModuleChange {
+        module: module.to_owned(),
+        outcome,
+        digest: now.map(digest),
+        before: before.map(digest),
+        functions: now.or(before).map(|version| version.image.functions.clone()).unwrap_or_default(),
     }
-    Ok(files)
-}
-
-fn describe(sources: &[Source]) -> String {
-    if sources.is_empty() {
-        return "neither a module nor a module directory is given".into();
-    }
-    let places = sources.iter().map(|source| match source {
-        Source::Directory(path) => format!("no *.so in `{}`", path.display()),
-        Source::File(path) => format!("none in `{}`", path.display()),
-    });
-    places.collect::<Vec<_>>().join(", ")
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, InspectError> {
-    // Asked before opening: opening a pipe waits for its writer.
-    let metadata = fs::metadata(path)?;
-    if !metadata.is_file() {
-        return Err(InspectError::NotAFile);
-    }
-    if metadata.len() > MODULE_BYTES_MAX {
-        return Err(InspectError::TooLarge(metadata.len()));
-    }
-    let mut bytes = Vec::new();
-    fs::File::open(path)?.take(MODULE_BYTES_MAX).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// The kernel takes names of at most 249 bytes without a zero.
-fn image(label: &str, bytes: &[u8]) -> std::io::Result<OwnedFd> {
-    let name: Vec<u8> = label.bytes().filter(|&b| b != 0).take(200).collect();
-    let name = CString::new(name).expect("zeros were filtered out");
-    memfd::from_bytes(&name, bytes)
 }

@@ -17,11 +17,12 @@ use microfaas_sys::process::{Exit, Process};
 use microfaas_sys::{eventfd, poll};
 
 use crate::attach::bulletin::Cut;
-use crate::command::{AskError, Command, Talk, tell};
+use crate::command::{AskError, Asker, Command, Heard, Talk, tell};
 use crate::lane::{Lane, Shut};
 use crate::launch::{Launch, Plan, Progress};
 use crate::node::Shared;
 use crate::restart::Restarts;
+use crate::rollout::{Rollout, Shelf};
 use crate::seat::WorkerState;
 use crate::{LaunchError, NodeError, watch};
 
@@ -45,6 +46,9 @@ enum Place {
         process: Process,
         talk: Talk,
         lane: Arc<Lane>,
+        shelf: Shelf,
+        /// It takes calls: it has all that they may ask for.
+        open: bool,
     },
     /// Nothing until then.
     Pausing(Instant),
@@ -55,6 +59,7 @@ enum Place {
 pub(crate) struct Supervisor {
     shared: Arc<Shared>,
     plan: Plan,
+    rollout: Rollout,
     stall_ns: u64,
     places: Vec<Place>,
     restarts: Vec<Restarts>,
@@ -69,6 +74,7 @@ impl Supervisor {
     pub(crate) fn new(
         shared: Arc<Shared>,
         plan: Plan,
+        rollout: Rollout,
         stall_ns: u64,
         inbox: Receiver<Command>,
         started: SyncSender<Result<(), NodeError>>,
@@ -77,6 +83,7 @@ impl Supervisor {
         Self {
             shared,
             plan,
+            rollout,
             stall_ns,
             places: Vec::new(),
             restarts,
@@ -132,7 +139,9 @@ impl Supervisor {
     }
 
     fn report_if_all_serve(&mut self) {
-        if self.started.is_some() && self.places.iter().all(|place| matches!(place, Place::Serving { .. })) {
+        if self.started.is_some()
+            && self.places.iter().all(|place| matches!(place, Place::Serving { open: true, .. }))
+        {
             self.report(Ok(()));
         }
     }
@@ -163,6 +172,7 @@ impl Supervisor {
         }
         self.spread_bans();
         self.look_at_clocks();
+        self.roll_out();
         // For a worker that does not ring, and an event loop that has stopped in the middle.
         self.shared.poll();
     }
@@ -172,9 +182,14 @@ impl Supervisor {
         while let Ok(command) = self.inbox.try_recv() {
             match command {
                 Command::Ask { worker, question, reply } => match self.places.get_mut(worker) {
-                    Some(Place::Serving { talk, lane, .. }) => talk.ask(lane, question, reply),
+                    Some(Place::Serving { talk, lane, .. }) => {
+                        talk.ask(lane, question, Asker::Thread(reply));
+                    }
                     _ => tell(&reply, Err(AskError::NotServing)),
                 },
+                Command::Deploy { wish, since, reply } => {
+                    self.rollout.wish(&self.shared, wish, since, reply);
+                }
             }
         }
     }
@@ -189,6 +204,35 @@ impl Supervisor {
         }
     }
 
+    /// Brings workers a step nearer to what they are to have loaded.
+    fn roll_out(&mut self) {
+        loop {
+            for index in 0..self.places.len() {
+                let Place::Serving { process, talk, lane, shelf, open } = &mut self.places[index] else {
+                    continue;
+                };
+                if let Some(question) = self.rollout.next(index, shelf) {
+                    talk.ask(lane, question, Asker::Rollout);
+                }
+                if let Some(reason) = talk.unsent() {
+                    self.dismiss(index, &reason);
+                } else if !*open && self.rollout.may_open(shelf) {
+                    *open = true;
+                    let seat = &self.shared.seats[index];
+                    seat.open(Arc::clone(lane));
+                    seat.update(|info| info.state = WorkerState::Serving);
+                    tracing::info!(worker = index, pid = process.pid(), "worker serves");
+                    self.shared.bulletin.changed();
+                }
+            }
+            let serving = self.places.iter().filter_map(Place::serving_shelf);
+            if !self.rollout.advance(&self.shared, serving) {
+                break;
+            }
+        }
+        self.rollout.forget(self.places.iter().filter_map(Place::shelf));
+    }
+
     fn timeout(&self, deadline_ns: u64) -> Option<Duration> {
         let calls = (deadline_ns != u64::MAX)
             .then(|| Duration::from_nanos(deadline_ns.saturating_sub(monotonic_ns())));
@@ -199,7 +243,9 @@ impl Supervisor {
             Place::Serving { talk, .. } => talk.answer_by().map(|time| time.saturating_duration_since(now)),
         });
         let insurance = self.shared.calls_are_out().then_some(INSURANCE);
-        calls.into_iter().chain(places).chain(insurance).min()
+        let nobody = !self.places.iter().any(|place| matches!(place, Place::Serving { .. }));
+        let patience = self.rollout.patience().filter(|_| nobody);
+        calls.into_iter().chain(places).chain(insurance).chain(patience).min()
     }
 
     /// Wakes the owners of overdue calls, kills workers that hang, and says when the next call is due.
@@ -235,32 +281,54 @@ impl Supervisor {
             return;
         }
         match &mut self.places[index] {
-            Place::Launching(launch) => match launch.answer(&self.shared) {
+            Place::Launching(launch) => match launch.answer(&self.shared, &mut self.rollout, index) {
                 Ok(Progress::Asked) => {}
                 Ok(Progress::Serving(lane, sandbox)) => self.serving(index, lane, sandbox),
                 Err(error) => self.launch_failed(index, error),
             },
-            Place::Serving { process, talk, lane } => {
+            Place::Serving { talk, lane, shelf, .. } => {
                 let said = match talk.hear(lane) {
-                    Ok(None) => return,
-                    Ok(Some(cut)) if self.shared.bulletin.cut(Cut { worker: index, ..cut.clone() }) => return,
-                    Ok(Some(cut)) => cut.reason,
+                    Ok(Heard::Told) => return,
+                    Ok(Heard::Own(answer)) => {
+                        match self.rollout.answered(&self.shared, index, shelf, answer) {
+                            Ok(()) => return,
+                            Err(reason) => reason,
+                        }
+                    }
+                    Ok(Heard::Unloaded { part, stayed_bytes }) => {
+                        if Rollout::unloaded(shelf, part, stayed_bytes) {
+                            return;
+                        }
+                        format!("module {part} is unloaded")
+                    }
+                    Ok(Heard::Cut(cut)) => {
+                        if self.shared.bulletin.cut(Cut { worker: index, ..cut.clone() }) {
+                            return;
+                        }
+                        cut.reason
+                    }
                     Err(said) => said,
                 };
-                tracing::warn!(worker = index, said, "worker spoke out of turn, it will be replaced");
-                if !process.wait(Some(LAST_STEPS)).unwrap_or(false) {
-                    let _ = process.kill();
-                }
-                self.ended(index);
+                self.dismiss(index, &said);
             }
             Place::Pausing(_) => {}
         }
     }
 
+    /// A worker that serves is of no use any more, for what it has said, or since it cannot be told anything.
+    fn dismiss(&mut self, index: usize, said: &str) {
+        let Place::Serving { process, .. } = &self.places[index] else { return };
+        tracing::warn!(worker = index, said, "worker spoke out of turn, it will be replaced");
+        if !process.wait(Some(LAST_STEPS)).unwrap_or(false) {
+            let _ = process.kill();
+        }
+        self.ended(index);
+    }
+
     fn serving(&mut self, index: usize, lane: Arc<Lane>, sandbox: SandboxReport) {
         let place = std::mem::replace(&mut self.places[index], Place::Pausing(Instant::now()));
         let Place::Launching(launch) = place else { return };
-        let Launch { process, control, .. } = *launch;
+        let Launch { process, control, shelf, .. } = *launch;
         let seat = &self.shared.seats[index];
         for (layer, reason) in sandbox.refused() {
             tracing::info!(
@@ -270,17 +338,14 @@ impl Supervisor {
                 "a layer of the sandbox was refused"
             );
         }
-        seat.update(|info| info.state = WorkerState::Serving);
         seat.sealed(sandbox);
-        tracing::info!(worker = index, pid = process.pid(), "worker serves");
-        seat.open(Arc::clone(&lane));
         let mut talk = Talk::new(control, seat.info().generation);
         let banned = self.shared.hub.bans.numbers();
         if !banned.is_empty() {
             talk.ban(&lane, banned);
         }
-        self.places[index] = Place::Serving { process, talk, lane };
-        self.shared.bulletin.changed();
+        // Opened when it has what was deployed since it was told to serve, if anything.
+        self.places[index] = Place::Serving { process, talk, lane, shelf, open: false };
     }
 
     /// The process of this place has ended, or is about to.
@@ -288,10 +353,13 @@ impl Supervisor {
         let place = std::mem::replace(&mut self.places[index], Place::Pausing(Instant::now()));
         match place {
             Place::Launching(launch) => {
+                self.rollout.lost(&self.shared, index, &launch.shelf, false);
                 let exit = reap(&launch.process);
                 self.launch_failed_after(index, LaunchError::Died(exit));
             }
-            Place::Serving { process, lane, mut talk } => {
+            Place::Serving { process, lane, shelf, mut talk, .. } => {
+                let silent = talk.answer_by().is_some_and(|time| time <= Instant::now());
+                self.rollout.lost(&self.shared, index, &shelf, silent);
                 // What it had to say of its calls is heard to the end.
                 let _ = (0..LAST_PACKETS).all(|_| talk.hear(&lane).is_ok());
                 self.shared.seats[index].close();
@@ -307,6 +375,7 @@ impl Supervisor {
     fn launch_failed(&mut self, index: usize, error: LaunchError) {
         let place = std::mem::replace(&mut self.places[index], Place::Pausing(Instant::now()));
         let Place::Launching(launch) = place else { return };
+        self.rollout.lost(&self.shared, index, &launch.shelf, matches!(error, LaunchError::Silent { .. }));
         // A closed socket is an end that is still on its way; its exit status says more.
         let ending = matches!(error, LaunchError::Socket(_));
         let alone = ending && launch.process.wait(Some(LAST_WORDS)).unwrap_or(false);
@@ -392,6 +461,18 @@ impl Supervisor {
 }
 
 impl Place {
+    fn shelf(&self) -> Option<&Shelf> {
+        match self {
+            Self::Launching(launch) => Some(&launch.shelf),
+            Self::Serving { shelf, .. } => Some(shelf),
+            Self::Pausing(_) => None,
+        }
+    }
+
+    fn serving_shelf(&self) -> Option<&Shelf> {
+        self.shelf().filter(|_| matches!(self, Self::Serving { .. }))
+    }
+
     fn descriptors(&self) -> Option<(&Process, BorrowedFd<'_>)> {
         match self {
             Self::Launching(launch) => Some((&launch.process, launch.control.as_fd())),

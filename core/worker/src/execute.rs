@@ -96,14 +96,7 @@ pub fn refuse(lane: &mut Lane, submission: &Submission, status: Status, text: &s
     tell(lane, submission, status, text, cpu_ns, false);
 }
 
-fn tell(
-    lane: &mut Lane,
-    submission: &Submission,
-    status: Status,
-    text: &str,
-    cpu_ns: u64,
-    is_unsafe: bool,
-) {
+fn tell(lane: &mut Lane, submission: &Submission, status: Status, text: &str, cpu_ns: u64, is_unsafe: bool) {
     let (buffer, capacity) = lane.end.small_response(submission.slot);
     let len = text.floor_char_boundary(capacity);
     // SAFETY: the slot is the worker's until the completion, and the buffer has that many bytes.

@@ -18,6 +18,8 @@ pub enum Target {
     None,
     /// Its module was refused.
     Refused,
+    /// Its module is gone; calls that come late go to this number.
+    Moved(u32),
     /// It can be called.
     Loaded(Function),
     /// It could be called, but is not to be. Calls that are suspended go on.
@@ -31,7 +33,7 @@ impl Target {
     pub fn loaded(&self) -> Option<&Function> {
         match self {
             Self::Loaded(function) | Self::Banned(function) => Some(function),
-            Self::None | Self::Refused => None,
+            Self::None | Self::Refused | Self::Moved(_) => None,
         }
     }
 
@@ -41,7 +43,7 @@ impl Target {
     pub fn loaded_mut(&mut self) -> Option<&mut Function> {
         match self {
             Self::Loaded(function) | Self::Banned(function) => Some(function),
-            Self::None | Self::Refused => None,
+            Self::None | Self::Refused | Self::Moved(_) => None,
         }
     }
 

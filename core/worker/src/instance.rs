@@ -13,6 +13,7 @@ use std::ffi::c_void;
 use std::ptr::NonNull;
 
 use libc::{c_int, dl_phdr_info, size_t};
+use libloading::os::unix::Library;
 
 use crate::arena::{Arena, Image};
 use crate::kept::{self, KeptHeap, SavedPages};
@@ -27,14 +28,15 @@ struct Segment {
     copy: Box<[u8]>,
 }
 
-/// See the module. The library stays loaded for the life of the worker: unloading code whose thread-local destructors may be
-/// registered is not safe, so a worker that has to forget a module is replaced.
+/// See the module.
 #[derive(Debug)]
 pub struct Instance {
     segments: Vec<Segment>,
     heap: Heap,
     /// A suspended call has left its state here.
     held: bool,
+    /// What the ranges are part of; dropped last.
+    library: Library,
 }
 
 /// What `init` has allocated, and where calls do.
@@ -64,6 +66,8 @@ impl Heap {
 #[derive(Debug, Default)]
 pub struct Writable {
     ranges: Vec<(usize, usize)>,
+    /// Of all segments of the module.
+    mapped: usize,
 }
 
 /// The state of a suspended call's instance. Its memory is used again.
@@ -82,6 +86,12 @@ impl Writable {
         // SAFETY: the callback has the right signature and `search` outlives the call.
         unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut search).cast()) };
         search.found
+    }
+
+    /// Bytes that the module with this address takes of the address space; 0 where there is none.
+    #[must_use]
+    pub fn mapped_bytes_at(address: usize) -> usize {
+        Self::of_module_at(address).mapped
     }
 
     /// Bytes in all ranges.
@@ -112,6 +122,7 @@ extern "C" fn visit(info: *mut dl_phdr_info, _size: size_t, data: *mut c_void) -
     if !loads().any(|h| (at(h.p_vaddr)..at(h.p_vaddr) + size(h.p_memsz)).contains(&search.address)) {
         return 0;
     }
+    search.found.mapped = loads().map(|h| size(h.p_memsz)).sum();
     // The loader has made [start, end) of each RELRO segment read-only, rounded inwards at its end.
     let relro_end = headers
         .iter()
@@ -140,9 +151,9 @@ impl Instance {
     /// Copies the state as it is now.
     ///
     /// # Safety
-    /// `writable` is the module's, which stays loaded for ever, was attached and initialised, and does not run now.
+    /// `writable` is that of `library`, a module which was attached and initialised, and does not run now.
     #[must_use]
-    pub unsafe fn capture(writable: &Writable, heap: Heap) -> Self {
+    pub unsafe fn capture(library: Library, writable: &Writable, heap: Heap) -> Self {
         let segments = writable
             .ranges
             .iter()
@@ -153,7 +164,21 @@ impl Instance {
                 Some(Segment { start, copy })
             })
             .collect();
-        Self { segments, heap, held: false }
+        Self { segments, heap, held: false, library }
+    }
+
+    /// Drops the instance and unloads its library. Returns the bytes that the system's loader has kept mapped all the same.
+    ///
+    /// Thread-local destructors, which would pin the library, are not registered in modules (see the module's `__cxa_thread_atexit_impl`); what does stay is
+    /// found here, whatever the cause.
+    #[must_use]
+    pub fn unload(self) -> usize {
+        let Self { segments, heap, library, .. } = self;
+        let address = segments.first().map(|segment| segment.start.addr().get());
+        drop((segments, heap));
+        // Where the loader refuses, the library is there still, which shows below.
+        let _ = library.close();
+        address.map_or(0, Writable::mapped_bytes_at)
     }
 
     /// Prepares for a call.

@@ -38,6 +38,13 @@ impl Lanes {
     /// The lane of this number.
     #[inline]
     #[must_use]
+    pub fn get(&self, number: usize) -> Option<&Lane> {
+        self.0.get(number)?.as_ref()
+    }
+
+    /// As [`get`](Self::get), to change it.
+    #[inline]
+    #[must_use]
     pub fn get_mut(&mut self, number: usize) -> Option<&mut Lane> {
         self.0.get_mut(number)?.as_mut()
     }

@@ -19,6 +19,7 @@ pub mod instance;
 pub mod kept;
 pub mod lanes;
 pub mod loader;
+pub mod modules;
 pub mod private;
 pub mod sandbox;
 pub mod schedule;

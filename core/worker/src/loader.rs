@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 
+use libloading::os::unix::Library;
 use microfaas_abi::{
     self as abi, Function, MODULE_MAGIC, MODULE_SYMBOL, Module, OUTCOME_OK, Outcome, Runtime,
 };
@@ -21,7 +22,7 @@ use crate::arena::Arena;
 use crate::context::Context;
 use crate::host_calls::{LEFT_OOM, State};
 use crate::instance::{Heap, Instance, WRITABLE_BYTES_MAX, Writable};
-use crate::sandbox::{denied_call, loading};
+use crate::sandbox::{betrays, denied_call, loading};
 
 /// What `attach` and each `init` may take: about ten seconds at 3 GHz.
 const INIT_CYCLES_MAX: u64 = 30_000_000_000;
@@ -42,6 +43,8 @@ pub enum LoadError {
     Missing(String),
     /// A function's `init` failed, in this way.
     Init(String, String),
+    /// A function's `init` did what no safe code does, in this way: the worker's memory cannot be trusted any more.
+    Unsafe(String, String),
     /// It has this many writable bytes.
     Writable(usize),
 }
@@ -60,7 +63,7 @@ impl std::fmt::Display for LoadError {
                 )
             }
             Self::Missing(name) => write!(f, "its table has no function {name}"),
-            Self::Init(name, how) => write!(f, "init of {name}: {how}"),
+            Self::Init(name, how) | Self::Unsafe(name, how) => write!(f, "init of {name}: {how}"),
             Self::Writable(n) => {
                 write!(
                     f,
@@ -72,6 +75,14 @@ impl std::fmt::Display for LoadError {
 }
 
 impl std::error::Error for LoadError {}
+
+impl LoadError {
+    /// Whether the worker must not go on.
+    #[must_use]
+    pub fn betrays(&self) -> bool {
+        matches!(self, Self::Unsafe(..))
+    }
+}
 
 /// A function's entry, as the dispatch table has it.
 type CallEntry = unsafe extern "C" fn(*mut abi::Call) -> Outcome;
@@ -85,18 +96,21 @@ pub struct Loaded {
     pub entries: Vec<(u32, Entry)>,
 }
 
-/// Loads a module and runs its `init` functions on the context's stack, with an arena of `init_bytes` that stays theirs.
+/// Loads a module and runs its `init` functions on the context's stack, with an arena of `init_bytes` that stays theirs. `serial` is another for each load of
+/// the worker's life.
 ///
 /// # Errors
-/// [`LoadError`]; the worker is as it was, but that the library stays mapped.
+/// [`LoadError`]; the worker is as it was.
 pub fn load(
     fd: OwnedFd,
     request: &Load,
+    serial: u32,
     context: &mut Context,
     state: NonNull<State>,
     init_bytes: usize,
 ) -> Result<Loaded, LoadError> {
-    let module = open(fd, request.module)?;
+    let library = loading::open(fd, serial)?;
+    let module = head(&library)?;
     let table = functions(module);
     let find = |name: &str| table.iter().find(|f| function_name(f) == Some(name));
     let mut wanted = Vec::new();
@@ -110,6 +124,7 @@ pub fn load(
     for (spec, function) in &wanted {
         nursery.init(&spec.name, function)?;
     }
+    let entries = wanted.iter().map(|(spec, function)| (spec.function, entry_of(function))).collect();
     let writable = Writable::of_module_at(std::ptr::from_ref(module).addr());
     if writable.bytes() > WRITABLE_BYTES_MAX {
         return Err(LoadError::Writable(writable.bytes()));
@@ -117,9 +132,8 @@ pub fn load(
     let stateful = request.functions.iter().any(|spec| spec.limits.stateful);
     let heap = Heap::new(nursery.arena, stateful)
         .map_err(|e| LoadError::Io("cannot protect the heap of init", e))?;
-    // SAFETY: the library is never unloaded, was attached and initialised above, and runs only in calls.
-    let instance = unsafe { Instance::capture(&writable, heap) };
-    let entries = wanted.iter().map(|(spec, function)| (spec.function, entry_of(function))).collect();
+    // SAFETY: the library was attached and initialised above, and runs only in calls.
+    let instance = unsafe { Instance::capture(library, &writable, heap) };
     Ok(Loaded { instance, entries })
 }
 
@@ -128,14 +142,11 @@ fn entry_of(function: &Function) -> Entry {
     unsafe { std::mem::transmute::<CallEntry, Entry>(function.call) }
 }
 
-/// Maps the library and checks its table's head. `number` is another for each module of the worker's life.
-fn open(fd: OwnedFd, number: u32) -> Result<&'static Module, LoadError> {
-    let library = loading::open(fd, number)?;
+/// The head of a library's table, if it is a module.
+fn head(library: &Library) -> Result<&Module, LoadError> {
     // SAFETY: the symbol's type is checked below by its magic.
     let symbol = unsafe { library.get::<*const Module>(MODULE_SYMBOL) }.map_err(|_| LoadError::NoModule)?;
     let module: *const Module = *symbol;
-    // Never unloaded: see `Instance`.
-    std::mem::forget(library);
     if module.is_null() || !module.is_aligned() {
         return Err(LoadError::NoModule);
     }
@@ -149,11 +160,11 @@ fn open(fd: OwnedFd, number: u32) -> Result<&'static Module, LoadError> {
     if version != abi::ABI_VERSION {
         return Err(LoadError::AbiVersion(version));
     }
-    // SAFETY: magic and version say that it is a `Module` of this layout; it is immutable and stays mapped.
+    // SAFETY: magic and version say that it is a `Module` of this layout; it is immutable, and mapped as long as the library.
     Ok(unsafe { &*module })
 }
 
-fn functions(module: &'static Module) -> &'static [Function] {
+fn functions(module: &Module) -> &[Function] {
     if module.functions.is_null() {
         return &[];
     }
@@ -161,7 +172,7 @@ fn functions(module: &'static Module) -> &'static [Function] {
     unsafe { std::slice::from_raw_parts(module.functions, module.function_count as usize) }
 }
 
-fn function_name(function: &'static Function) -> Option<&'static str> {
+fn function_name(function: &Function) -> Option<&str> {
     // SAFETY: by the ABI the name has that many bytes, and is immutable.
     let bytes = unsafe { std::slice::from_raw_parts(function.name, function.name_len) };
     std::str::from_utf8(bytes).ok()
@@ -175,10 +186,10 @@ struct Nursery<'a> {
 }
 
 impl Nursery<'_> {
-    fn attach(&mut self, module: &'static Module) -> Result<(), LoadError> {
+    fn attach(&mut self, module: &Module) -> Result<(), LoadError> {
         unsafe extern "C" fn entry(argument: *mut c_void) -> u32 {
             // SAFETY: `argument` is the pair below, alive for the run.
-            let (module, runtime) = unsafe { &*argument.cast::<(&'static Module, *mut Runtime)>() };
+            let (module, runtime) = unsafe { &*argument.cast::<(&Module, *mut Runtime)>() };
             // SAFETY: the ABI's `attach`, called once, with a runtime that lives for ever.
             unsafe { (module.attach)(*runtime) };
             OUTCOME_OK
@@ -189,7 +200,7 @@ impl Nursery<'_> {
         self.run("the module", entry, (&raw mut argument).cast())
     }
 
-    fn init(&mut self, name: &str, function: &'static Function) -> Result<(), LoadError> {
+    fn init(&mut self, name: &str, function: &Function) -> Result<(), LoadError> {
         unsafe extern "C" fn entry(argument: *mut c_void) -> u32 {
             // SAFETY: `argument` is the function pointer below, alive for the run.
             let init = unsafe { *argument.cast::<unsafe extern "C" fn() -> Outcome>() };
@@ -205,6 +216,7 @@ impl Nursery<'_> {
         // SAFETY: the entries take the arguments they are given; what they leave half done is in a module that is then not used.
         let exit = unsafe { self.context.start_apart(self.state, &mut self.arena, entry, argument) };
         timer::limit(u64::MAX);
+        let betrayed = matches!(exit, Exit::Ended(Ending::Fault(fault)) if betrays(fault));
         let how = match exit {
             Exit::Returned(OUTCOME_OK) => return Ok(()),
             // SAFETY: no code of the module runs now.
@@ -217,6 +229,7 @@ impl Nursery<'_> {
             Exit::Ended(Ending::Fault(fault)) => fault.describe().to_owned(),
             Exit::Suspended(_) => "it takes too long".to_owned(),
         };
-        Err(LoadError::Init(name.to_owned(), how))
+        let error = if betrayed { LoadError::Unsafe } else { LoadError::Init };
+        Err(error(name.to_owned(), how))
     }
 }

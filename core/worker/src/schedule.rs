@@ -25,6 +25,7 @@ use microfaas_preempt::timer::{self, Reading};
 use microfaas_preempt::{Ending, Exit, Suspended, poke};
 use microfaas_sys::clock::{CycleClock, cycles};
 
+use crate::arena::ARENA_BYTES_MIN;
 use crate::context::Context;
 use crate::control::Lane;
 use crate::execute::{ended, refuse, returned};
@@ -32,6 +33,7 @@ use crate::function::{COARSE_NS, Function};
 use crate::host_calls::State;
 use crate::instance::Instance;
 use crate::lanes::{Lanes, NODE};
+use crate::modules::Modules;
 use crate::sandbox::betrays;
 
 /// How often the clock's base is taken anew from the kernel, so that the cycle rate's error cannot add up.
@@ -74,6 +76,8 @@ struct Task {
 #[derive(Debug)]
 pub struct Scheduler {
     contexts: Vec<Context>,
+    /// For modules that are loaded, also while calls are suspended in all the others. Its arena is not used.
+    loading: Context,
     free: Vec<usize>,
     suspended: VecDeque<(Task, Suspended)>,
     state: NonNull<State>,
@@ -92,6 +96,7 @@ impl Scheduler {
         let make = |_| Context::new(size(settings.stack_bytes), size(settings.arena_bytes));
         Ok(Self {
             contexts: (0..count).map(make).collect::<io::Result<_>>()?,
+            loading: Context::new(size(settings.stack_bytes), ARENA_BYTES_MIN)?,
             free: (0..count).rev().collect(),
             suspended: VecDeque::with_capacity(count),
             state: State::install(),
@@ -120,10 +125,15 @@ impl Scheduler {
         !self.suspended.is_empty()
     }
 
-    /// A context and the host calls' state, for loading a module; `None` while every context is in use.
-    pub fn lend(&mut self) -> Option<(&mut Context, NonNull<State>)> {
-        let context = &mut self.contexts[*self.free.last()?];
-        Some((context, self.state))
+    /// A context of its own and the host calls' state, for loading a module. No call may run.
+    pub fn lend(&mut self) -> (&mut Context, NonNull<State>) {
+        (&mut self.loading, self.state)
+    }
+
+    /// Whether a call of this function is suspended.
+    #[must_use]
+    pub fn has_call_of(&self, function: u32) -> bool {
+        self.suspended.iter().any(|(task, _)| task.submission.function == function)
     }
 
     /// Whether a deadline has passed.
@@ -205,22 +215,15 @@ impl Scheduler {
         self.resume(lanes, task, at, function, instance)
     }
 
-    /// Drops the suspended calls of a lane that goes: each is ended as one that has spent its budget is, and not answered. `instance_of` looks up the
-    /// instance by the function's number.
-    pub fn drop_lane(
-        &mut self,
-        lane: usize,
-        instances: &mut [Instance],
-        instance_of: impl Fn(u32) -> Option<usize>,
-    ) {
+    /// Drops the suspended calls of a lane that goes: each is ended as one that has spent its budget is, and not answered.
+    pub fn drop_lane(&mut self, lane: usize, modules: &mut Modules) {
         for _ in 0..self.suspended.len() {
             let Some((task, at)) = self.suspended.pop_front() else { return };
             if task.lane != lane {
                 self.suspended.push_back((task, at));
                 continue;
             }
-            let instance = instance_of(task.submission.function).and_then(|index| instances.get_mut(index));
-            let Some(instance) = instance else { continue };
+            let Some((_, instance)) = modules.find(task.submission.function) else { continue };
             instance.enter();
             // SAFETY: no call runs, so the state is the worker's.
             let state = unsafe { self.state.as_mut() };

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use microfaas_control::{FunctionSpec, LaneSpec, Load, POKE_SIGNAL, Start, ToNode, ToWorker};
+use microfaas_control::{LaneSpec, Load, POKE_SIGNAL, Start, ToNode, ToWorker};
 use microfaas_lane::Status;
 use microfaas_lane::state;
 use microfaas_lane::sync::Ordering;
@@ -17,12 +17,10 @@ use microfaas_sys::futex::{self, Waiter, Woken};
 
 use crate::control::{Control, Heard, Lane, add_lane};
 use crate::execute::refuse;
-use crate::function::{Function, Target};
 use crate::idle::Idle;
-use crate::instance::Instance;
 use crate::kept::repair;
 use crate::lanes::{Lanes, NODE};
-use crate::loader::load;
+use crate::modules::{Modules, Standing};
 use crate::sandbox::Sandbox;
 use crate::schedule::{After, Scheduler};
 
@@ -38,8 +36,7 @@ struct Worker {
     control: Control,
     settings: Start,
     lanes: Lanes,
-    targets: Vec<Target>,
-    instances: Vec<Instance>,
+    modules: Modules,
     sandbox: Sandbox,
     scheduler: Scheduler,
     /// Calls, each with its lane, that wait because a suspended call holds the state that their function keeps. They have not started.
@@ -114,8 +111,7 @@ impl Worker {
             Ok(scheduler) => Ok(Self {
                 control,
                 lanes: Lanes::default(),
-                targets: Vec::new(),
-                instances: Vec::new(),
+                modules: Modules::default(),
                 sandbox: Sandbox::new(settings.sandbox, settings.node_pid),
                 scheduler,
                 waiting: VecDeque::new(),
@@ -164,15 +160,15 @@ impl Worker {
                 self.control.say(&ToNode::LaneRemoved { lane })?;
             }
             ToWorker::Bans { functions } => {
-                for (number, target) in (0u32..).zip(&mut self.targets) {
-                    target.ban(functions.binary_search(&number).is_ok());
-                }
+                self.modules.ban(&functions);
                 self.control.say(&ToNode::BansKept)?;
             }
             ToWorker::Ping => self.control.say(&ToNode::Pong)?,
-            ToWorker::Load(request) => {
-                let answer = self.receive_module(&request, fds)?;
+            ToWorker::Load(request) => self.receive_module(&request, fds)?,
+            ToWorker::Unload(request) => {
+                let answer = self.modules.unload(request, &self.lanes);
                 self.control.say(&answer)?;
+                self.sweep()?;
             }
             ToWorker::Serve => {
                 self.sandbox.seal(&self.control, &self.lanes, None)?;
@@ -191,10 +187,7 @@ impl Worker {
 
     /// Drops what a lane's host still wants, and the lane. Nothing of its memory is touched afterwards.
     fn cut(&mut self, number: usize) {
-        let targets = &self.targets;
-        self.scheduler.drop_lane(number, &mut self.instances, |function| {
-            Some(targets.get(function as usize)?.loaded()?.instance as usize)
-        });
+        self.scheduler.drop_lane(number, &mut self.modules);
         self.waiting.retain(|(lane, _)| *lane != number);
         drop(self.lanes.remove(number));
     }
@@ -210,58 +203,31 @@ impl Worker {
         self.control.say(&ToNode::LaneFault { lane, reason: reason.to_owned() })
     }
 
-    /// Seals the worker in before the first code of a module runs.
-    fn receive_module(&mut self, request: &Load, fds: Vec<OwnedFd>) -> io::Result<ToNode> {
+    /// Loads a module. Seals the worker in before the first code of one runs.
+    fn receive_module(&mut self, request: &Load, fds: Vec<OwnedFd>) -> io::Result<()> {
         let count = fds.len();
         let module = <[OwnedFd; 1]>::try_from(fds).map(|[fd]| fd).ok();
-        Ok(match self.sandbox.seal(&self.control, &self.lanes, module)? {
-            Some(fd) => self.load(request, fd),
-            None => ToNode::LoadFailed {
-                module: request.module,
-                reason: format!("{count} descriptors with a module, not 1"),
-            },
-        })
-    }
-
-    fn load(&mut self, request: &Load, fd: OwnedFd) -> ToNode {
-        let module = request.module;
-        let init_bytes = usize::try_from(self.settings.init_bytes).unwrap_or(usize::MAX);
-        let Some((context, state)) = self.scheduler.lend() else {
-            return ToNode::LoadFailed {
-                module,
-                reason: "every context is in use by suspended calls".to_owned(),
-            };
+        let Some(fd) = self.sandbox.seal(&self.control, &self.lanes, module)? else {
+            let reason = format!("{count} descriptors with a module, not 1");
+            return self.control.say(&ToNode::LoadFailed { module: request.module, reason });
         };
-        match load(fd, request, context, state, init_bytes) {
-            Ok(loaded) => {
-                let number = u32::try_from(self.instances.len()).unwrap_or(u32::MAX);
-                let answer = ToNode::Loaded {
-                    module,
-                    writable_bytes: loaded.instance.writable_bytes() as u64,
-                    init_bytes: loaded.instance.kept_bytes() as u64,
-                };
-                self.instances.push(loaded.instance);
-                for ((index, entry), spec) in loaded.entries.into_iter().zip(&request.functions) {
-                    let function = Function::new(entry, number, &spec.limits, self.scheduler.clock());
-                    self.set_target(index, Target::Loaded(function));
-                }
-                answer
-            }
-            Err(error) => {
-                for FunctionSpec { function, .. } in &request.functions {
-                    self.set_target(*function, Target::Refused);
-                }
-                ToNode::LoadFailed { module, reason: error.to_string() }
-            }
-        }
+        let init_bytes = usize::try_from(self.settings.init_bytes).unwrap_or(usize::MAX);
+        let clock = *self.scheduler.clock();
+        let (answer, after) = self.modules.load(request, fd, self.scheduler.lend(), init_bytes, &clock);
+        self.control.say(&answer)?;
+        after.map_err(|error| io::Error::other(format!("memory safety is broken: {error}")))
     }
 
-    fn set_target(&mut self, function: u32, target: Target) {
-        let index = function as usize;
-        if index >= self.targets.len() {
-            self.targets.resize(index + 1, Target::None);
+    /// Drops modules that are on their way out and that nothing wants any more.
+    fn sweep(&mut self) -> io::Result<()> {
+        let (scheduler, waiting) = (&self.scheduler, &self.waiting);
+        let is_in_use = |function| {
+            scheduler.has_call_of(function) || waiting.iter().any(|(_, call)| call.function == function)
+        };
+        while let Some(gone) = self.modules.sweep(&self.lanes, is_in_use) {
+            self.control.say(&gone)?;
         }
-        self.targets[index] = target;
+        Ok(())
     }
 
     fn run(&mut self) -> io::Result<()> {
@@ -270,14 +236,13 @@ impl Worker {
             let mut busy = self.poll_lanes()?;
             if self.scheduler.has_suspended() {
                 busy = true;
-                let (targets, instances) = (&mut self.targets, &mut self.instances);
-                let after = self.scheduler.resume_next(&mut self.lanes, |number| {
-                    let function = targets.get_mut(number as usize)?.loaded_mut()?;
-                    let instance = instances.get_mut(function.instance as usize)?;
-                    Some((function, instance))
-                });
+                let modules = &mut self.modules;
+                let after = self.scheduler.resume_next(&mut self.lanes, |number| modules.find(number));
                 self.go_on(after)?;
                 self.take_waiting()?;
+            }
+            if self.modules.is_leaving() {
+                self.sweep()?;
             }
             if self.control_waits() && self.hear()? {
                 return Ok(());
@@ -339,7 +304,7 @@ impl Worker {
     fn take_waiting(&mut self) -> io::Result<()> {
         let mut next = 0;
         while next < self.waiting.len() && self.scheduler.has_room() {
-            if self.is_held(self.waiting[next].1.function) {
+            if self.modules.standing(self.waiting[next].1.function) == Standing::Held {
                 next += 1;
             } else if let Some((index, submission)) = self.waiting.remove(next) {
                 self.lanes[index].held -= 1;
@@ -349,16 +314,19 @@ impl Worker {
         Ok(())
     }
 
-    /// Whether a call has to wait for a suspended one of a function that keeps its state.
-    #[inline]
-    fn is_held(&self, function: u32) -> bool {
-        let function = self.targets.get(function as usize).and_then(Target::loaded);
-        function.is_some_and(|it| it.stateful && self.instances[it.instance as usize].is_held())
-    }
-
     #[inline]
     fn take(&mut self, index: usize, submission: &Submission) -> io::Result<()> {
-        if self.is_held(submission.function) {
+        let (mut submission, mut standing) = (submission, self.modules.standing(submission.function));
+        let current;
+        if standing == Standing::Moved {
+            current = self.modules.successor(submission);
+            (submission, standing) = (&current, self.modules.standing(current.function));
+        }
+        if standing == Standing::Banned && index == NODE {
+            // The node itself submits none of these, and may have lifted the ban by now.
+            standing = self.modules.standing_unbanned(submission.function);
+        }
+        if standing == Standing::Held {
             return self.hold(index, submission);
         }
         let lane = &mut self.lanes[index];
@@ -367,19 +335,20 @@ impl Worker {
         lane.announce();
         let refusal = match start {
             state::Start::TakenBack => (Status::Cancelled, ""),
-            state::Start::Yours => match self.targets.get_mut(submission.function as usize) {
-                // The node itself submits none of these, and may have lifted the ban by now.
-                Some(Target::Banned(_)) if index != NODE => {
-                    (Status::Banned, "the function is banned for what its calls did")
-                }
-                Some(Target::Loaded(function) | Target::Banned(function)) => {
-                    let instance = &mut self.instances[function.instance as usize];
-                    let after = self.scheduler.start(&mut self.lanes, index, submission, function, instance);
+            state::Start::Yours => {
+                if standing == Standing::Ready
+                    && let Some((function, instance)) = self.modules.find(submission.function)
+                {
+                    let lanes = &mut self.lanes;
+                    let after = self.scheduler.start(lanes, index, submission, function, instance);
                     return self.go_on(after);
                 }
-                Some(Target::Refused) => (Status::LoadFailed, "the function's module was refused"),
-                _ => (Status::NotFound, "no function of that number"),
-            },
+                match standing {
+                    Standing::Banned => (Status::Banned, "the function is banned for what its calls did"),
+                    Standing::Refused => (Status::LoadFailed, "the function's module was refused"),
+                    _ => (Status::NotFound, "no function of that number"),
+                }
+            }
         };
         refuse(lane, submission, refusal.0, refusal.1, 0);
         Ok(())

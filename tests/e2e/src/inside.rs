@@ -99,13 +99,14 @@ impl Inside {
         let specs = (first..).zip(functions).map(|(function, &(name, limits))| FunctionSpec {
             function,
             name: name.to_owned(),
+            aliases: Vec::new(),
             limits,
         });
         let request =
             Load { module: instance, label: module.display().to_string(), functions: specs.collect() };
         let fd = File::open(module)?.into();
-        let (context, state) = self.scheduler.lend().ok_or_else(|| io::Error::other("no context is free"))?;
-        let loaded = load(fd, &request, context, state, 64 << 20).map_err(io::Error::other)?;
+        let (context, state) = self.scheduler.lend();
+        let loaded = load(fd, &request, instance, context, state, 64 << 20).map_err(io::Error::other)?;
         self.instances.push(loaded.instance);
         for ((_, entry), spec) in loaded.entries.into_iter().zip(&request.functions) {
             self.functions.push(Function::new(entry, instance, &spec.limits, self.scheduler.clock()));
@@ -186,7 +187,7 @@ impl Inside {
     /// # Panics
     /// Where every context is in use by suspended calls.
     pub fn choose(&mut self, response: &mut Response) {
-        let (_, state) = self.scheduler.lend().expect("a context is free");
+        let (_, state) = self.scheduler.lend();
         // SAFETY: no call runs. The arena is not used; the response is the caller's, who keeps it until the scheduler chooses another for its next call.
         unsafe { State::choose(state, std::ptr::null_mut(), response) };
     }

@@ -15,15 +15,15 @@ use microfaas_sys::clock::monotonic_ns;
 use microfaas_sys::{eventfd, poll, socket};
 
 use crate::attach::ConnectError;
+use crate::attach::mirror::Mirror;
 use crate::attach::session::{Letter, Session};
 use crate::completion::printable;
 use crate::hub::Hub;
 use crate::lane::{Lane, Shut};
 use crate::memory::{LaneMemory, RegionFds};
 use crate::node::Shared;
-use crate::registry::Registry;
 use crate::seat::{Seat, WorkerState};
-use crate::{FunctionInfo, Node, watch};
+use crate::{Node, watch};
 
 /// How long lanes to all workers may take at first.
 const READY_WITHIN: Duration = Duration::from_secs(15);
@@ -61,6 +61,7 @@ struct Live {
 pub(crate) struct Attachment {
     shared: Arc<Shared>,
     path: PathBuf,
+    mirror: Mirror,
     live: Option<Live>,
     pause: Duration,
     next_attempt: Instant,
@@ -74,12 +75,14 @@ pub(crate) fn connect(path: &Path) -> Result<Node, ConnectError> {
     let failed = |what| move |source| ConnectError::System { what, source };
     let hub = Hub::new(session.welcome.spin_ns).map_err(failed("cannot make the event descriptors"))?;
     let seats = (0..session.welcome.workers).map(|index| Seat::new(index, None)).collect();
-    let registry = registry(&session.functions);
-    let (shared, _) = Shared::new(registry, seats, Arc::new(hub));
+    let (shared, _) = Shared::new(seats, Arc::new(hub));
+    let mut mirror = Mirror::default();
+    mirror.show(&shared, &session.functions).map_err(failed("cannot use the node's table of functions"))?;
     let (started, outcome) = sync_channel(1);
     let attachment = Attachment {
         shared: Arc::clone(&shared),
         path: path.to_owned(),
+        mirror,
         live: Some(Live::new(session)),
         pause: PAUSE_MIN,
         next_attempt: Instant::now(),
@@ -152,8 +155,8 @@ impl Attachment {
             return;
         }
         match Session::open(&self.path) {
-            Ok(session) if !is_same(&self.shared.registry, &session.functions) => {
-                tracing::error!(path = %self.path.display(), "the node has other functions than before, this host must be started anew");
+            Ok(session) if let Err(error) = self.mirror.show(&self.shared, &session.functions) => {
+                tracing::error!(path = %self.path.display(), %error, "the node cannot be used");
                 self.next_attempt = Instant::now() + PAUSE_MAX;
             }
             Ok(session) => {
@@ -219,7 +222,10 @@ impl Attachment {
                     self.shared.seats.iter().for_each(|seat| drop(seat.close()));
                 }
                 ToHost::Refused { reason } => return Err(io::Error::other(printable(reason.as_bytes()))),
-                ToHost::Welcome(_) | ToHost::Functions { .. } | ToHost::Admin { .. } => {
+                ToHost::Functions { first, last, functions } => {
+                    self.mirror.receive(&self.shared, first, last, functions)?;
+                }
+                ToHost::Welcome(_) | ToHost::Admin { .. } => {
                     return Err(io::Error::other("the node said something that does not belong there"));
                 }
             }
@@ -325,31 +331,6 @@ fn next_due(live: &mut Live) -> u64 {
         let _ = live.say(&FromHost::Complaint { lane, about });
     }
     next
-}
-
-/// The functions as the node tells of them. The modules are its own affair.
-fn registry(functions: &[attach::Function]) -> Registry {
-    let functions: Vec<FunctionInfo> = functions.iter().map(info).collect();
-    let by_name = functions.iter().map(|function| (function.name.clone(), function.id)).collect();
-    Registry { modules: Vec::new(), functions, by_name }
-}
-
-fn info(row: &attach::Function) -> FunctionInfo {
-    let deadline =
-        if row.deadline_ns == u64::MAX { Duration::MAX } else { Duration::from_nanos(row.deadline_ns) };
-    FunctionInfo {
-        id: row.id,
-        name: row.name.clone(),
-        module: row.module.clone().into(),
-        deadline,
-        idempotent: row.idempotent,
-        limits: row.limits,
-    }
-}
-
-/// Whether every number means the same function as before.
-fn is_same(registry: &Registry, functions: &[attach::Function]) -> bool {
-    registry.functions.iter().map(|function| &function.name).eq(functions.iter().map(|row| &row.name))
 }
 
 fn note(shared: &Shared, news: attach::Worker) {

@@ -11,6 +11,7 @@ pub(crate) mod attachment;
 pub(crate) mod bulletin;
 pub(crate) mod door;
 mod guest;
+mod mirror;
 mod numbers;
 mod outbox;
 pub(crate) mod server;

@@ -20,6 +20,7 @@ use crate::attach::numbers::Numbers;
 use crate::call::nanoseconds;
 use crate::command::Pending;
 use crate::node::Shared;
+use crate::registry::{Catalog, FunctionInfo};
 use crate::seat::WorkerState;
 
 /// How long a connection may say nothing at first.
@@ -76,6 +77,8 @@ struct Ask {
 #[derive(Debug)]
 pub(crate) struct Server {
     shared: Arc<Shared>,
+    /// What hosts were told of.
+    catalog: Arc<Catalog>,
     terms: Terms,
     door: Option<Door>,
     wake: Arc<OwnedFd>,
@@ -97,6 +100,7 @@ impl Server {
         shared.bulletin.read_by(Arc::clone(&wake));
         let posts = shared.seats.iter().map(|_| Post::default()).collect();
         Ok(Self {
+            catalog: shared.catalog.load_full(),
             shared,
             terms,
             door: Some(door),
@@ -119,6 +123,7 @@ impl Server {
             }
             self.wait();
             self.look_at_answers();
+            self.look_at_functions();
             self.look_at_workers();
             self.look_at_cuts();
             self.offer_lanes();
@@ -281,17 +286,29 @@ impl Server {
         Ok(())
     }
 
+    /// The table of functions, in at least one part.
     fn table(&self) -> Vec<ToHost> {
-        let functions: Vec<Function> = self.shared.registry.functions.iter().map(row).collect();
-        let count = functions.len().div_ceil(FUNCTIONS_MAX);
-        let parts = functions.chunks(FUNCTIONS_MAX).enumerate();
-        parts
-            .map(|(i, part)| ToHost::Functions {
-                first: i == 0,
-                last: i + 1 == count,
-                functions: part.to_vec(),
-            })
-            .collect()
+        let number = |info: &FunctionInfo| self.shared.names.resolve(info.id).map(|entry| entry.function);
+        let functions: Vec<Function> =
+            self.catalog.functions.iter().filter_map(|info| Some(row(number(info)?, info))).collect();
+        let count = functions.len().div_ceil(FUNCTIONS_MAX).max(1);
+        let part = |i: usize| {
+            let rest = functions.iter().skip(i * FUNCTIONS_MAX).take(FUNCTIONS_MAX);
+            ToHost::Functions { first: i == 0, last: i + 1 == count, functions: rest.cloned().collect() }
+        };
+        (0..count).map(part).collect()
+    }
+
+    /// Tells all of a change of the functions. Calls that come by an old number meanwhile go to the function's current version.
+    fn look_at_functions(&mut self) {
+        let catalog = self.shared.catalog.load_full();
+        if Arc::ptr_eq(&catalog, &self.catalog) {
+            return;
+        }
+        self.catalog = catalog;
+        for part in self.table() {
+            self.tell_all(&part);
+        }
     }
 
     /// What a worker's place is doing.
@@ -415,9 +432,9 @@ fn say(guest: &mut Guest, message: &ToHost) -> Result<(), Dismissal> {
     })
 }
 
-fn row(function: &crate::FunctionInfo) -> Function {
+fn row(number: u32, function: &FunctionInfo) -> Function {
     Function {
-        id: function.id,
+        id: number,
         name: function.name.clone(),
         module: function.module.to_string_lossy().into_owned(),
         deadline_ns: nanoseconds(function.deadline),

@@ -75,6 +75,7 @@ impl Worker {
                 (ToWorker::RemoveLane { lane }, _) => ToNode::LaneRemoved { lane },
                 (ToWorker::Bans { .. }, _) => ToNode::BansKept,
                 (ToWorker::Ping, _) => ToNode::Pong,
+                (ToWorker::Unload(unload), _) => ToNode::Unloading { module: unload.module },
                 (ToWorker::Load(load), "refuse") => {
                     ToNode::LoadFailed { module: load.module, reason: "no such luck".into() }
                 }

@@ -1,0 +1,275 @@
+//! Deploying, rolling back, removing and listing modules while the node serves.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use microfaas_control::admin::{Deployed, FunctionDescription, ModuleInfo};
+use microfaas_manifest::InspectError;
+use thiserror::Error;
+
+use crate::builder::{DEADLINE, check_settings};
+use crate::image::{Source, read_all};
+use crate::registry::{FunctionConfig, Registry, Settings, Version, Wish};
+use crate::{Node, NodeError};
+
+/// Why nothing was deployed. Each prints as one line; callers notice nothing.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum DeployError {
+    /// A module directory cannot be listed.
+    #[error("module directory `{}`: {source}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file is not a module that this runtime can use.
+    #[error("module `{}`: {source}", path.display())]
+    Module {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: InspectError,
+    },
+    /// There are no modules.
+    #[error("no functions: {looked}")]
+    NoModules {
+        /// Where they were looked for.
+        looked: String,
+    },
+    /// Two files have the same name, by which modules are known.
+    #[error("module `{name}` is both `{}` and `{}`", first.display(), second.display())]
+    DuplicateModule {
+        /// The name.
+        name: String,
+        /// The file that was read first.
+        first: PathBuf,
+        /// The other one.
+        second: PathBuf,
+    },
+    /// Two modules have a function of the same name.
+    #[error("function `{name}` is in both `{}` and `{}`", first.display(), second.display())]
+    DuplicateFunction {
+        /// The name.
+        name: String,
+        /// The module that is there, or was read first.
+        first: PathBuf,
+        /// The other one.
+        second: PathBuf,
+    },
+    /// Settings were given for a function that no module has.
+    #[error("settings for function `{name}`, which no module has")]
+    UnknownSettings {
+        /// The name.
+        name: String,
+    },
+    /// A setting is outside its range.
+    #[error("{field} is {value}, allowed are {min} to {max}")]
+    Range {
+        /// The setting.
+        field: &'static str,
+        /// What was given.
+        value: u64,
+        /// Least.
+        min: u64,
+        /// Most.
+        max: u64,
+    },
+    /// Too many functions, those that were removed counted.
+    #[error("{count} names of functions in the life of the node, at most {max} are allowed")]
+    TooManyNames {
+        /// How many there would be.
+        count: usize,
+        /// Most.
+        max: usize,
+    },
+    /// Neither a module nor a function.
+    #[error("no module or function has the name `{name}`")]
+    Unknown {
+        /// The name.
+        name: String,
+    },
+    /// A function is removed with its module.
+    #[error("function `{name}` is one of {functions} of module `{module}`; remove the module")]
+    NotAlone {
+        /// The function.
+        name: String,
+        /// Its module.
+        module: String,
+        /// How many functions that has.
+        functions: usize,
+    },
+    /// There is no image to go back to.
+    #[error("module `{module}` had no other image before")]
+    NothingBefore {
+        /// Its name.
+        module: String,
+    },
+    /// A worker refused it; those that had loaded it have unloaded it.
+    #[error("worker {worker} cannot load module `{}`: {reason}", path.display())]
+    LoadFailed {
+        /// The module's file.
+        path: PathBuf,
+        /// The worker's number.
+        worker: usize,
+        /// Its reason.
+        reason: String,
+    },
+    /// Workers have died over it.
+    #[error("workers were lost while they loaded module `{}`", path.display())]
+    WorkersLost {
+        /// The module's file.
+        path: PathBuf,
+    },
+    /// No worker came up in time.
+    #[error("no worker is up to load it")]
+    NoWorker,
+    /// This is a host that is attached to a node, which has the modules.
+    #[error("modules are deployed at the node that this host is attached to")]
+    Attached,
+    /// The node was shut down.
+    #[error("the node is shutting down")]
+    Closed,
+}
+
+impl From<DeployError> for NodeError {
+    /// What can be wrong with modules at the start of a node.
+    fn from(error: DeployError) -> Self {
+        match error {
+            DeployError::Directory { path, source } => Self::Directory { path, source },
+            DeployError::Module { path, source } => Self::Module { path, source },
+            DeployError::NoModules { looked } => Self::NoFunctions { looked },
+            DeployError::DuplicateFunction { name, first, second } => {
+                Self::DuplicateFunction { name, first, second }
+            }
+            DeployError::UnknownSettings { name } => Self::UnknownFunction { name },
+            DeployError::Range { field, value, min, max } => Self::Range { field, value, min, max },
+            other => Self::Modules(other),
+        }
+    }
+}
+
+/// What [`Node::reload`] puts in place of what there is.
+#[derive(Debug, Clone, Default)]
+#[must_use = "a reload does nothing until it is given to a node"]
+pub struct Reload {
+    sources: Vec<Source>,
+    functions: Vec<(String, FunctionConfig)>,
+    deadline: Option<Duration>,
+    ban_after: u32,
+}
+
+impl Reload {
+    /// Every `*.so` in a directory. May be called again.
+    pub fn modules(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.sources.push(Source::Directory(directory.into()));
+        self
+    }
+
+    /// One module. May be called again.
+    pub fn module(mut self, file: impl Into<PathBuf>) -> Self {
+        self.sources.push(Source::File(file.into()));
+        self
+    }
+
+    /// Settings of one function.
+    pub fn function(mut self, name: impl Into<String>, config: FunctionConfig) -> Self {
+        self.functions.push((name.into(), config));
+        self
+    }
+
+    /// How long a caller waits who sets no deadline. Default: 30 s.
+    pub fn deadline_default(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// As [`NodeBuilder::ban_after`](crate::NodeBuilder::ban_after).
+    pub fn ban_after(mut self, faults: u32) -> Self {
+        self.ban_after = faults;
+        self
+    }
+}
+
+impl Node {
+    /// Deploys a module, or every `*.so` of a directory: all of them or none. A module is known by its file's name: one that is there is replaced, others stay.
+    /// When this returns, new calls get the new version everywhere; calls that were submitted before end on the old one. Settings of functions stay.
+    ///
+    /// # Errors
+    /// [`DeployError`]; what was in use is in use still. A module that a worker cannot load, or whose `init` fails in one, is refused as a whole.
+    ///
+    /// # Cost
+    /// Each worker in turn runs no calls while it loads: some 100 us, and as long as the module's `init` takes. Waits for that.
+    pub fn deploy(&self, path: impl Into<PathBuf>) -> Result<Deployed, DeployError> {
+        let since = Instant::now();
+        let images = read_all(&[Source::of(path.into())])?;
+        self.carry_out(Wish::Put(images), since)
+    }
+
+    /// Brings back the image that a module had before; the one that it has now is what it had before then. `name` is the module's file name, with `.so` or
+    /// without, or one of its functions. A module that was removed comes back.
+    ///
+    /// # Errors
+    /// As [`deploy`](Self::deploy), and [`DeployError::Unknown`], [`DeployError::NothingBefore`].
+    pub fn rollback(&self, name: &str) -> Result<Deployed, DeployError> {
+        self.carry_out(Wish::Rollback(name.to_owned()), Instant::now())
+    }
+
+    /// Takes a module away; `name` as in [`rollback`](Self::rollback). New calls of its functions are [`NotFound`](crate::Status::NotFound), those that were submitted
+    /// before end as ever.
+    ///
+    /// # Errors
+    /// [`DeployError::Unknown`]; [`DeployError::NotAlone`] for a function that shares its module with others.
+    pub fn remove(&self, name: &str) -> Result<Deployed, DeployError> {
+        self.carry_out(Wish::Remove(name.to_owned()), Instant::now())
+    }
+
+    /// Puts these modules and settings in place of all that there are: what is new or has changed is deployed, what is missing is removed, all at once.
+    ///
+    /// # Errors
+    /// As [`deploy`](Self::deploy), and where a setting is wrong.
+    pub fn reload(&self, reload: Reload) -> Result<Deployed, DeployError> {
+        let since = Instant::now();
+        let Reload { sources, functions, deadline, ban_after } = reload;
+        let settings = Settings { functions, deadline: deadline.unwrap_or(DEADLINE), ban_after };
+        check_settings(&settings)?;
+        self.carry_out(Wish::Exactly(read_all(&sources)?, settings), since)
+    }
+
+    /// The modules that are in use, by name.
+    #[must_use]
+    pub fn list(&self) -> Vec<ModuleInfo> {
+        self.shared().catalog.load().modules.clone()
+    }
+
+    /// A function in every detail; `None` where there is none of that name.
+    #[must_use]
+    pub fn describe(&self, function: &str) -> Option<FunctionDescription> {
+        self.shared().catalog.load().describe(function)
+    }
+
+    fn carry_out(&self, wish: Wish, since: Instant) -> Result<Deployed, DeployError> {
+        let shared = self.shared();
+        shared.desk.deploy(wish, since).map_err(|error| match error {
+            // Nobody takes what is handed in.
+            DeployError::Closed if !shared.is_closed() => DeployError::Attached,
+            error => error,
+        })
+    }
+}
+
+/// At the start: a registry of these modules, which no worker has yet, and what is new in it: everything.
+pub(crate) fn first(
+    sources: &[Source],
+    settings: Settings,
+) -> Result<(Registry, Vec<Arc<Version>>), DeployError> {
+    let images = read_all(sources)?;
+    let mut registry = Registry::new(settings.clone());
+    let plan = registry.plan(Wish::Exactly(images, settings))?;
+    let versions = plan.put.clone();
+    registry.carry_out(plan);
+    Ok((registry, versions))
+}
