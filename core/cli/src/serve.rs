@@ -62,7 +62,9 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         let _ = stop.await;
     };
     match gateway {
-        Some(gateway) => gateway.serve(stopped).await,
+        Some(gateway) => {
+            gateway.serve(stopped).await;
+        }
         None => stopped.await,
     }
     // Another thread, so that a second signal is still heard.
@@ -73,7 +75,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     Ok(())
 }
 
-fn announce(node: &Node, settings: &Settings, gateway: Option<&Gateway>) {
+fn announce(node: &Node, settings: &Settings, gateway: Option<&Gateway<Node>>) {
     let mut text = String::new();
     for function in node.functions() {
         text.push_str(&format!("function {} ({})\n", function.name, function.module.display()));
