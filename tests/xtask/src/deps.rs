@@ -102,6 +102,7 @@ const RULES: &[Rule] = &[
             "microfaas-http",
             "microfaas-lane",
             "microfaas-node",
+            "microfaas-preempt",
             "microfaas-sandbox",
             "microfaas-sys",
             "microfaas-worker",
