@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 /// The program `attached-host`; killed when dropped.
@@ -33,11 +33,7 @@ impl Host {
     /// # Panics
     /// As [`attach`](Self::attach).
     pub fn attach_as(user: u32, folder: &Path, socket: &Path) -> Result<Self, String> {
-        let program = folder.join("attached-host");
-        if !program.exists() {
-            std::fs::copy(crate::program("attached-host"), &program).expect("a copy of the program");
-        }
-        let mut command = Command::new(program);
+        let mut command = Command::new(reachable("attached-host", folder));
         command.uid(user).gid(user);
         Self::start(command, socket)
     }
@@ -96,6 +92,30 @@ impl Drop for Host {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A copy of a program in a folder that everybody can read.
+fn reachable(name: &str, folder: &Path) -> PathBuf {
+    let copy = folder.join(name);
+    if !copy.exists() {
+        std::fs::copy(crate::program(name), &copy).expect("a copy of the program");
+    }
+    copy
+}
+
+/// Runs the program `hostile-host` to its end; what it says. As another user where one is given, from a copy in `folder`.
+///
+/// # Panics
+/// Where it fails.
+#[must_use]
+pub fn hostile(user: Option<u32>, folder: &Path, socket: &Path, deed: &str) -> String {
+    let mut command = Command::new(reachable("hostile-host", folder));
+    if let Some(user) = user {
+        command.uid(user).gid(user);
+    }
+    let output = command.arg(socket).arg(deed).stderr(Stdio::inherit()).output().expect("it starts");
+    assert!(output.status.success(), "hostile-host {deed}: {}", output.status);
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 /// What a process holds: descriptors, mappings, and KiB of resident memory.

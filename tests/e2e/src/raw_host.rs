@@ -5,12 +5,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use microfaas_control::attach::{FDS_MAX, FromHost, ToHost, VERSION};
+use microfaas_control::attach::{FDS_MAX, FromHost, Function, ToHost, VERSION};
 use microfaas_control::{PACKET_BYTES_MAX, decode, encode};
 use microfaas_lane::host::{HostLane, Memory, Reader, Request, Ticket};
-use microfaas_lane::layout::{Geometry, Header, Region};
+use microfaas_lane::layout::{Geometry, Header, LINE, RING, Region};
 use microfaas_lane::slots::{Outcome, Record};
 use microfaas_sys::mapping::Mapping;
 use microfaas_sys::{futex, local, socket};
@@ -68,6 +69,8 @@ pub struct RawLane {
     /// The host's end.
     pub host: HostLane<Regions>,
     reader: Reader,
+    /// Of [`resubmit`](Self::resubmit).
+    position: u64,
 }
 
 impl RawLane {
@@ -120,11 +123,46 @@ impl RawLane {
             Region::Bulk => geometry.bulk_bytes().min(1 << 20),
             Region::Up => geometry.resident_up_bytes(),
         };
-        for at in from..bytes {
-            let place = self.host.memory().base(region).as_ptr().wrapping_add(at);
+        self.fill(region, from, bytes - from, byte);
+    }
+
+    /// Writes into a region.
+    ///
+    /// # Panics
+    /// Outside the region.
+    pub fn fill(&self, region: Region, from: usize, len: usize, byte: u8) {
+        let map = &self.host.memory().maps[region as usize];
+        assert!(from + len <= map.len());
+        for at in from..from + len {
+            let place = map.base().as_ptr().wrapping_add(at);
             // SAFETY: within the mapping; what others make of it is the point.
             unsafe { place.write_volatile(byte) };
         }
+    }
+
+    /// Submits a call in slot 0 whatever has become of the one before, with a body of this many bytes. Not to be mixed with [`submit`](Self::submit).
+    pub fn resubmit(&mut self, function: u32, body_len: u32) {
+        let geometry = *self.host.geometry();
+        let entries = u64::from(geometry.ring_entries());
+        let position = entries + self.position;
+        self.position += 1;
+        let generation = self.position << 32;
+        self.word(Region::Up, geometry.state_offset(0)).store(generation | 1, Ordering::Release);
+        let line = RING + usize::try_from(position % entries).unwrap_or(0) * LINE;
+        let words = [generation | u64::from(function), u64::from(body_len) << 32, u64::MAX, 0, 0, 0, 0];
+        for (at, word) in (1..).zip(words) {
+            self.word(Region::Down, line + 8 * at).store(word, Ordering::Relaxed);
+        }
+        self.word(Region::Down, line).store((position / entries + 1) << 32, Ordering::Release);
+    }
+
+    /// A word of a region.
+    fn word(&self, region: Region, at: usize) -> &AtomicU64 {
+        let map = &self.host.memory().maps[region as usize];
+        assert!(at.is_multiple_of(8) && at + 8 <= map.len());
+        let place = map.base().as_ptr().wrapping_add(at);
+        // SAFETY: aligned, within the mapping, which lives as long as the lane; shared memory is touched by atomics.
+        unsafe { AtomicU64::from_ptr(place.cast()) }
     }
 }
 
@@ -134,8 +172,8 @@ pub struct RawHost {
     socket: OwnedFd,
     /// Lanes that were offered and mapped.
     pub lanes: Vec<RawLane>,
-    /// Names of functions, by number.
-    pub functions: Vec<String>,
+    /// The table of functions.
+    pub functions: Vec<Function>,
 }
 
 impl RawHost {
@@ -202,11 +240,11 @@ impl RawHost {
                 let [_event, down, bulk, up, _process] = <[OwnedFd; FDS_MAX]>::try_from(fds)
                     .map_err(|_| io::Error::other("an offer comes with five descriptors"))?;
                 let (host, reader) = HostLane::new(Regions::map(geometry, [down, bulk, up])?);
-                self.lanes.push(RawLane { number: lane, worker, host, reader });
+                self.lanes.push(RawLane { number: lane, worker, host, reader, position: 0 });
                 self.say(&FromHost::Mapped { lane })?;
             }
             ToHost::Functions { functions, .. } => {
-                self.functions.extend(functions.into_iter().map(|function| function.name));
+                self.functions.extend(functions);
             }
             ToHost::Refused { reason } => return Err(io::Error::other(reason)),
             ToHost::Ready => return Ok(false),
@@ -221,8 +259,7 @@ impl RawHost {
     /// Where there is no such function.
     #[must_use]
     pub fn function(&self, name: &str) -> u32 {
-        let number = self.functions.iter().position(|function| function == name).expect("a function");
-        u32::try_from(number).expect("few functions")
+        self.functions.iter().find(|function| function.name == name).expect("a function").id
     }
 
     /// Reads until the node ends the connection; its last words.

@@ -15,7 +15,7 @@ use microfaas_e2e::Watchdog;
 use microfaas_node::{
     Completion, FunctionConfig, Layer, LayerState, Limits, Node, NodeBuilder, SandboxPolicy, Status,
 };
-use microfaas_sandbox::rules::{RULES, User};
+use microfaas_sandbox::rules::{EVENTS, RECEIVED, RULES, Rule, User, Value};
 
 /// What each function of `tests/functions/outlaw` must be denied, by the name of the first system call that it cannot do without.
 const DENIED: &[(&str, &[&str])] = &[
@@ -205,6 +205,24 @@ fn the_node_knows_what_its_workers_are_sealed_in_by() {
 /// Rules whose use depends on how full the C library's heap is, and how large its blocks; and on who was first at what is done once.
 const UNSEEN: &[(&str, User)] = &[("brk", User::Worker), ("mremap", User::Worker), ("futex", User::Function)];
 
+/// What tells rules of the same call apart, as `strace` prints it: the advice, or the first two digits of a descriptor.
+fn particular(rule: &Rule) -> &'static str {
+    let is =
+        |number: i32| rule.when.iter().any(|when| when.value == Value::Is(number.cast_unsigned().into()));
+    let all = [
+        (libc::MADV_DONTNEED, "MADV_DONTNEED"),
+        (libc::MADV_POPULATE_READ, "MADV_POPULATE_READ"),
+        (libc::MADV_POPULATE_WRITE, "MADV_POPULATE_WRITE"),
+        (EVENTS, "close(12"),
+        (RECEIVED, "close("),
+    ];
+    // An advice is an argument, a descriptor the first one.
+    let found = all
+        .into_iter()
+        .find(|(number, text)| text.starts_with("close") == (rule.call == "close") && is(*number));
+    found.map_or("", |(_, text)| text)
+}
+
 /// What a worker asks the kernel for under load, as `strace` sees it, uses every line of the list.
 #[test]
 fn every_rule_is_used() {
@@ -220,7 +238,12 @@ fn every_rule_is_used() {
     let line = format!("exec {} -D -o {} {}", strace.display(), trace.display(), worker.display());
     std::fs::write(&script, format!("#!/bin/sh\n{line}\n")).unwrap();
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let node = node().worker_binary(&script).start().unwrap();
+    let socket = folder.path().join("socket");
+    let node = node().worker_binary(&script).socket(&socket).start().unwrap();
+    // A host that comes and goes.
+    let host = Node::connect(&socket).unwrap();
+    assert_serves(&host);
+    host.shutdown(Duration::ZERO);
     for (function, body) in [
         ("echo", "hello"),
         ("hash_map", ""),
@@ -257,6 +280,7 @@ fn every_rule_is_used() {
                 && match (rule.call, rule.user) {
                     ("mmap", user) => line.contains("PROT_EXEC") == (user == User::Loader),
                     ("futex", user) => line.contains("FUTEX_WAKE_PRIVATE") == (user == User::Function),
+                    ("madvise" | "close", _) => line.contains(particular(rule)),
                     _ => true,
                 }
         });
