@@ -4,6 +4,7 @@
 
 mod run;
 
+mod attaching;
 mod bad_input;
 mod first_steps;
 mod serving;
