@@ -108,16 +108,17 @@ pub enum DeployError {
         /// Its name.
         module: String,
     },
-    /// A worker refused it; those that had loaded it have unloaded it.
-    #[error("worker {worker} cannot load module `{}`: {reason}", path.display())]
+    /// It cannot be loaded, or its `init` has failed.
+    #[error("cannot load module `{}`: {reason}", path.display())]
     LoadFailed {
         /// The module's file.
         path: PathBuf,
-        /// The worker's number.
-        worker: usize,
-        /// Its reason.
+        /// Why, as a worker says it.
         reason: String,
     },
+    /// It could not be tried out in a process of its own.
+    #[error("modules cannot be tried out: {0}")]
+    NoTrial(String),
     /// Workers have died over it.
     #[error("workers were lost while they loaded module `{}`", path.display())]
     WorkersLost {
@@ -202,7 +203,8 @@ impl Node {
     /// [`DeployError`]; what was in use is in use still. A module that a worker cannot load, or whose `init` fails in one, is refused as a whole.
     ///
     /// # Cost
-    /// Each worker in turn runs no calls while it loads: some 100 us, and as long as the module's `init` takes. Waits for that.
+    /// Waits for all of it. The modules are first loaded in a process that serves nobody, which takes some milliseconds; then each worker in turn runs no calls
+    /// while it loads: some 100 us, and as long as the module's `init` takes.
     pub fn deploy(&self, path: impl Into<PathBuf>) -> Result<Deployed, DeployError> {
         let since = Instant::now();
         let images = read_all(&[Source::of(path.into())])?;

@@ -67,6 +67,8 @@ pub(crate) struct Launch {
     step: Step,
     /// What it has loaded.
     pub(crate) shelf: Shelf,
+    /// It tries out what is deployed, and is never to serve.
+    trial: bool,
     pub(crate) answer_by: Instant,
 }
 
@@ -75,11 +77,17 @@ pub(crate) struct Launch {
 pub(crate) enum Progress {
     Asked,
     Serving(Arc<Lane>, SandboxReport),
+    /// It has loaded what was to be tried out.
+    Tried,
 }
 
 impl Launch {
     /// Makes a lane, starts the process, asks the first question. The calling thread must live as long as the worker is to.
     pub(crate) fn begin(plan: &Plan, shared: &Shared, index: usize) -> Result<Self, LaunchError> {
+        Self::start(plan, shared, index, shared.seats[index].info().cpu)
+    }
+
+    fn start(plan: &Plan, shared: &Shared, index: usize, cpu: Option<u32>) -> Result<Self, LaunchError> {
         let (memory, fds) = LaneMemory::create(plan.geometry).map_err(LaunchError::Memory)?;
         let event = eventfd::create().map_err(LaunchError::Memory)?;
         shared.hub.listen(event.as_fd()).map_err(LaunchError::Memory)?;
@@ -111,11 +119,12 @@ impl Launch {
             fds: Some(fds),
             step: Step::Start,
             shelf: Shelf::default(),
+            trial: false,
             answer_by: Instant::now() + ANSWER_WITHIN,
         };
         let start = Start {
             worker: info.index,
-            cpu: info.cpu,
+            cpu,
             spin_ns_max: plan.spin_ns,
             stack_bytes: plan.stack_bytes,
             arena_bytes: plan.arena_bytes,
@@ -127,6 +136,12 @@ impl Launch {
         // A worker that has died already is noticed by its process, with a better message.
         let _ = launch.send(&ToWorker::Start(start), &[]);
         Ok(launch)
+    }
+
+    /// As [`begin`](Self::begin), of a process in nobody's place that loads what is deployed, wherever there is a core.
+    pub(crate) fn try_out(plan: &Plan, shared: &Shared) -> Result<Self, LaunchError> {
+        let launch = Self::start(plan, shared, 0, None)?;
+        Ok(Self { trial: true, ..launch })
     }
 
     fn send(&self, message: &ToWorker, fds: &[std::os::fd::BorrowedFd<'_>]) -> Result<(), LaunchError> {
@@ -144,31 +159,31 @@ impl Launch {
         let step = self.step;
         let message = self.receive()?;
         match (step, message) {
-            (_, ToNode::Fatal { reason }) => {
-                return Err(LaunchError::Fatal(printable(reason.as_bytes())));
+            (_, ToNode::Fatal { reason }) => Err(LaunchError::Fatal(printable(reason.as_bytes()))),
+            (Step::Start, ToNode::Started) => {
+                self.ask_lane()?;
+                Ok(Progress::Asked)
             }
-            (Step::Start, ToNode::Started) => self.ask_lane()?,
-            (Step::AddLane, ToNode::LaneAdded { lane: 0 }) => self.ask_module(rollout)?,
+            (Step::AddLane, ToNode::LaneAdded { lane: 0 }) => self.ask_module(rollout),
             (Step::Load(part), ToNode::Loaded { module, writable_bytes, init_bytes }) if module == part => {
                 tracing::debug!(worker, module, writable_bytes, init_bytes, "loaded");
                 self.shelf.loaded(true);
-                self.ask_module(rollout)?;
+                self.ask_module(rollout)
             }
             (Step::Load(part), ToNode::LoadFailed { module, reason }) if module == part => {
                 self.shelf.loaded(false);
                 let path = rollout.path(part).unwrap_or_default();
                 // What is being deployed is not this worker's fault, and what is wanted no more none at all.
-                if !rollout.refused(shared, worker, part, &reason) && rollout.path(part).is_some() {
+                if !rollout.refused(shared, part, &reason) && rollout.path(part).is_some() {
                     return Err(LaunchError::LoadFailed { path, reason: printable(reason.as_bytes()) });
                 }
-                self.ask_module(rollout)?;
+                self.ask_module(rollout)
             }
             (Step::Serve, ToNode::Ready { sandbox }) => {
-                return Ok(Progress::Serving(Arc::clone(&self.lane), sandbox));
+                Ok(Progress::Serving(Arc::clone(&self.lane), sandbox))
             }
-            _ => return Err(LaunchError::Protocol { step: step.name() }),
+            _ => Err(LaunchError::Protocol { step: step.name() }),
         }
-        Ok(Progress::Asked)
     }
 
     fn receive(&self) -> Result<ToNode, LaunchError> {
@@ -196,14 +211,17 @@ impl Launch {
     }
 
     /// Asks for the next part that the worker is to have, or to serve.
-    fn ask_module(&mut self, rollout: &Rollout) -> Result<(), LaunchError> {
-        let Some((part, message, image)) = rollout.load(&self.shelf) else {
+    fn ask_module(&mut self, rollout: &Rollout) -> Result<Progress, LaunchError> {
+        let Some((part, message, image)) = rollout.load(&self.shelf, self.trial) else {
+            if self.trial {
+                return Ok(Progress::Tried);
+            }
             self.step(Step::Serve);
-            return self.send(&ToWorker::Serve, &[]);
+            return self.send(&ToWorker::Serve, &[]).map(|()| Progress::Asked);
         };
         self.step(Step::Load(part));
         self.shelf.loads(part);
-        self.send(&message, &[image.as_fd()])
+        self.send(&message, &[image.as_fd()]).map(|()| Progress::Asked)
     }
 
     /// The worker took too long over the last question.

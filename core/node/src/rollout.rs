@@ -1,9 +1,12 @@
 //! What workers are to have loaded, and the deployment that is being carried out.
 //!
 //! Workers are brought from what they have to what they are to have, one step at a time, whatever has happened to them meanwhile: a worker that is
-//! replaced in the middle starts with what is wanted then. A deployment first adds its modules to what is wanted. One worker at a time loads them, since a
-//! worker runs no calls while a module's `init` runs; when all that serve have them, the names are switched, all at once, and the old modules are
-//! wanted no more. Where a worker refuses one, the new ones are wanted no more instead, and nothing has changed for any caller.
+//! replaced in the middle starts with what is wanted then.
+//!
+//! A deployment's modules are first loaded in a process that serves nobody: what crashes the loader, or breaks out of `init`, does it there. Then they are added to
+//! what is wanted. One worker at a time loads them, since a worker runs no calls while a module's `init` runs; when all that serve have them, the names
+//! are switched, all at once, and the old modules are wanted no more. Where one is refused, the new ones are wanted no more instead, and nothing
+//! has changed for any caller.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::OwnedFd;
@@ -69,6 +72,9 @@ impl Shelf {
 /// A deployment whose modules are being loaded.
 #[derive(Debug)]
 struct Job {
+    serial: u64,
+    /// They were loaded in a process that serves nobody.
+    tried: bool,
     plan: Plan,
     reply: DeployReply,
     since: Instant,
@@ -86,6 +92,7 @@ pub(crate) struct Rollout {
     /// What they may have besides, until none of them has it.
     retired: Vec<Arc<Version>>,
     job: Option<Job>,
+    jobs: u64,
     queue: VecDeque<(Wish, Instant, DeployReply)>,
 }
 
@@ -96,7 +103,7 @@ impl Rollout {
         for version in registry.active() {
             wanted.extend(version.parts().map(|part| (part, Arc::clone(version))));
         }
-        Self { registry, wanted, retired: Vec::new(), job: None, queue: VecDeque::new() }
+        Self { registry, wanted, retired: Vec::new(), job: None, jobs: 0, queue: VecDeque::new() }
     }
 
     /// A wish, to be carried out when those before it are.
@@ -114,7 +121,9 @@ impl Rollout {
                         self.wanted.extend(version.parts().map(|part| (part, Arc::clone(version))));
                     }
                     let is_ready = plan.put.is_empty();
-                    self.job = Some(Job { plan, reply, since, turn: None, lost: 0 });
+                    self.jobs += 1;
+                    let serial = self.jobs;
+                    self.job = Some(Job { serial, tried: false, plan, reply, since, turn: None, lost: 0 });
                     if is_ready {
                         self.switch(shared);
                     }
@@ -124,11 +133,35 @@ impl Rollout {
         }
     }
 
-    /// What a worker has to load first, and what it is told.
-    pub(crate) fn load(&self, shelf: &Shelf) -> Option<(u32, ToWorker, Arc<OwnedFd>)> {
-        let (part, version) = self.wanted.iter().find(|(part, _)| !shelf.holds(**part))?;
+    /// What a worker has to load first, and what it is told. `trial`: the worker is to serve nobody, and has to load nothing but what is deployed.
+    pub(crate) fn load(&self, shelf: &Shelf, trial: bool) -> Option<(u32, ToWorker, Arc<OwnedFd>)> {
+        let tried = self.job.as_ref().is_none_or(|job| job.tried);
+        let is_due = |part| if trial { self.is_staged(part) } else { tried || !self.is_staged(part) };
+        let (part, version) = self.wanted.iter().find(|(part, _)| !shelf.holds(**part) && is_due(**part))?;
         let load = self.registry.load(version, *part)?;
         Some((*part, ToWorker::Load(load), Arc::clone(&version.image().sealed)))
+    }
+
+    /// The deployment whose modules are to be tried out.
+    pub(crate) fn to_try(&self) -> Option<u64> {
+        self.job.as_ref().filter(|job| !job.tried).map(|job| job.serial)
+    }
+
+    /// They could be loaded, all of them.
+    pub(crate) fn tried(&mut self) {
+        if let Some(job) = &mut self.job {
+            job.tried = true;
+        }
+    }
+
+    /// The process that loaded them did not get far; `shelf` says how far.
+    pub(crate) fn trial_failed(&mut self, shared: &Shared, shelf: &Shelf, reason: &str) {
+        let reason = printable(reason.as_bytes());
+        self.give_up(match shelf.loading.and_then(|part| self.path(part)) {
+            Some(path) => DeployError::LoadFailed { path, reason },
+            None => DeployError::NoTrial(reason),
+        });
+        self.start_next(shared);
     }
 
     fn is_staged(&self, part: u32) -> bool {
@@ -147,7 +180,7 @@ impl Rollout {
             return None;
         }
         let question = |message, fds| Question { message, fds, within: ANSWER_WITHIN, generation: None };
-        if let Some((part, message, fd)) = self.load(shelf)
+        if let Some((part, message, fd)) = self.load(shelf, false)
             && self.takes_turn(worker, part)
         {
             shelf.asked = true;
@@ -201,7 +234,7 @@ impl Rollout {
             }
             ToNode::LoadFailed { module, reason } => {
                 shelf.loaded(false);
-                if !self.refused(shared, worker, module, &reason) && self.wanted.contains_key(&module) {
+                if !self.refused(shared, module, &reason) && self.wanted.contains_key(&module) {
                     return Err(printable(reason.as_bytes()));
                 }
             }
@@ -217,12 +250,12 @@ impl Rollout {
     }
 
     /// A worker cannot load this part. True where it is of the deployment, which has failed then.
-    pub(crate) fn refused(&mut self, shared: &Shared, worker: usize, part: u32, reason: &str) -> bool {
+    pub(crate) fn refused(&mut self, shared: &Shared, part: u32, reason: &str) -> bool {
         let staged = self.is_staged(part);
         if staged {
             let path = self.wanted[&part].image().path.clone();
             let reason = printable(reason.as_bytes());
-            self.give_up(DeployError::LoadFailed { path, worker, reason });
+            self.give_up(DeployError::LoadFailed { path, reason });
             self.start_next(shared);
         }
         staged
@@ -242,7 +275,7 @@ impl Rollout {
         job.lost += 1;
         if silent {
             let reason = format!("no answer in {} s", ANSWER_WITHIN.as_secs());
-            self.give_up(DeployError::LoadFailed { path, worker, reason });
+            self.give_up(DeployError::LoadFailed { path, reason });
         } else if job.lost > LOST_MAX {
             self.give_up(DeployError::WorkersLost { path });
         }
@@ -290,6 +323,9 @@ impl Rollout {
     ) -> bool {
         let Some(job) = &self.job else { return false };
         let first = serving.next();
+        if !job.tried {
+            return false;
+        }
         let staged = || job.plan.put.iter().flat_map(|version| version.parts());
         if let Some(first) = first
             && std::iter::once(first)

@@ -35,6 +35,8 @@ const INSURANCE: Duration = Duration::from_millis(50);
 const LAST_STEPS: Duration = Duration::from_millis(20);
 /// What is heard of one that has ended; more than a socket holds of honest ones.
 const LAST_PACKETS: u32 = 1024;
+/// Bytes of unloaded modules that may stay mapped in a worker; then it is replaced when it has nothing to do.
+const STAYED_BYTES_MAX: u64 = 256 << 20;
 /// How long a worker that has closed its control socket while it was started may take to end by itself.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -64,6 +66,8 @@ pub(crate) struct Supervisor {
     places: Vec<Place>,
     restarts: Vec<Restarts>,
     inbox: Receiver<Command>,
+    /// The process in which the modules of this deployment are tried out.
+    trial: Option<(u64, Box<Launch>)>,
     /// Until every worker has served once.
     started: Option<SyncSender<Result<(), NodeError>>>,
     /// Why the start has failed; everything ends after this round.
@@ -88,6 +92,7 @@ impl Supervisor {
             places: Vec::new(),
             restarts,
             inbox,
+            trial: None,
             started: Some(started),
             failure: None,
         }
@@ -158,6 +163,9 @@ impl Supervisor {
                 whose.push(index);
             }
         }
+        if let Some((_, launch)) = &self.trial {
+            fds.extend([launch.process.as_fd(), launch.control.as_fd()]);
+        }
         let mut ready = vec![false; fds.len()];
         if let Err(error) = poll::readable(&fds, &mut ready, timeout) {
             tracing::error!(%error, "the supervisor cannot wait");
@@ -167,8 +175,12 @@ impl Supervisor {
             let _ = eventfd::drain(self.shared.hub.supervisor());
         }
         self.take_commands();
+        let places = whose.len();
         for (index, pair) in whose.into_iter().zip(ready[1..].chunks_exact(2)) {
             self.look_at(index, pair[0], pair[1]);
+        }
+        if let Some([ended, spoke]) = ready.get(1 + 2 * places..) {
+            self.look_at_trial(*ended, *spoke);
         }
         self.spread_bans();
         self.look_at_clocks();
@@ -204,6 +216,50 @@ impl Supervisor {
         }
     }
 
+    /// Looks how far the process has come in which modules are tried out.
+    fn look_at_trial(&mut self, ended: bool, spoke: bool) {
+        let Some((_, launch)) = &mut self.trial else { return };
+        let failure = if spoke {
+            match launch.answer(&self.shared, &mut self.rollout, 0) {
+                Ok(Progress::Tried) => return self.rollout.tried(),
+                Ok(Progress::Asked) => return,
+                Ok(Progress::Serving(..)) => "serves though it is not to".to_owned(),
+                // A closed socket is an end that is still on its way.
+                Err(LaunchError::Socket(_)) if ended => format!("ended with {}", reap(&launch.process)),
+                Err(LaunchError::Socket(_)) => return,
+                Err(error) => error.to_string(),
+            }
+        } else if ended {
+            format!("ended with {}", reap(&launch.process))
+        } else if launch.answer_by <= Instant::now() {
+            launch.silent().to_string()
+        } else {
+            return;
+        };
+        let Some((serial, launch)) = self.trial.take() else { return };
+        if self.rollout.to_try() == Some(serial) {
+            let reason = format!("the process that tries it out: {failure}");
+            self.rollout.trial_failed(&self.shared, &launch.shelf, &reason);
+        }
+        discard(&launch.process);
+    }
+
+    /// Begins to try out what is deployed, and ends what is no longer needed for that.
+    fn keep_trial(&mut self) {
+        let wanted = self.rollout.to_try();
+        if let Some((_, launch)) = self.trial.take_if(|(serial, _)| Some(*serial) != wanted) {
+            discard(&launch.process);
+        }
+        if let (None, Some(serial)) = (&self.trial, wanted) {
+            match Launch::try_out(&self.plan, &self.shared) {
+                Ok(launch) => self.trial = Some((serial, Box::new(launch))),
+                Err(error) => {
+                    self.rollout.trial_failed(&self.shared, &Shelf::default(), &error.to_string());
+                }
+            }
+        }
+    }
+
     /// Brings workers a step nearer to what they are to have loaded.
     fn roll_out(&mut self) {
         loop {
@@ -216,6 +272,10 @@ impl Supervisor {
                 }
                 if let Some(reason) = talk.unsent() {
                     self.dismiss(index, &reason);
+                } else if shelf.stayed_bytes() > STAYED_BYTES_MAX
+                    && self.shared.seats[index].load.outstanding() == 0
+                {
+                    self.dismiss(index, "modules that were unloaded have stayed in its memory");
                 } else if !*open && self.rollout.may_open(shelf) {
                     *open = true;
                     let seat = &self.shared.seats[index];
@@ -231,6 +291,7 @@ impl Supervisor {
             }
         }
         self.rollout.forget(self.places.iter().filter_map(Place::shelf));
+        self.keep_trial();
     }
 
     fn timeout(&self, deadline_ns: u64) -> Option<Duration> {
@@ -243,9 +304,10 @@ impl Supervisor {
             Place::Serving { talk, .. } => talk.answer_by().map(|time| time.saturating_duration_since(now)),
         });
         let insurance = self.shared.calls_are_out().then_some(INSURANCE);
+        let trial = self.trial.as_ref().map(|(_, launch)| launch.answer_by.saturating_duration_since(now));
         let nobody = !self.places.iter().any(|place| matches!(place, Place::Serving { .. }));
         let patience = self.rollout.patience().filter(|_| nobody);
-        calls.into_iter().chain(places).chain(insurance).chain(patience).min()
+        calls.into_iter().chain(places).chain(insurance).chain(patience).chain(trial).min()
     }
 
     /// Wakes the owners of overdue calls, kills workers that hang, and says when the next call is due.
@@ -282,7 +344,7 @@ impl Supervisor {
         }
         match &mut self.places[index] {
             Place::Launching(launch) => match launch.answer(&self.shared, &mut self.rollout, index) {
-                Ok(Progress::Asked) => {}
+                Ok(Progress::Asked | Progress::Tried) => {}
                 Ok(Progress::Serving(lane, sandbox)) => self.serving(index, lane, sandbox),
                 Err(error) => self.launch_failed(index, error),
             },
@@ -315,10 +377,10 @@ impl Supervisor {
         }
     }
 
-    /// A worker that serves is of no use any more, for what it has said, or since it cannot be told anything.
+    /// A worker that serves is of no use any more: it has spoken out of turn, cannot be told anything, or holds too much.
     fn dismiss(&mut self, index: usize, said: &str) {
         let Place::Serving { process, .. } = &self.places[index] else { return };
-        tracing::warn!(worker = index, said, "worker spoke out of turn, it will be replaced");
+        tracing::warn!(worker = index, said, "worker is of no use any more, it will be replaced");
         if !process.wait(Some(LAST_STEPS)).unwrap_or(false) {
             let _ = process.kill();
         }
@@ -437,6 +499,9 @@ impl Supervisor {
 
     /// Ends all workers at once and answers what is left. No process remains.
     fn stop_all(&mut self) {
+        if let Some((_, launch)) = self.trial.take() {
+            discard(&launch.process);
+        }
         for seat in &self.shared.seats {
             if let Some(lane) = seat.close() {
                 lane.shut_down(Shut::Closed);
@@ -484,6 +549,11 @@ impl Place {
 
 fn failed(index: usize, source: LaunchError) -> NodeError {
     NodeError::Worker { worker: u32::try_from(index).unwrap_or(u32::MAX), source }
+}
+
+fn discard(process: &Process) {
+    let _ = process.kill();
+    reap(process);
 }
 
 fn reap(process: &Process) -> Exit {

@@ -4,6 +4,7 @@ pub mod attacks;
 pub mod host;
 pub mod inside;
 pub mod raw_host;
+pub mod versions;
 
 use std::path::PathBuf;
 use std::time::Duration;

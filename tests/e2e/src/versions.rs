@@ -1,0 +1,74 @@
+//! Any number of versions of the module of `tests/functions/versions`, which is built once.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use microfaas_abi::manifest;
+
+const MARKER: &[u8] = b"microfaas-version-marker:";
+
+/// The module's bytes as they were built.
+///
+/// # Panics
+/// Where it cannot be built.
+fn built() -> &'static [u8] {
+    static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
+    BYTES.get_or_init(|| {
+        let crate_dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../functions/versions");
+        let programs = crate::program("microfaas-worker");
+        let scratch = programs.parent().expect("a program is in a folder").join("e2e-modules");
+        let mut options = microfaas_build::BuildOptions::new([crate_dir], scratch.join("out"));
+        options.target_dir = Some(scratch.join("target"));
+        let built = microfaas_build::build(&options, &mut |_| {}).unwrap_or_else(|error| panic!("{error}"));
+        std::fs::read(&built[0].path).expect("what was built can be read")
+    })
+}
+
+/// Version `number` of the module; `init` does what `letter` says, nothing special for `-`.
+///
+/// # Panics
+/// Where there is no such version.
+#[must_use]
+pub fn image(number: u32, letter: char) -> Vec<u8> {
+    let mut bytes = built().to_vec();
+    let at = bytes.windows(MARKER.len()).position(|part| part == MARKER).expect("the module has its marker");
+    let text = format!("{number:04}{letter}");
+    bytes[at + MARKER.len()..][..5].copy_from_slice(text.as_bytes());
+    bytes
+}
+
+/// Version 1, said to be for another ABI.
+///
+/// # Panics
+/// Where its manifest is not found.
+#[must_use]
+pub fn of_another_abi() -> Vec<u8> {
+    let mut bytes = built().to_vec();
+    let (owner, version) = (manifest::OWNER, microfaas_abi::ABI_VERSION.to_le_bytes());
+    let is_note = |at: &usize| bytes[*at..].starts_with(owner) && bytes[at + HEAD..].starts_with(&version);
+    let at = (0..bytes.len() - HEAD - version.len()).find(is_note).expect("the module has its manifest");
+    bytes[at + HEAD] = 99;
+    bytes
+}
+
+/// From the owner in a note to the ABI version.
+const HEAD: usize = manifest::HEADER_BYTES - 12;
+
+/// Writes version `number` as `versions.so` into a directory, whole at once as deploying wants it.
+///
+/// # Panics
+/// Where it cannot be written.
+pub fn write(directory: &Path, number: u32, letter: char) -> PathBuf {
+    put(directory, "versions.so", &image(number, letter))
+}
+
+/// Writes a file whole at once.
+///
+/// # Panics
+/// Where it cannot be written.
+pub fn put(directory: &Path, name: &str, bytes: &[u8]) -> PathBuf {
+    let (half, whole) = (directory.join(format!("{name}.half")), directory.join(name));
+    std::fs::write(&half, bytes).expect("writing into a directory for tests");
+    std::fs::rename(half, &whole).expect("renaming in a directory for tests");
+    whole
+}
