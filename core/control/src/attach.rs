@@ -25,8 +25,6 @@ use crate::sandbox::SandboxReport;
 pub const VERSION: u32 = 1;
 /// Most descriptors beside a packet to a host.
 pub const FDS_MAX: usize = 5;
-/// Functions in one [`ToHost::Functions`], whose names and paths then fit a packet.
-pub const FUNCTIONS_MAX: usize = 64;
 
 /// Host to node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,7 +82,7 @@ pub enum ToHost {
         first: bool,
         /// It is whole.
         last: bool,
-        /// At most [`FUNCTIONS_MAX`].
+        /// As many as fit.
         functions: Vec<Function>,
     },
     /// What a worker's place is doing.

@@ -130,9 +130,7 @@ impl Server {
                     worker,
                     "a host says that the worker broke the lane's protocol, it will be replaced"
                 );
-                if let Some(lane) = self.shared.seats[worker].lane() {
-                    let _ = lane.signaller.kill();
-                }
+                self.end_worker(worker, generation);
             }
             Complaint::Violation => self.withdraw(number, lane, "as you wish"),
             Complaint::Hangs => {
@@ -140,6 +138,14 @@ impl Server {
                 let purpose = Purpose::Ping { guest: number, lane };
                 self.ask(purpose, (worker, generation, taken), ToWorker::Ping, Vec::new(), within);
             }
+        }
+    }
+
+    /// Has the supervisor replace a worker, if it is still that one.
+    fn end_worker(&self, worker: usize, generation: u32) {
+        let seat = &self.shared.seats[worker];
+        if let Some(lane) = seat.lane().filter(|_| seat.info().generation == generation) {
+            let _ = lane.signaller.kill();
         }
     }
 
@@ -192,7 +198,10 @@ impl Server {
                 self.free(worker, generation, taken);
                 self.cut_off(guest, lane, &printable(reason.as_bytes()));
             }
-            (Purpose::Remove, _) => self.free(worker, generation, taken),
+            (Purpose::Remove, _) => {
+                self.removed.push((worker, generation, taken));
+                self.free(worker, generation, taken);
+            }
             // It listens, so it has lost the call, or the host is wrong.
             (Purpose::Ping { guest, lane }, _) => self.withdraw(guest, lane, "the worker does not hang"),
             (Purpose::Add { .. }, _) => {}
@@ -246,10 +255,26 @@ impl Server {
             let found = self.guests.iter().find_map(|(guest, g)| {
                 g.lanes.iter().find(|(_, lane)| is_it(lane)).map(|(lane, _)| (*guest, *lane))
             });
-            // A host that has gone in the same moment: its lane is being removed.
-            let Some((guest, lane)) = found else { continue };
+            let Some((guest, lane)) = found else {
+                // The lane of a host that has gone in the same moment is being removed. There is no other reason.
+                let place = (worker, generation, number);
+                let is_leaving = |ask: &Ask| {
+                    matches!(ask.purpose, Purpose::Remove)
+                        && (ask.worker, ask.generation, ask.number) == place
+                };
+                if !self.removed.contains(&place) && !self.asks.iter().any(is_leaving) {
+                    tracing::warn!(
+                        worker,
+                        number,
+                        "worker cuts a lane that it does not have, it will be replaced"
+                    );
+                    self.end_worker(worker, generation);
+                }
+                continue;
+            };
             self.cut_off(guest, lane, &reason);
             self.remove(&GuestLane { worker, generation, number, progress: Progress::Open });
         }
+        self.removed.clear();
     }
 }

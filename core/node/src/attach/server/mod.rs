@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use microfaas_control::PACKET_BYTES_MAX;
-use microfaas_control::attach::{FUNCTIONS_MAX, FromHost, Function, ToHost, VERSION, Welcome, Worker};
+use microfaas_control::attach::{FromHost, Function, ToHost, VERSION, Welcome, Worker};
+use microfaas_control::{PACKET_BYTES_MAX, encode};
 use microfaas_lane::layout::Geometry;
 use microfaas_sys::local::{self, Peer};
 use microfaas_sys::{eventfd, poll};
@@ -27,8 +27,10 @@ use crate::seat::WorkerState;
 const GREET_WITHIN: Duration = Duration::from_secs(2);
 /// Between two lanes to the same worker, and after something could not be made.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Connections beside those of attached hosts.
+/// Connections of one user beside those of attached hosts.
 const CALLERS_MAX: usize = 32;
+/// Of the table's rows in one packet, if it is more than one: the longest row is half a packet.
+const PART_BYTES: usize = PACKET_BYTES_MAX / 4;
 /// Packets taken from one connection before the next is looked at.
 const PACKETS: usize = 16;
 
@@ -86,6 +88,8 @@ pub(crate) struct Server {
     next_number: u64,
     posts: Vec<Post>,
     asks: Vec<Ask>,
+    /// Lanes that workers have dropped in this round, by worker, generation and number: they may have cut them just before.
+    removed: Vec<(usize, u32, u32)>,
     /// Nobody is let in before, and nothing offered.
     pause_until: Instant,
     buffer: Box<[u8; PACKET_BYTES_MAX]>,
@@ -109,6 +113,7 @@ impl Server {
             next_number: 0,
             posts,
             asks: Vec::new(),
+            removed: Vec::new(),
             pause_until: Instant::now(),
             buffer: Box::new([0; PACKET_BYTES_MAX]),
         })
@@ -205,9 +210,10 @@ impl Server {
         let Some(door) = &self.door else { return };
         let (is_own, admitted) = (door.is_own(&peer), door.admits(&peer));
         let uid = peer.uid;
+        let undecided = self.guests.values().filter(|guest| !guest.is_attached());
+        let others = undecided.filter(|guest| guest.uid == uid).count();
         let guest = Guest::new(socket, peer, is_own, Instant::now() + GREET_WITHIN);
         let number = self.number();
-        let others = self.guests.values().filter(|guest| !guest.is_attached()).count();
         self.guests.insert(number, guest);
         if !admitted {
             self.part(number, Some(format!("user {uid} is not on the list of those who may attach")));
@@ -262,6 +268,10 @@ impl Server {
             return Err(Some(format!("version {version} of the protocol, this node speaks {VERSION}")));
         }
         let attached = self.guests.values().filter(|guest| guest.is_attached()).count();
+        let guest = self.guests.get(&number).ok_or(None)?;
+        if !lanes && !guest.is_own {
+            return Err(Some(format!("user {} may not administrate this node", guest.uid)));
+        }
         if lanes && attached >= self.terms.hosts_max as usize {
             return Err(Some(format!("{attached} hosts are attached, which is the most")));
         }
@@ -269,6 +279,10 @@ impl Server {
         let table = self.table();
         let guest = self.guests.get_mut(&number).ok_or(None)?;
         guest.stage = if lanes { Stage::Attached { ready: false } } else { Stage::Asking };
+        if lanes {
+            tracing::info!(pid = guest.pid, uid = guest.uid, "host attaches");
+            self.shared.bulletin.attached(1);
+        }
         say(
             guest,
             &ToHost::Welcome(Welcome {
@@ -278,12 +292,7 @@ impl Server {
                 stall_ns: self.terms.stall_ns,
             }),
         )?;
-        table.iter().chain(&news).try_for_each(|message| say(guest, message))?;
-        if lanes {
-            tracing::info!(pid = guest.pid, uid = guest.uid, "host attaches");
-            self.shared.bulletin.attached(1);
-        }
-        Ok(())
+        table.iter().chain(&news).try_for_each(|message| say(guest, message))
     }
 
     /// The table of functions, in at least one part.
@@ -291,12 +300,20 @@ impl Server {
         let number = |info: &FunctionInfo| self.shared.names.resolve(info.id).map(|entry| entry.function);
         let functions: Vec<Function> =
             self.catalog.functions.iter().filter_map(|info| Some(row(number(info)?, info))).collect();
-        let count = functions.len().div_ceil(FUNCTIONS_MAX).max(1);
-        let part = |i: usize| {
-            let rest = functions.iter().skip(i * FUNCTIONS_MAX).take(FUNCTIONS_MAX);
-            ToHost::Functions { first: i == 0, last: i + 1 == count, functions: rest.cloned().collect() }
-        };
-        (0..count).map(part).collect()
+        let mut parts = vec![Vec::new()];
+        let mut room = PART_BYTES;
+        for function in functions {
+            let bytes = encode(&function).map_or(0, |packet| packet.len());
+            if bytes > room {
+                parts.push(Vec::new());
+                room = PART_BYTES;
+            }
+            room = room.saturating_sub(bytes);
+            parts.last_mut().expect("there is one from the start").push(function);
+        }
+        let count = parts.len();
+        let part = |(i, functions)| ToHost::Functions { first: i == 0, last: i + 1 == count, functions };
+        parts.into_iter().enumerate().map(part).collect()
     }
 
     /// Tells all of a change of the functions. Calls that come by an old number meanwhile go to the function's current version.
