@@ -16,6 +16,8 @@ const COLORS: [RGBColor; 5] = [
     RGBColor(204, 121, 167),
 ];
 
+const FONT: (&str, u32) = ("sans-serif", 17);
+
 /// Writes the file.
 pub(super) fn draw(mix: &Mix, file: &Path) -> Result<(), Failure> {
     let mut text = String::new();
@@ -28,7 +30,7 @@ fn draw_into(mix: &Mix, text: &mut String) -> Result<(), DrawingAreaErrorKind<st
     root.fill(&WHITE)?;
     let top = (0..POLICIES.len()).map(|i| mix.quantile_us(i, 1.0)).fold(100.0, f64::max);
     let mut chart = ChartBuilder::on(&root)
-        .caption("calls of 5 us beside 2 % long ones, one worker, 70 % load", ("sans-serif", 20))
+        .caption("calls of 5 us beside 2 % long ones, one worker, 70 % load", ("sans-serif", 22))
         .margin(16)
         .x_label_area_size(44)
         .y_label_area_size(72)
@@ -39,6 +41,9 @@ fn draw_into(mix: &Mix, text: &mut String) -> Result<(), DrawingAreaErrorKind<st
         .y_desc("latency from when the call was due, us")
         .x_labels(5)
         .x_label_formatter(&|x| percent(*x))
+        .y_label_formatter(&|y| format!("{y:.0}"))
+        .label_style(FONT)
+        .axis_desc_style(FONT)
         .draw()?;
     for (i, policy) in POLICIES.iter().enumerate() {
         let color = COLORS[i];
@@ -52,6 +57,7 @@ fn draw_into(mix: &Mix, text: &mut String) -> Result<(), DrawingAreaErrorKind<st
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::UpperLeft)
+        .label_font(FONT)
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK.mix(0.3))
         .draw()?;
