@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 use microfaas_node::{Call, CallError, Completion, Status};
 use microfaas_sys::clock::cycles;
 
-use super::subject::{ENDLESS, Name, Subject, check_killed, signed};
+use super::subject::{ENDLESS, Name, Subject, check_killed, float};
 use crate::bench::samples::histogram;
 use crate::bench::stopped;
 use crate::failure::Failure;
@@ -74,6 +74,8 @@ pub(super) struct Mix {
     pub(super) short: [Histogram<u64>; 5],
     /// How late calls were submitted, in nanoseconds: what the caller itself, held up by the machine, has added.
     late: Histogram<u64>,
+    /// Short calls that the policy `kill` has ended: whom the machine held up for a quantum, in interrupts or outside the virtual machine.
+    short_killed: u64,
 }
 
 /// A call on its way.
@@ -89,7 +91,7 @@ impl Mix {
         let (short_count, long_count) = (subject.hashes_in(SHORT)?, subject.hashes_in(LONG)?);
         let short = POLICIES.map(|_| histogram());
         let (random, late) = (fastrand::Rng::with_seed(SEED), histogram());
-        Ok(Self { short_count, long_count, random, short, late })
+        Ok(Self { short_count, long_count, random, short, late, short_killed: 0 })
     }
 
     /// One stretch of each policy.
@@ -160,32 +162,40 @@ impl Mix {
 
     /// Whether a call ended as it should. One that is stopped for its length under `kill` is no failure, it is the policy.
     fn check(
-        &self,
+        &mut self,
         subject: &Subject,
         policy: Policy,
         count: u32,
         completion: &Completion,
     ) -> Result<(), Failure> {
-        let is_killed = policy.name == Name::Kill100us && completion.status == Status::Timeout;
-        if count == ENDLESS || (is_killed && count == self.long_count) {
+        if count == ENDLESS {
             return check_killed(completion);
+        }
+        if policy.name == Name::Kill100us && completion.status == Status::Timeout {
+            self.short_killed += u64::from(count == self.short_count);
+            return Ok(());
         }
         subject.check(completion, count)
     }
 
     /// A quantile of the short calls' latencies in microseconds.
     pub(super) fn quantile_us(&self, index: usize, quantile: f64) -> f64 {
-        signed(self.short[index].value_at_quantile(quantile)) / 1e3
+        float(self.short[index].value_at_quantile(quantile)) / 1e3
     }
 
     /// A quantile of how late calls were submitted, in microseconds.
     pub(super) fn late_us(&self, quantile: f64) -> f64 {
-        signed(self.late.value_at_quantile(quantile)) / 1e3
+        float(self.late.value_at_quantile(quantile)) / 1e3
     }
 
     /// How many were submitted.
     pub(super) fn late_n(&self) -> u64 {
         self.late.len()
+    }
+
+    /// How many short calls were ended by the policy `kill`.
+    pub(super) fn killed(&self) -> f64 {
+        float(self.short_killed)
     }
 
     /// The latencies as a table.

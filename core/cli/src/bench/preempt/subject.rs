@@ -129,7 +129,7 @@ impl Subject {
     pub(super) fn kill(&self, name: Name, completion: &mut Completion) -> Result<f64, Failure> {
         self.submit(name, ENDLESS)?.wait_into(completion);
         check_killed(completion)?;
-        Ok(signed(completion.cpu_ns) - signed(name.budget_ns()))
+        Ok(float(completion.cpu_ns) - float(name.budget_ns()))
     }
 
     /// Hashes in a time, when nothing disturbs.
@@ -139,7 +139,7 @@ impl Subject {
         let mut best = f64::MAX;
         for _ in 0..10 {
             self.hash(Name::Off, COUNT, &mut completion)?;
-            best = best.min(signed(completion.cpu_ns));
+            best = best.min(float(completion.cpu_ns));
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "some thousands")]
         let count = (time.as_secs_f64() * 1e9 * f64::from(COUNT) / best) as u32;
@@ -156,6 +156,6 @@ pub(super) fn check_killed(completion: &Completion) -> Result<(), Failure> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "times are far below 2^53 ns")]
-pub(super) fn signed(ns: u64) -> f64 {
+pub(super) fn float(ns: u64) -> f64 {
     ns as f64
 }
