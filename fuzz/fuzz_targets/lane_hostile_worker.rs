@@ -118,6 +118,7 @@ fuzz_target!(|input: Input| {
                     meta_len: meta as u32,
                     deadline_ns: u64::MAX,
                     flags: 0,
+                    submitted_cycles: 0,
                 };
                 let ticket = host.lane.submit(reserved, &request);
                 let _ = host.lane.worker_wish();

@@ -123,6 +123,8 @@ pub struct Request {
     pub deadline_ns: u64,
     /// Bit set of `microfaas_abi::CALL_*`.
     pub flags: u32,
+    /// The machine's cycle counter now; 0 where it is not known.
+    pub submitted_cycles: u64,
 }
 
 /// A completion that [`HostLane::poll`] has checked and recorded.
@@ -294,6 +296,7 @@ impl<M: Memory> HostLane<M> {
             body_len: request.body_len,
             meta_len: request.meta_len,
             deadline_ns: request.deadline_ns,
+            submitted_cycles: request.submitted_cycles,
         };
         self.ring(Region::Down).write(position, &submission.encode());
         Ticket { slot, generation }

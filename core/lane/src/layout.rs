@@ -16,7 +16,7 @@
 /// First word of each region: `"mfaaslan"` in little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"mfaaslan");
 /// Version of this layout and of the protocol on it.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 /// Bytes of a cache line, and of a ring entry.
 pub const LINE: usize = 64;
 /// Bytes of a page.

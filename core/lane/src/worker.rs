@@ -23,7 +23,7 @@ pub const FLAG_UNSAFE: u32 = 2;
 
 /// A submission entry.
 ///
-/// Words: 0 slot; 1 generation and function; 2 body and metadata lengths; 3 deadline; 4 flags; 5 to 7 zero.
+/// Words: 0 slot; 1 generation and function; 2 body and metadata lengths; 3 deadline; 4 flags; 5 when it was submitted; 6 and 7 zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Submission {
     /// The slot.
@@ -40,6 +40,8 @@ pub struct Submission {
     pub meta_len: u32,
     /// `CLOCK_MONOTONIC` nanoseconds; `u64::MAX` for never.
     pub deadline_ns: u64,
+    /// The machine's cycle counter when it was submitted, as the host says; 0 where it does not. For statistics only.
+    pub submitted_cycles: u64,
 }
 
 const fn pack(high: u32, low: u32) -> u64 {
@@ -55,7 +57,7 @@ impl Submission {
     pub(crate) const fn encode(&self) -> Entry {
         let head =
             [self.slot as u64, pack(self.generation, self.function), pack(self.body_len, self.meta_len)];
-        [head[0], head[1], head[2], self.deadline_ns, self.flags as u64, 0, 0, 0]
+        [head[0], head[1], head[2], self.deadline_ns, self.flags as u64, self.submitted_cycles, 0, 0]
     }
 
     const fn decode(entry: &Entry) -> Self {
@@ -63,7 +65,8 @@ impl Submission {
         let (generation, function) = unpack(entry[1]);
         let (body_len, meta_len) = unpack(entry[2]);
         let (_, flags) = unpack(entry[4]);
-        Self { slot, generation, function, flags, body_len, meta_len, deadline_ns: entry[3] }
+        let (deadline_ns, submitted_cycles) = (entry[3], entry[5]);
+        Self { slot, generation, function, flags, body_len, meta_len, deadline_ns, submitted_cycles }
     }
 }
 

@@ -11,7 +11,7 @@ use microfaas_lane::Status;
 use microfaas_lane::host::{Reserved, Ticket};
 use microfaas_lane::message::{Encoder, META_ALIGN, encoded_len, message_len};
 use microfaas_lane::slots::Outcome;
-use microfaas_sys::clock::{monotonic_ns, now_ns};
+use microfaas_sys::clock::{self, monotonic_ns, now_ns};
 
 use crate::lane::Lane;
 use crate::names::Entry;
@@ -121,7 +121,7 @@ impl Prepared {
         deadline: Option<Duration>,
     ) -> Result<Call, CallError> {
         let meta_len = self.write_meta(body_len, meta)?;
-        let now_ns = now_ns();
+        let (now_ns, submitted_cycles) = clock::now();
         let wait_ns = deadline.map_or(self.function.deadline_ns, nanoseconds);
         if wait_ns == 0 {
             return Err(CallError::Expired);
@@ -133,6 +133,7 @@ impl Prepared {
             meta_len: u32::try_from(meta_len).expect(fits),
             deadline_ns: now_ns.saturating_add(wait_ns),
             flags: 0,
+            submitted_cycles,
         };
         let (lane, reserved) = self.place.take().expect("taken here only, where the value ends");
         let ticket = lane.submit(reserved, &request, now_ns);

@@ -73,19 +73,40 @@ pub fn cycles() -> u64 {
 #[inline]
 #[must_use]
 pub fn now_ns() -> u64 {
+    now().0
+}
+
+/// As [`now_ns`], with the reading of [`cycles`] that it is from; 0 where cycles are not time.
+///
+/// # Cost
+/// As [`now_ns`].
+#[inline]
+#[must_use]
+pub fn now() -> (u64, u64) {
     thread_local! {
         static CLOCK: Cell<Option<CycleClock>> = const { Cell::new(None) };
     }
     let now = cycles();
     match CLOCK.get() {
-        Some(clock) if !clock.is_older_than(now, BASE_CYCLES_MAX) => clock.at(now),
+        Some(clock) if !clock.is_older_than(now, BASE_CYCLES_MAX) => (clock.at(now), now),
         _ => {
-            let Some(mut clock) = *rate() else { return monotonic_ns() };
+            let Some(mut clock) = *rate() else { return (monotonic_ns(), 0) };
             clock.rebase();
             CLOCK.set(Some(clock));
-            clock.base_ns
+            (clock.base_ns, clock.base_cycles)
         }
     }
+}
+
+/// What [`cycles`] was at that time of `CLOCK_MONOTONIC`, a little while ago; 0 where cycles are not time. Within what the rate's error adds up to since then.
+///
+/// # Cost
+/// A division of 128 bits beside [`now_ns`].
+#[must_use]
+pub fn cycles_at(ns: u64) -> u64 {
+    let (now_ns, now) = now();
+    let Some(clock) = rate().filter(|_| now != 0) else { return 0 };
+    now.saturating_sub(clock.to_cycles(now_ns.saturating_sub(ns)))
 }
 
 /// The process's calibration; `None` where cycles are not time.
@@ -187,6 +208,15 @@ mod tests {
             let after = monotonic_ns();
             assert!(now + 200_000 > before && now < after + 200_000, "{now} is not between {before} and {after}");
         }
+    }
+
+    #[test]
+    fn a_time_that_has_passed_has_its_cycles() {
+        let (then_ns, then) = now();
+        std::thread::sleep(Duration::from_millis(5));
+        let found = cycles_at(then_ns);
+        // The rate's error, and that of a base that was taken anew between the two: 200 us of a machine of 5 GHz at most.
+        assert!(then == 0 || found.abs_diff(then) < 1_000_000, "{found} is not about {then}");
     }
 
     #[test]

@@ -136,7 +136,7 @@ impl Inside {
         self.host.buffer(&mut reserved)[..body.len()].copy_from_slice(body);
         let body_len = u32::try_from(body.len()).expect("it fits a slot");
         self.host
-            .submit(reserved, &Request { function, body_len, meta_len: 0, deadline_ns: u64::MAX, flags: 0 })
+            .submit(reserved, &Request { function, body_len, meta_len: 0, deadline_ns: u64::MAX, flags: 0, submitted_cycles: 0 })
     }
 
     /// Claims the next submission, as the worker does.
