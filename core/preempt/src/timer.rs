@@ -10,7 +10,7 @@
 #![expect(unsafe_code, reason = "a signal handler and a kernel timer")]
 
 use std::io;
-use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 
 use libc::{c_int, c_void, siginfo_t, ucontext_t};
 use microfaas_sys::clock::{CycleClock, cycles, thread_cpu_ns};
@@ -35,6 +35,10 @@ static NS_PER_4G_CYCLES: AtomicU64 = AtomicU64::new(0);
 static SYNC: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 /// Alarms in a row that found a limit passed and nobody to suspend.
 static STRAY: AtomicUsize = AtomicUsize::new(0);
+/// Alarms that found a limit passed before its call was entered, since a call was last suspended.
+static EARLY: AtomicU32 = AtomicU32::new(0);
+/// An alarm before a call comes at most 2 to this times [`ARM_NS_MIN`] after the one before: 5 ms.
+const EARLY_SHIFT_MAX: u32 = 8;
 /// Alarms handled.
 static ALARMS: AtomicU64 = AtomicU64::new(0);
 
@@ -181,15 +185,15 @@ pub(crate) fn at_limit(context: &mut ucontext_t, now: u64) {
     match room_below(sp) {
         Some(room) if room >= SUSPEND_BYTES + XSAVE_BYTES.load(Ordering::Relaxed) => suspend(context, sp),
         // On its own stack with no room left for its registers: answered as what it is about to be.
-        Some(_) => end(context, Fault::StackOverflow, now),
+        Some(_) => end(context, Fault::StackOverflow),
         // On the worker's stack, a few instructions before the call or after it: look again soon. A call that has put its stack pointer elsewhere does not get away with it.
-        None if STRAY.fetch_add(1, Ordering::Relaxed) < STRAY_MAX => arm(now, now),
-        None => end(context, Fault::Segment, now),
+        None => stray(context, now),
     }
 }
 
 /// Makes the interrupted call continue in `suspend`, which continues it where it was when it is resumed.
 fn suspend(context: &mut ucontext_t, sp: usize) {
+    EARLY.store(0, Ordering::Relaxed);
     let sp = sp - RED_ZONE - size_of::<usize>();
     let at = std::ptr::with_exposed_provenance_mut::<usize>(sp);
     let rip = register(context, libc::REG_RIP);
@@ -199,14 +203,25 @@ fn suspend(context: &mut ucontext_t, sp: usize) {
     set_register(context, libc::REG_RIP, suspend_address());
 }
 
-/// Ends the call. Where none was entered yet there is nothing to end, but there will be: the alarm stays on for it.
-fn end(context: &mut ucontext_t, fault: Fault, now: u64) {
-    match WORKER_SP.load(Ordering::Relaxed) {
-        0 => {
-            STRAY.store(0, Ordering::Relaxed);
-            arm(now, now);
-        }
-        worker_sp => end_call(context, worker_sp, fault),
+/// The limit has passed and the stack pointer is on no call's stack. Where no call was entered yet, one will be, and the alarm stays on for it: later each time, so that the
+/// worker gets there even where an alarm takes longer to handle than the next one to come.
+fn stray(context: &mut ucontext_t, now: u64) {
+    if WORKER_SP.load(Ordering::Relaxed) == 0 {
+        let early = EARLY.fetch_add(1, Ordering::Relaxed).min(EARLY_SHIFT_MAX);
+        DUE.store(now, Ordering::Relaxed);
+        return set(ARM_NS_MIN << early, 0);
+    }
+    if STRAY.fetch_add(1, Ordering::Relaxed) < STRAY_MAX {
+        arm(now, now);
+    } else {
+        end(context, Fault::Segment);
+    }
+}
+
+fn end(context: &mut ucontext_t, fault: Fault) {
+    let worker_sp = WORKER_SP.load(Ordering::Relaxed);
+    if worker_sp != 0 {
+        end_call(context, worker_sp, fault);
     }
 }
 
@@ -388,7 +403,7 @@ pub(crate) mod tests {
             let start = alarms();
             limit(cycles());
             let patience = std::time::Instant::now();
-            while alarms() - start < 3 * STRAY_MAX as u64 {
+            while alarms() - start < u64::from(2 * EARLY_SHIFT_MAX) {
                 assert!(patience.elapsed() < Duration::from_secs(60), "the alarm is off");
             }
             let mut stack = Stack::new(crate::STACK_BYTES_MIN).unwrap();

@@ -300,9 +300,12 @@ impl Scheduler {
         instance: &mut Instance,
     ) -> After {
         loop {
-            function.overran();
             task.slices_ns += self.clock.to_ns(cycles().wrapping_sub(start));
             task.used_ns += self.slice_used(start);
+            // A slice may have passed while others had the core.
+            if task.used_ns >= function.quantum_ns {
+                function.overran();
+            }
             if let Some(reason) = self.is_over(&task, function) {
                 refuse(&mut lanes[task.lane], &task.submission, Status::Timeout, reason, task.used_ns);
                 self.clean(&task, instance);
