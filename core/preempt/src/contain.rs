@@ -141,7 +141,8 @@ pub fn install(repair: Option<Repair>) -> io::Result<Containment> {
 
 pub(crate) type Handler = extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
 
-/// Installs a handler that runs on the alternate stack, with the alarm and the poke blocked meanwhile.
+/// Installs a handler that runs on the alternate stack, with the alarm and the poke blocked meanwhile. The signal comes through from then on: a process
+/// inherits what the thread that has started it had blocked.
 pub(crate) fn set_handler(signal: c_int, handler: Handler) -> io::Result<()> {
     // SAFETY: all-zero is a valid `sigaction`: no flags, empty mask.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
@@ -155,7 +156,15 @@ pub(crate) fn set_handler(signal: c_int, handler: Handler) -> io::Result<()> {
     if unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(())
+    // SAFETY: all-zero is a valid signal set, the empty one.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is initialised, and the signal exists.
+    unsafe { libc::sigaddset(&raw mut set, signal) };
+    // SAFETY: the set is initialised; the handler is there.
+    match unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
 }
 
 extern "C" fn on_fault(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {

@@ -22,6 +22,9 @@ use crate::switch::{RED_ZONE, SUSPEND_BYTES, suspend_address};
 /// Never armed for less: below the handler's own cost an alarm would meet its successor.
 pub const ARM_NS_MIN: u64 = 20_000;
 
+/// Time between the alarms of [`interrupting`].
+const INTERRUPT_NS: u64 = 200_000;
+
 /// Stray alarms in a row after which a call whose stack pointer is on no known stack is ended.
 const STRAY_MAX: usize = 64;
 
@@ -131,17 +134,38 @@ pub fn alarms() -> u64 {
 fn arm(due: u64, now: u64) {
     let rate = u128::from(NS_PER_4G_CYCLES.load(Ordering::Relaxed));
     let ns = u64::try_from((u128::from(due.saturating_sub(now)) * rate) >> 32).unwrap_or(u64::MAX);
-    let ns = ns.max(ARM_NS_MIN);
     DUE.store(due.max(now), Ordering::Relaxed);
-    let value = libc::timespec {
+    set(ns.max(ARM_NS_MIN), 0);
+}
+
+/// Has the alarm come in `first_ns`, and then every `interval_ns`; 0 is never.
+///
+/// # Async-signal safety
+/// Yes: one system call.
+fn set(first_ns: u64, interval_ns: u64) {
+    let [it_value, it_interval] = [first_ns, interval_ns].map(|ns| libc::timespec {
         tv_sec: libc::time_t::try_from(ns / 1_000_000_000).unwrap_or(libc::time_t::MAX),
         tv_nsec: libc::c_long::try_from(ns % 1_000_000_000).unwrap_or(0),
-    };
-    let once = libc::itimerspec { it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
+    });
+    let setting = libc::itimerspec { it_interval, it_value };
     let timer = TIMER.load(Ordering::Relaxed);
     let nothing = std::ptr::null_mut::<libc::itimerspec>();
     // SAFETY: reads one `itimerspec`. The raw call, since the C library's takes an opaque handle of its own.
-    unsafe { libc::syscall(libc::SYS_timer_settime, timer, 0, &raw const once, nothing) };
+    unsafe { libc::syscall(libc::SYS_timer_settime, timer, 0, &raw const setting, nothing) };
+}
+
+/// Runs `work`, between calls, with an alarm that comes again and again: a system call in it that somebody else has made to wait is interrupted, whenever
+/// it begins.
+///
+/// # Cost
+/// Two system calls.
+pub fn interrupting<T>(work: impl FnOnce() -> T) -> T {
+    set(INTERRUPT_NS, INTERRUPT_NS);
+    let result = work();
+    set(0, 0);
+    // The next limit arms it.
+    DUE.store(u64::MAX, Ordering::Relaxed);
+    result
 }
 
 extern "C" fn on_alarm(_signal: c_int, _info: *mut siginfo_t, context: *mut c_void) {
@@ -389,6 +413,26 @@ pub(crate) mod tests {
                 // SAFETY: the entry refers to nothing.
                 let exit = unsafe { run(&mut stack, block_alarm_and_fault, std::ptr::null_mut()) };
                 assert_eq!(exit, Exit::Ended(Ending::Fault(Fault::Illegal)));
+                limit(cycles() + cycles_in(clock, Duration::from_micros(30)));
+                // SAFETY: the entry refers to nothing.
+                let exit = unsafe { run(&mut stack, spin, std::ptr::null_mut()) };
+                assert!(matches!(exit, Exit::Suspended(_)), "{exit:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_system_call_that_waits_is_interrupted_and_the_alarm_is_as_before() {
+        on_worker_thread(|clock| {
+            let (reader, _writer) = std::io::pipe().unwrap();
+            let mut byte = 0u8;
+            for _ in 0..3 {
+                let fd = std::os::fd::AsRawFd::as_raw_fd(&reader);
+                // SAFETY: one byte, writable.
+                let read = interrupting(|| unsafe { libc::read(fd, (&raw mut byte).cast(), 1) });
+                let error = io::Error::last_os_error();
+                assert_eq!((read, error.kind()), (-1, io::ErrorKind::Interrupted));
+                let mut stack = Stack::new(crate::STACK_BYTES_MIN).unwrap();
                 limit(cycles() + cycles_in(clock, Duration::from_micros(30)));
                 // SAFETY: the entry refers to nothing.
                 let exit = unsafe { run(&mut stack, spin, std::ptr::null_mut()) };
