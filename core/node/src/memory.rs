@@ -123,7 +123,7 @@ fn give_back(fd: &OwnedFd, range: Range<u64>) {
 
 // SAFETY: the three mappings are as long as the geometry says, page-aligned, readable and writable, of files whose sizes are sealed, and live as
 // long as the value; they were zero but for the header (the node, whom the host trusts, made them for this lane alone). No slice of them is ever made here. Down is sealed against new writers and bulk is handed
-// out by a read-only descriptor and are mapped before the worker is sealed in, so this process alone writes them (for bulk that holds as long as the sandbox does). The geometry was checked and never changes; the box of records never moves.
+// out by a read-only descriptor, which a sealed worker cannot open again for writing, so this process alone writes them (for bulk that holds as long as the sandbox does). The geometry was checked and never changes; the box of records never moves.
 unsafe impl Memory for LaneMemory {
     fn geometry(&self) -> &Geometry {
         &self.geometry
