@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use microfaas_control::attach::{Complaint, FromHost, ToHost, VERSION};
-use microfaas_e2e::host::{Host, hostile};
+use microfaas_e2e::host::{Host, holdings, hostile};
 use microfaas_e2e::raw_host::RawHost;
 use microfaas_e2e::{Watchdog, probe_node};
 use microfaas_node::{Node, Request, SocketConfig, Status};
@@ -22,11 +22,18 @@ struct Scene {
     node: Node,
     honest: Host,
     workers: Vec<Option<u32>>,
+    /// Descriptors of each worker, with the honest host's lane.
+    holdings: Vec<usize>,
     _watchdog: Watchdog,
 }
 
 fn pids(node: &Node) -> Vec<Option<u32>> {
     node.workers().iter().map(|worker| worker.pid).collect()
+}
+
+/// Descriptors of a worker: one for each lane, and a few.
+fn held(pid: Option<u32>) -> usize {
+    holdings(pid.expect("the worker lives"))[0]
 }
 
 impl Scene {
@@ -40,7 +47,8 @@ impl Scene {
         let node = probe_node().workers(2).pin(false).socket(config).start().unwrap();
         let honest = Host::attach(&path).unwrap();
         let workers = pids(&node);
-        Self { folder, path, node, honest, workers, _watchdog: watchdog }
+        let holdings = workers.iter().map(|pid| held(*pid)).collect();
+        Self { folder, path, node, honest, workers, holdings, _watchdog: watchdog }
     }
 
     /// Does something while the honest host has calls on their way, none of which may notice.
@@ -56,6 +64,12 @@ impl Scene {
     /// Both workers live and serve the node and new hosts.
     fn assert_whole(&mut self) {
         assert_eq!(pids(&self.node), self.workers);
+        // What others had of them is taken back.
+        for (pid, holdings) in self.workers.iter().zip(&self.holdings) {
+            while held(*pid) != *holdings {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
         assert_eq!(self.node.call("echo", Request::new(b"x")).status, Status::Ok);
         assert!(self.honest.ask("call echo y").starts_with("OK "));
         let mut late = Host::attach(&self.path).unwrap();
@@ -77,6 +91,25 @@ fn a_host_that_never_stops_leaves_the_others_their_turns() {
     let mut scene = Scene::new();
     let said = scene.beside(|scene| hostile(None, scene.folder.path(), &scene.path, "flood"));
     assert_eq!(said, "flooded");
+}
+
+/// What a host of another user shares with a worker has flags that both can change.
+#[test]
+fn a_host_that_makes_its_eventfd_block_holds_nobody_up() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let mut scene = Scene::new();
+    let said = scene.beside(|scene| hostile(Some(NOBODY), scene.folder.path(), &scene.path, "block"));
+    assert_eq!(said, "blocked");
+}
+
+/// The node is told of each, and need not keep up.
+#[test]
+fn faults_without_end_cost_no_worker() {
+    let mut scene = Scene::new();
+    let said = scene.beside(|scene| hostile(None, scene.folder.path(), &scene.path, "crash"));
+    assert_eq!(said, "crashed");
 }
 
 /// Safe code relies on what it borrows: a host of another user cannot change that, its requests are copied.

@@ -12,7 +12,7 @@ use microfaas_sys::eventfd;
 use crate::attach::bulletin::Cut;
 use crate::attach::guest::{GuestLane, Progress};
 use crate::attach::server::{Ask, Dismissal, PAUSE, Post, Purpose, Server, say};
-use crate::command::{Answer, AskResult, Question};
+use crate::command::{Answer, AskError, AskResult, Question};
 use crate::completion::printable;
 use crate::memory::RegionFds;
 
@@ -68,11 +68,12 @@ impl Server {
         let guest = self.guests.get_mut(&number).ok_or(None)?;
         // Its worker may have ended meanwhile, which the guest was told.
         let Some(held) = guest.lanes.get_mut(&lane) else { return Ok(()) };
-        let Progress::Offered { fds, event, .. } = std::mem::replace(&mut held.progress, Progress::Adding)
-        else {
+        let Progress::Offered { fds, event, .. } = &held.progress else {
             return Err(Some("a lane that was not offered".to_owned()));
         };
+        let event = Arc::clone(event);
         let fds = fds.for_worker().map_err(|error| Some(format!("the lane cannot be sealed: {error}")))?;
+        held.progress = Progress::Adding;
         let message = ToWorker::AddLane(LaneSpec {
             lane: held.number,
             geometry: self.terms.geometry,
@@ -133,6 +134,7 @@ impl Server {
                 self.end_worker(worker, generation);
             }
             Complaint::Violation => self.withdraw(number, lane, "as you wish"),
+            Complaint::Hangs if self.asks.iter().any(|ask| ask.is_ping_for(lane)) => {}
             Complaint::Hangs => {
                 let within = Duration::from_nanos(self.terms.stall_ns).max(PAUSE);
                 let purpose = Purpose::Ping { guest: number, lane };
@@ -188,8 +190,17 @@ impl Server {
 
     fn answered(&mut self, ask: Ask, answer: AskResult) {
         let Ask { purpose, worker, generation, number: taken, .. } = ask;
-        // A worker that did not answer has ended, and all its lanes with it: the seats say so.
-        let Ok(Answer { message, .. }) = answer else { return };
+        let message = match (answer, &purpose) {
+            (Ok(Answer { message, .. }), _) => message,
+            (Err(AskError::Unsendable(reason)), Purpose::Add { guest, lane }) => {
+                self.free(worker, generation, taken);
+                return self.withdraw(*guest, *lane, &reason);
+            }
+            // A worker that cannot be told to drop a lane would serve it for ever.
+            (Err(AskError::Unsendable(_)), Purpose::Remove) => return self.end_worker(worker, generation),
+            // One that did not answer has ended, and all its lanes with it: the seats say so.
+            (Err(_), _) => return,
+        };
         match (purpose, message) {
             (Purpose::Add { guest, lane }, ToNode::LaneAdded { .. }) => {
                 self.opened(guest, lane, (worker, generation, taken))

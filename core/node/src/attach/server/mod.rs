@@ -75,6 +75,12 @@ struct Ask {
     number: u32,
 }
 
+impl Ask {
+    fn is_ping_for(&self, number: u64) -> bool {
+        matches!(self.purpose, Purpose::Ping { lane, .. } if lane == number)
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Server {
