@@ -34,6 +34,18 @@ pub fn signal(fd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
+/// As [`signal`], of a descriptor that somebody else may have made blocking, and filled: false where a signal handler has interrupted the wait.
+///
+/// # Errors
+/// As [`signal`].
+pub fn signal_until_interrupted(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    match nix::unistd::write(fd, &1u64.to_ne_bytes()) {
+        Ok(_) | Err(Errno::EAGAIN) => Ok(true),
+        Err(Errno::EINTR) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Makes the descriptor unreadable and returns how often it was signalled since.
 ///
 /// # Errors

@@ -11,6 +11,7 @@ use microfaas_control::{
 use microfaas_lane::layout::{Header, Region};
 use microfaas_lane::sync::Ordering;
 use microfaas_lane::worker::{Bases, Completion, WorkerLane};
+use microfaas_preempt::timer;
 use microfaas_sys::mapping::Mapping;
 use microfaas_sys::{affinity, eventfd, futex, socket};
 
@@ -134,6 +135,8 @@ pub struct Lane {
     pub control_seen: u32,
     /// Whether a completion was published without looking who sleeps.
     unannounced: bool,
+    /// The host has made its eventfd one that signalling waits for.
+    event_waits: bool,
     is_nodes: bool,
     /// The host is not trusted: see `private`.
     pub copies: bool,
@@ -178,7 +181,20 @@ impl Lane {
             let _ = futex::wake_all(self.end.worker_words().host_bell.word().as_std());
         }
         if sleeps.event {
-            let _ = eventfd::signal(self.event.as_fd());
+            self.signal();
+        }
+    }
+
+    /// Signals the host's eventfd. Its flags are one with those of the host's own descriptor: one that is not trusted may have made it blocking, and full. It is not
+    /// waited for twice.
+    #[cold]
+    fn signal(&mut self) {
+        let event = self.event.as_fd();
+        if !self.copies {
+            let _ = eventfd::signal(event);
+        } else if !self.event_waits {
+            let signalled = timer::interrupting(|| eventfd::signal_until_interrupted(event));
+            self.event_waits = matches!(signalled, Ok(false));
         }
     }
 }
@@ -208,6 +224,7 @@ pub fn add_lane(spec: &LaneSpec, fds: Vec<OwnedFd>) -> io::Result<Lane> {
         event,
         control_seen: 0,
         unannounced: false,
+        event_waits: false,
         is_nodes: spec.lane as usize == NODE,
         copies: spec.copies,
         held: 0,

@@ -239,13 +239,22 @@ impl Worker {
                 let modules = &mut self.modules;
                 let after = self.scheduler.resume_next(&mut self.lanes, |number| modules.find(number));
                 self.go_on(after)?;
+                // What comes next may take long, and its host may sleep.
+                self.lanes.iter_mut().for_each(Lane::announce);
+            }
+            // Also where the call that they waited for has gone with its lane.
+            if !self.waiting.is_empty() {
+                busy = true;
                 self.take_waiting()?;
             }
             if self.modules.is_leaving() {
                 self.sweep()?;
             }
-            if self.control_waits() && self.hear()? {
-                return Ok(());
+            if self.control_waits() {
+                busy = true;
+                if self.hear()? {
+                    return Ok(());
+                }
             }
             if busy {
                 idle_since = None;
@@ -304,7 +313,8 @@ impl Worker {
     fn take_waiting(&mut self) -> io::Result<()> {
         let mut next = 0;
         while next < self.waiting.len() && self.scheduler.has_room() {
-            if self.modules.standing(self.waiting[next].1.function) == Standing::Held {
+            let (index, function) = (self.waiting[next].0, self.waiting[next].1.function);
+            if self.standing(index, function) == Standing::Held {
                 next += 1;
             } else if let Some((index, submission)) = self.waiting.remove(next) {
                 self.lanes[index].held -= 1;
@@ -314,17 +324,23 @@ impl Worker {
         Ok(())
     }
 
+    /// What is to be done with a call that came by this lane.
+    #[inline]
+    fn standing(&self, index: usize, function: u32) -> Standing {
+        match self.modules.standing(function) {
+            // The node itself submits none of these, and may have lifted the ban by now.
+            Standing::Banned if index == NODE => self.modules.standing_unbanned(function),
+            standing => standing,
+        }
+    }
+
     #[inline]
     fn take(&mut self, index: usize, submission: &Submission) -> io::Result<()> {
-        let (mut submission, mut standing) = (submission, self.modules.standing(submission.function));
+        let (mut submission, mut standing) = (submission, self.standing(index, submission.function));
         let current;
         if standing == Standing::Moved {
             current = self.modules.successor(submission);
-            (submission, standing) = (&current, self.modules.standing(current.function));
-        }
-        if standing == Standing::Banned && index == NODE {
-            // The node itself submits none of these, and may have lifted the ban by now.
-            standing = self.modules.standing_unbanned(submission.function);
+            (submission, standing) = (&current, self.standing(index, current.function));
         }
         if standing == Standing::Held {
             return self.hold(index, submission);
@@ -368,7 +384,11 @@ impl Worker {
             After::Retire { fault, tell } => (tell, Some(fault)),
         };
         if let Some(function) = faulted {
-            self.control.say(&ToNode::Fault { function, is_unsafe: broken.is_some() })?;
+            match self.control.say(&ToNode::Fault { function, is_unsafe: broken.is_some() }) {
+                // Hundreds that the node has not read yet: whoever calls what faults as fast as he can is not to end the worker by it.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && broken.is_none() => {}
+                said => said?,
+            }
         }
         match broken {
             None => Ok(()),
