@@ -152,13 +152,15 @@ impl Lane {
         outcome
     }
 
-    /// Leaves the lead, where the caller has it, to one that follows. To be called by every waiter that gives up.
+    /// Leaves the lead, where the caller has it, to one that follows; where nobody has it, the caller may be the one that was woken to lead. To be called by
+    /// every waiter that has slept.
     pub(crate) fn resign(&self, ticket: Ticket) {
         let leader = &self.park.leader;
-        if leader.load(Ordering::Relaxed) != ticket.slot + 1 {
-            return;
+        match leader.load(Ordering::Relaxed) {
+            0 => {}
+            slot if slot == ticket.slot + 1 => leader.store(0, Ordering::Release),
+            _ => return,
         }
-        leader.store(0, Ordering::Release);
         // Pairs with the fence in `Note::expect`: either a follower sees that nobody leads, or it is found here.
         fence(Ordering::SeqCst);
         if let Some(follower) = self.notes.iter().find(|note| note.sleeps()) {
@@ -175,7 +177,11 @@ impl Lane {
             note.sleep(seen, left.min(SLICE));
         }
         note.expect_nothing();
-        outcome.or_else(|| self.look(ticket))
+        let outcome = outcome.or_else(|| self.look(ticket));
+        if outcome.is_some() {
+            self.resign(ticket);
+        }
+        outcome
     }
 }
 
