@@ -198,6 +198,23 @@ impl From<OwnedFd> for Signaller {
 }
 
 impl Signaller {
+    /// Of any process, by its number. That may have passed to another process before it was opened: look at whose it is afterwards, when it cannot change
+    /// any more for this.
+    ///
+    /// # Errors
+    /// `ESRCH` where there is none.
+    pub fn open(pid: u32) -> io::Result<Self> {
+        Ok(pidfd_open(pid)?.into())
+    }
+
+    /// Waits for the process's end at most `timeout` (`None`: for ever). True when it has come.
+    ///
+    /// # Errors
+    /// As `poll(2)`.
+    pub fn wait(&self, timeout: Option<Duration>) -> io::Result<bool> {
+        poll::is_readable(self.0.as_fd(), timeout)
+    }
+
     /// Sends `SIGKILL`.
     ///
     /// # Errors
