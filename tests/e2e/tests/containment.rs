@@ -41,6 +41,21 @@ fn pid(node: &Node) -> u32 {
 const PLACES: [&str; 10] =
     ["leaf", "alloc", "format", "recurse", "clock", "copy", "panic", "state", "drop", "swallow"];
 
+/// As programs do that wait for signals in one thread.
+#[test]
+fn a_worker_does_not_inherit_blocked_signals() {
+    let _watchdog = Watchdog::new(LIMIT);
+    nix::sys::signal::SigSet::all().thread_block().unwrap();
+    let endless = config(Duration::from_millis(1), Duration::from_millis(20));
+    let node = builder().function("spin_forever", endless).start().unwrap();
+    let worker = pid(&node);
+    for _ in 0..3 {
+        assert_eq!(node.call("spin_forever", Request::new(b"")).status, Status::Timeout);
+        assert_eq!(node.call("overflow", Request::new(b"1")).status, Status::Fault);
+    }
+    assert_eq!(pid(&node), worker);
+}
+
 #[test]
 fn suspended_calls_of_one_function_have_all_their_state_to_themselves() {
     let _watchdog = Watchdog::new(LIMIT);

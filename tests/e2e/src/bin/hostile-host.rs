@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use microfaas_control::attach::{Complaint, FromHost, ToHost};
 use microfaas_e2e::raw_host::{RawHost, RawLane};
 use microfaas_lane::layout::Region;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -19,6 +20,8 @@ fn main() {
         "scribble" => scribble(&mut host),
         "flood" => flood(&mut host),
         "complain" => complain(&mut host),
+        "block" => block(&mut host),
+        "crash" => crash(&mut host),
         _ => panic!("what is `{deed}`?"),
     };
     println!("{said}");
@@ -101,4 +104,42 @@ fn complain(host: &mut RawHost) -> String {
         }
     }
     "taken back".to_owned()
+}
+
+/// Makes its eventfds blocking and full, and has them signalled for calls that end.
+fn block(host: &mut RawHost) -> String {
+    let echo = host.function("echo");
+    for lane in &mut host.lanes {
+        fcntl(&lane.event, FcntlArg::F_SETFL(OFlag::empty())).unwrap_or_else(|error| panic!("{error}"));
+        nix::unistd::write(&lane.event, &(u64::MAX - 1).to_ne_bytes())
+            .unwrap_or_else(|error| panic!("{error}"));
+        for _ in 0..3 {
+            lane.host.host_words().event_epoch.doze();
+            let ticket = lane.submit(echo, b"x");
+            while lane.outcome(ticket).is_none() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+    // While it lives the others' calls are to go on.
+    std::thread::sleep(Duration::from_secs(1));
+    "blocked".to_owned()
+}
+
+/// Has as many calls end in a fault as it can.
+fn crash(host: &mut RawHost) -> String {
+    let abort = host.function("abort");
+    let end = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < end {
+        for lane in &mut host.lanes {
+            let tickets: Vec<_> = (0..64).map(|_| lane.submit(abort, b"")).collect();
+            for ticket in tickets {
+                while lane.outcome(ticket).is_none() {
+                    std::thread::yield_now();
+                }
+                lane.host.release(ticket);
+            }
+        }
+    }
+    "crashed".to_owned()
 }
