@@ -13,6 +13,7 @@
 pub mod admin;
 pub mod attach;
 pub mod sandbox;
+pub mod stats;
 
 use microfaas_lane::layout::Geometry;
 use serde::{Deserialize, Serialize};
@@ -36,7 +37,7 @@ pub const PACKET_FDS_MAX: usize = 4;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ToWorker {
-    /// The worker's settings. No descriptors. Answered by [`ToNode::Started`].
+    /// The worker's settings. Descriptor: what it counts in (`microfaas_metrics::Region`). Answered by [`ToNode::Started`].
     Start(Start),
     /// A lane to serve. Descriptors: the host's eventfd, down, bulk, up; the order matters to the worker's sandbox. Answered by [`ToNode::LaneAdded`].
     /// Lane 0, the node's own, comes before the first `Load` and before `Serve`: the first of those seals the worker in. The others come at any time;

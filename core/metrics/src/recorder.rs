@@ -24,11 +24,11 @@ pub struct Record {
     pub response_bytes: u64,
     /// Time on the core.
     pub cpu_ns: u64,
-    /// `None` for a call that never ran.
+    /// `None` for a call that never ran, of which nothing else is counted.
     pub times: Option<Times>,
 }
 
-/// How long a call took that ran, in nanoseconds; zero where its host did not say when it was submitted.
+/// How long a call took that ran, in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Times {
     /// From submission to start.
@@ -72,9 +72,9 @@ impl Recorder {
         if add(&block.calls[record.status as usize], 1) == 0 {
             touch(layout, number);
         }
+        let Some(times) = record.times else { return };
         add(&block.request_bytes, record.request_bytes);
         add(&block.response_bytes, record.response_bytes);
-        let Some(times) = record.times else { return };
         add(&block.cpu_ns, record.cpu_ns);
         add(&block.queue_ns, times.queue_ns);
         add(&block.total_ns, times.total_ns);

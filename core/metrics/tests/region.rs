@@ -33,7 +33,7 @@ fn what_was_recorded_is_read() {
     recorder.record(&Record { times: None, cpu_ns: 9, ..call(7, Status::Expired, 9) });
     let usage = region.usage(7).unwrap();
     assert_eq!((usage.calls(Status::Ok), usage.calls(Status::Panic), usage.calls_total()), (100, 1, 102));
-    assert_eq!((usage.cpu_ns, usage.request_bytes, usage.response_bytes), (5_050_001, 306, 510));
+    assert_eq!((usage.cpu_ns, usage.request_bytes, usage.response_bytes), (5_050_001, 303, 505));
     assert_eq!((usage.queue.count(), usage.run.count(), usage.total.count()), (101, 101, 101));
     assert_eq!(usage.total.sum_ns, 2 * 5_050_001);
     for (histogram, unit) in [(&usage.queue, 500.0), (&usage.run, 1000.0), (&usage.total, 2000.0)] {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, OnceLock, Weak};
 
 use crate::ban::Bans;
+use crate::metrics::Decided;
 use crate::node::Shared;
 use microfaas_sys::epoll::{Edge, Epoll};
 use microfaas_sys::eventfd;
@@ -19,6 +20,8 @@ pub(crate) const LATEST_NS: u64 = u64::MAX - 1;
 pub(crate) struct Hub {
     pub(crate) spin_ns: u64,
     pub(crate) bans: Bans,
+    /// What this host has decided of calls without a worker.
+    pub(crate) decided: Decided,
     /// Collects the event descriptors of all lanes and `notify`: a hostile worker can silence its own only.
     events: Epoll,
     /// Signalled by threads of the host that have settled a call while an event loop sleeps.
@@ -41,6 +44,7 @@ impl Hub {
         Ok(Self {
             spin_ns,
             bans: Bans::default(),
+            decided: Decided::default(),
             events,
             notify,
             armed: AtomicBool::new(false),

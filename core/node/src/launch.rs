@@ -11,6 +11,7 @@ use std::time::Instant;
 use microfaas_control::sandbox::{SandboxPolicy, SandboxReport};
 use microfaas_control::{CONTROL_FD, LaneSpec, PACKET_BYTES_MAX, Start, ToNode, ToWorker, decode, encode};
 use microfaas_lane::layout::Geometry;
+use microfaas_metrics::Region;
 use microfaas_sys::process::{self, Process, Spawn};
 use microfaas_sys::{eventfd, socket};
 
@@ -67,6 +68,8 @@ pub(crate) struct Launch {
     step: Step,
     /// What it has loaded.
     pub(crate) shelf: Shelf,
+    /// What it counts in.
+    pub(crate) counted: Region,
     /// It tries out what is deployed, and is never to serve.
     trial: bool,
     pub(crate) answer_by: Instant,
@@ -89,6 +92,7 @@ impl Launch {
 
     fn start(plan: &Plan, shared: &Shared, index: usize, cpu: Option<u32>) -> Result<Self, LaunchError> {
         let (memory, fds) = LaneMemory::create(plan.geometry).map_err(LaunchError::Memory)?;
+        let (counted, counters) = Region::create().map_err(LaunchError::Memory)?;
         let event = eventfd::create().map_err(LaunchError::Memory)?;
         shared.hub.listen(event.as_fd()).map_err(LaunchError::Memory)?;
         let (mine, theirs) = socket::pair().map_err(LaunchError::Socket)?;
@@ -119,6 +123,7 @@ impl Launch {
             fds: Some(fds),
             step: Step::Start,
             shelf: Shelf::default(),
+            counted,
             trial: false,
             answer_by: Instant::now() + ANSWER_WITHIN,
         };
@@ -134,7 +139,7 @@ impl Launch {
             sandbox: plan.sandbox,
         };
         // A worker that has died already is noticed by its process, with a better message.
-        let _ = launch.send(&ToWorker::Start(start), &[]);
+        let _ = launch.send(&ToWorker::Start(start), &[counters.as_fd()]);
         Ok(launch)
     }
 

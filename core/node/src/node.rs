@@ -21,6 +21,7 @@ use crate::call::{Call, FunctionHandle, Prepared, Request};
 use crate::command::{Command, Desk};
 use crate::hub::Hub;
 use crate::lane::Lane;
+use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::registry::{Catalog, FunctionInfo};
 use crate::seat::Seat;
@@ -254,6 +255,20 @@ impl Node {
     ) -> Result<Prepared, CallError> {
         let shared = self.shared();
         let handle = function.resolve(shared)?;
+        let prepared = self.prepare_known(handle, body_max, meta_bytes);
+        if let Err(error) = &prepared {
+            shared.refused(handle, error);
+        }
+        prepared
+    }
+
+    fn prepare_known(
+        &self,
+        handle: FunctionHandle,
+        body_max: usize,
+        meta_bytes: usize,
+    ) -> Result<Prepared, CallError> {
+        let shared = self.shared();
         let len = message_len(body_max, meta_bytes).unwrap_or(usize::MAX);
         let (lane, reserved) = shared.reserve(len)?;
         let mut prepared = Prepared::new(lane, reserved, body_max);
@@ -347,14 +362,17 @@ impl Node {
     /// Counts since the start.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let mut stats = Stats::default();
-        for seat in &self.shared().seats {
-            seat.counters.add_to(&mut stats);
-            let info = seat.info();
-            stats.outstanding += u64::from(info.outstanding);
-            stats.restarts += u64::from(info.restarts);
-        }
-        stats
+        self.shared().stats()
+    }
+
+    /// What calls have used, by function and worker. Of a node that was attached to it has what this host knows; what the workers count, that
+    /// node tells by itself.
+    ///
+    /// # Cost
+    /// A page is read for each function and worker that had calls. It costs the workers nothing but cache misses.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.shared().metrics()
     }
 
     /// Takes no more calls, waits at most `grace` for those on their way, and ends the workers. What is left then is answered
@@ -394,6 +412,24 @@ impl Drop for Inner {
 }
 
 impl Shared {
+    pub(crate) fn stats(&self) -> Stats {
+        let mut stats = Stats::default();
+        for seat in &self.seats {
+            seat.counters.add_to(&mut stats);
+            let info = seat.info();
+            stats.outstanding += u64::from(info.outstanding);
+            stats.restarts += u64::from(info.restarts);
+        }
+        stats
+    }
+
+    /// Counts a call that was not accepted.
+    #[cold]
+    fn refused(&self, handle: FunctionHandle, error: &CallError) {
+        let number = self.names.resolve(handle.id).map_or(u32::MAX, |entry| entry.function);
+        self.hub.decided.count(number, error.status());
+    }
+
     pub(crate) fn poll(&self) -> usize {
         self.lanes().map(|lane| lane.drain()).sum()
     }

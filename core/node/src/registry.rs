@@ -190,6 +190,8 @@ pub(crate) struct Catalog {
     pub(crate) functions: Vec<FunctionInfo>,
     /// In the order of their names.
     pub(crate) modules: Vec<ModuleInfo>,
+    /// Whose a number is or was that submissions carry, of all that there are. A name keeps its numbers.
+    pub(crate) owners: Vec<String>,
 }
 
 impl Catalog {
@@ -509,6 +511,12 @@ impl Registry {
             });
         }
         catalog.functions.sort_by_key(|info| info.id);
+        catalog.owners.resize(self.next_number as usize, String::new());
+        for (name, id) in &self.names {
+            for number in &self.numbers[*id as usize] {
+                catalog.owners[*number as usize].clone_from(name);
+            }
+        }
         catalog
     }
 }

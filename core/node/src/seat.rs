@@ -10,6 +10,7 @@ use microfaas_control::sandbox::SandboxReport;
 use microfaas_lane::{Status, Violation};
 
 use crate::lane::Lane;
+use crate::metrics::Tally;
 
 /// What dispatch looks at; one line for each worker.
 #[derive(Debug, Default)]
@@ -152,6 +153,8 @@ pub(crate) struct Seat {
     /// Moves after the lane was changed.
     version: AtomicU64,
     pub(crate) counters: Arc<Counters>,
+    /// What its workers have counted.
+    pub(crate) tally: Tally,
     info: Mutex<WorkerInfo>,
     sandbox: Mutex<SandboxReport>,
 }
@@ -166,6 +169,7 @@ impl Seat {
             lane: ArcSwapOption::empty(),
             version: AtomicU64::new(0),
             counters: Arc::default(),
+            tally: Tally::default(),
             info: Mutex::new(info),
             sandbox: Mutex::default(),
         }

@@ -20,6 +20,7 @@ use crate::attach::bulletin::Cut;
 use crate::command::{AskError, Asker, Command, Heard, Talk, tell};
 use crate::lane::{Lane, Shut};
 use crate::launch::{Launch, Plan, Progress};
+use crate::metrics::RestartCause;
 use crate::node::Shared;
 use crate::restart::Restarts;
 use crate::rollout::{Rollout, Shelf};
@@ -321,6 +322,7 @@ impl Supervisor {
             let Place::Serving { process, lane, .. } = place else { continue };
             if lane.is_shut() {
                 // Found lying by a caller.
+                self.shared.seats[lane.worker as usize].tally.doom(RestartCause::Violation);
                 let _ = process.kill();
                 continue;
             }
@@ -328,6 +330,7 @@ impl Supervisor {
             next = next.min(look.next_ns);
             if let Some(Ticket { slot, .. }) = look.hung {
                 tracing::warn!(worker = lane.worker, slot, "worker hangs in a call, it will be replaced");
+                self.shared.seats[lane.worker as usize].tally.doom(RestartCause::Hung);
                 let _ = process.kill();
             }
         }
@@ -382,6 +385,7 @@ impl Supervisor {
         let Place::Serving { process, .. } = &self.places[index] else { return };
         tracing::warn!(worker = index, said, "worker is of no use any more, it will be replaced");
         if !process.wait(Some(LAST_STEPS)).unwrap_or(false) {
+            self.shared.seats[index].tally.doom(RestartCause::Protocol);
             let _ = process.kill();
         }
         self.ended(index);
@@ -390,8 +394,9 @@ impl Supervisor {
     fn serving(&mut self, index: usize, lane: Arc<Lane>, sandbox: SandboxReport) {
         let place = std::mem::replace(&mut self.places[index], Place::Pausing(Instant::now()));
         let Place::Launching(launch) = place else { return };
-        let Launch { process, control, shelf, .. } = *launch;
+        let Launch { process, control, shelf, counted, .. } = *launch;
         let seat = &self.shared.seats[index];
+        seat.tally.begin(counted);
         for (layer, reason) in sandbox.refused() {
             tracing::info!(
                 worker = index,
@@ -426,8 +431,9 @@ impl Supervisor {
                 let _ = (0..LAST_PACKETS).all(|_| talk.hear(&lane).is_ok());
                 self.shared.seats[index].close();
                 lane.shut_down(Shut::Lost);
-                self.replace(index);
+                self.replace(index, RestartCause::Died);
                 let exit = reap(&process);
+                self.shared.seats[index].tally.end(self.shared.catalog.load().owners.len());
                 tracing::warn!(worker = index, pid = process.pid(), %exit, "worker ended");
             }
             Place::Pausing(until) => self.places[index] = Place::Pausing(until),
@@ -451,12 +457,13 @@ impl Supervisor {
             self.failure.get_or_insert_with(|| failed(index, error));
         } else {
             tracing::error!(worker = index, %error, "worker did not come up");
-            self.replace(index);
+            self.replace(index, RestartCause::Launch);
         }
     }
 
     /// Decides when the next worker takes this place.
-    fn replace(&mut self, index: usize) {
+    fn replace(&mut self, index: usize, cause: RestartCause) {
+        self.shared.seats[index].tally.restarted(cause);
         let now = Instant::now();
         let pause = self.restarts[index].ended(now);
         self.shared.seats[index].update(|info| {
@@ -483,6 +490,7 @@ impl Supervisor {
                 Place::Serving { process, talk, .. } if talk.answer_by().is_some_and(|time| time <= now) => {
                     let step = talk.step();
                     tracing::warn!(worker = index, step, "worker does not answer, it will be replaced");
+                    self.shared.seats[index].tally.doom(RestartCause::Silent);
                     let _ = process.kill();
                     self.ended(index);
                 }

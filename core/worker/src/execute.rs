@@ -14,7 +14,7 @@ use crate::control::Lane;
 use crate::host_calls::{LEFT_OOM, LEFT_TOO_LARGE, Response};
 use crate::sandbox::{betrays, denied_call};
 
-/// Publishes the completion of a call whose entry returned `outcome`. `message` is the text that its module left.
+/// Publishes the completion of a call whose entry returned `outcome`, and returns it. `message` is the text that its module left.
 #[inline]
 pub fn returned(
     lane: &mut Lane,
@@ -23,7 +23,7 @@ pub fn returned(
     outcome: u32,
     message: &str,
     cpu_ns: u64,
-) {
+) -> Completion {
     let status = match outcome {
         _ if response.told_to_end => {
             return refuse(lane, submission, Status::Timeout, "budget spent; ended at a safe point", cpu_ns);
@@ -46,16 +46,25 @@ pub fn returned(
     }
     // Both lengths were just checked against a buffer of less than 4 GiB.
     let len = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    lane.complete(&Completion {
-        slot: submission.slot,
-        generation: submission.generation,
-        status,
-        body_len: len(call.out_body_len),
-        meta_len: len(call.out_meta_len),
-        overflow: response.overflowed,
-        is_unsafe: false,
-        cpu_ns,
-    });
+    publish(
+        lane,
+        Completion {
+            slot: submission.slot,
+            generation: submission.generation,
+            status,
+            body_len: len(call.out_body_len),
+            meta_len: len(call.out_meta_len),
+            overflow: response.overflowed,
+            is_unsafe: false,
+            cpu_ns,
+        },
+    )
+}
+
+#[inline]
+fn publish(lane: &mut Lane, completion: Completion) -> Completion {
+    lane.complete(&completion);
+    completion
 }
 
 /// Copies a response that is complete from the worker's own memory to where its host looks.
@@ -69,9 +78,15 @@ fn hand_over(lane: &Lane, submission: &Submission, response: &Response, len: usi
     unsafe { buffer.as_ptr().copy_from_nonoverlapping(response.call.out, len) };
 }
 
-/// Publishes the completion of a call that was ended from below or by a fault.
+/// Publishes the completion of a call that was ended from below or by a fault, and returns it.
 #[cold]
-pub fn ended(lane: &mut Lane, submission: &Submission, ending: Ending, arena_bytes: u64, cpu_ns: u64) {
+pub fn ended(
+    lane: &mut Lane,
+    submission: &Submission,
+    ending: Ending,
+    arena_bytes: u64,
+    cpu_ns: u64,
+) -> Completion {
     let mut text = Text::default();
     // Writing to a `Text` cannot fail.
     let (status, _) = match ending {
@@ -88,30 +103,46 @@ pub fn ended(lane: &mut Lane, submission: &Submission, ending: Ending, arena_byt
         Ending::Fault(fault) => (Status::Fault, text.write_str(fault.describe())),
     };
     let is_unsafe = matches!(ending, Ending::Fault(fault) if betrays(fault));
-    tell(lane, submission, status, text.as_str(), cpu_ns, is_unsafe);
+    tell(lane, submission, status, text.as_str(), cpu_ns, is_unsafe)
 }
 
-/// Publishes a completion with a text in place of a response, cut to the small buffer.
-pub fn refuse(lane: &mut Lane, submission: &Submission, status: Status, text: &str, cpu_ns: u64) {
-    tell(lane, submission, status, text, cpu_ns, false);
+/// Publishes a completion with a text in place of a response, cut to the small buffer, and returns it.
+pub fn refuse(
+    lane: &mut Lane,
+    submission: &Submission,
+    status: Status,
+    text: &str,
+    cpu_ns: u64,
+) -> Completion {
+    tell(lane, submission, status, text, cpu_ns, false)
 }
 
-fn tell(lane: &mut Lane, submission: &Submission, status: Status, text: &str, cpu_ns: u64, is_unsafe: bool) {
+fn tell(
+    lane: &mut Lane,
+    submission: &Submission,
+    status: Status,
+    text: &str,
+    cpu_ns: u64,
+    is_unsafe: bool,
+) -> Completion {
     let (buffer, capacity) = lane.end.small_response(submission.slot);
     let len = text.floor_char_boundary(capacity);
     // SAFETY: the slot is the worker's until the completion, and the buffer has that many bytes.
     unsafe { buffer.as_ptr().copy_from_nonoverlapping(text.as_ptr(), len) };
-    lane.complete(&Completion {
-        slot: submission.slot,
-        generation: submission.generation,
-        status,
-        // At most the small buffer, of less than 4 GiB.
-        body_len: u32::try_from(len).unwrap_or(0),
-        meta_len: 0,
-        overflow: false,
-        is_unsafe,
-        cpu_ns,
-    });
+    publish(
+        lane,
+        Completion {
+            slot: submission.slot,
+            generation: submission.generation,
+            status,
+            // At most the small buffer, of less than 4 GiB.
+            body_len: u32::try_from(len).unwrap_or(0),
+            meta_len: 0,
+            overflow: false,
+            is_unsafe,
+            cpu_ns,
+        },
+    )
 }
 
 /// A short text without allocation; what does not fit is cut.

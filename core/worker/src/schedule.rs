@@ -19,7 +19,8 @@ use std::sync::atomic::Ordering;
 
 use microfaas_control::Start;
 use microfaas_lane::Status;
-use microfaas_lane::worker::Submission;
+use microfaas_lane::worker::{Completion, Submission};
+use microfaas_metrics::{Record, Recorder, Times};
 use microfaas_preempt::contain::Fault;
 use microfaas_preempt::timer::{self, Reading};
 use microfaas_preempt::{Ending, Exit, Suspended, poke};
@@ -68,6 +69,9 @@ struct Task {
     slices_ns: u64,
     /// Length of its next slice.
     slice_ns: u64,
+    /// When it was started and when it was over, in cycles.
+    started: u64,
+    ended: u64,
     /// Whether safe points end it.
     told: bool,
 }
@@ -82,15 +86,16 @@ pub struct Scheduler {
     suspended: VecDeque<(Task, Suspended)>,
     state: NonNull<State>,
     clock: CycleClock,
+    recorder: Recorder,
     arena_bytes: u64,
 }
 
 impl Scheduler {
-    /// Maps the contexts.
+    /// Maps the contexts. What the calls use is counted by `recorder`.
     ///
     /// # Errors
     /// Where a size is out of range or the kernel refuses memory.
-    pub fn new(settings: &Start, clock: CycleClock) -> io::Result<Self> {
+    pub fn new(settings: &Start, clock: CycleClock, recorder: Recorder) -> io::Result<Self> {
         let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         let count = settings.suspended_max as usize + 1;
         let make = |_| Context::new(size(settings.stack_bytes), size(settings.arena_bytes));
@@ -101,6 +106,7 @@ impl Scheduler {
             suspended: VecDeque::with_capacity(count),
             state: State::install(),
             clock,
+            recorder,
             arena_bytes: settings.arena_bytes,
         })
     }
@@ -167,7 +173,8 @@ impl Scheduler {
         if submission.deadline_ns != u64::MAX {
             let Some(rest) = submission.deadline_ns.checked_sub(self.ns_at(start)) else {
                 let reason = "deadline passed before the call started";
-                refuse(&mut lanes[lane], submission, Status::Expired, reason, 0);
+                let done = refuse(&mut lanes[lane], submission, Status::Expired, reason, 0);
+                self.count_refused(submission, &done);
                 return After::Serve;
             };
             // Turning nanoseconds into cycles is dear, and most deadlines are far.
@@ -179,7 +186,9 @@ impl Scheduler {
         let frame = &mut self.contexts[context];
         if !frame.prepare(&lanes[lane], submission) {
             self.free.push(context);
-            refuse(&mut lanes[lane], submission, Status::Oom, "no memory for a copy of the request", 0);
+            let reason = "no memory for a copy of the request";
+            let done = refuse(&mut lanes[lane], submission, Status::Oom, reason, 0);
+            self.count_refused(submission, &done);
             return After::Serve;
         }
         instance.enter();
@@ -190,13 +199,14 @@ impl Scheduler {
         // SAFETY: the entry is the module's, its instance is clean; `finish` and `decide` reset both when the call is over.
         let exit = unsafe { frame.start(self.state, instance, function.entry) };
         let (used_ns, slices_ns, slice_ns) = (0, 0, function.quantum_ns);
-        let mut task =
-            Task { context, lane, submission: *submission, used_ns, slices_ns, slice_ns, told: false };
+        let (submission, started, ended, told) = (*submission, start, start, false);
+        let mut task = Task { context, lane, submission, used_ns, slices_ns, slice_ns, started, ended, told };
         if let Exit::Suspended(at) = exit {
             return self.decide(lanes, task, at, start, function, instance);
         }
         function.was_short();
-        task.used_ns = self.clock.to_ns(cycles().wrapping_sub(start));
+        task.ended = cycles();
+        task.used_ns = self.clock.to_ns(task.ended.wrapping_sub(start));
         self.finish(lanes, &task, exit, function, instance)
     }
 
@@ -246,6 +256,7 @@ impl Scheduler {
             return self.decide(lanes, task, at, start, function, instance);
         }
         task.used_ns += self.slice_used(start);
+        task.ended = cycles();
         self.finish(lanes, &task, exit, function, instance)
     }
 
@@ -307,7 +318,10 @@ impl Scheduler {
                 function.overran();
             }
             if let Some(reason) = self.is_over(&task, function) {
-                refuse(&mut lanes[task.lane], &task.submission, Status::Timeout, reason, task.used_ns);
+                let lane = &mut lanes[task.lane];
+                let done = refuse(lane, &task.submission, Status::Timeout, reason, task.used_ns);
+                task.ended = cycles();
+                self.count(&task, &done);
                 self.clean(&task, instance);
                 return After::Serve;
             }
@@ -329,6 +343,7 @@ impl Scheduler {
             }
             let Exit::Suspended(next) = exit else {
                 task.used_ns += self.slice_used(began);
+                task.ended = cycles();
                 return self.finish(lanes, &task, exit, function, instance);
             };
             (at, start) = (next, began);
@@ -371,7 +386,8 @@ impl Scheduler {
                 // SAFETY: no call runs, so the state is the worker's.
                 let message = unsafe { self.state.as_ref() }.message();
                 let response = self.contexts[task.context].response();
-                returned(lane, &task.submission, response, outcome, message, task.used_ns);
+                let done = returned(lane, &task.submission, response, outcome, message, task.used_ns);
+                self.count(task, &done);
                 if function.stateful {
                     // SAFETY: the call is over. What it has left in statics it has allocated from the instance's own heap.
                     unsafe { self.contexts[task.context].reset() };
@@ -381,7 +397,8 @@ impl Scheduler {
             }
             Exit::Ended(ending) => {
                 let heap_bytes = instance.own_heap_bytes().unwrap_or(self.arena_bytes);
-                ended(lane, &task.submission, ending, heap_bytes, task.used_ns);
+                let done = ended(lane, &task.submission, ending, heap_bytes, task.used_ns);
+                self.count(task, &done);
                 self.clean(task, instance);
                 if ending == Ending::Fault(Fault::StackOverflow) {
                     // SAFETY: the call is over.
@@ -398,6 +415,37 @@ impl Scheduler {
         }
         self.clean(task, instance);
         After::Serve
+    }
+
+    /// Counts a call that has run. After its completion, which does not wait for it.
+    #[inline]
+    fn count(&self, task: &Task, done: &Completion) {
+        let submission = &task.submission;
+        // Whatever the host says; one that says nothing has submitted it at the start.
+        let submitted = match submission.submitted_cycles {
+            0 => task.started,
+            cycles => cycles.min(task.started),
+        };
+        self.recorder.record(&Record {
+            function: submission.function,
+            status: done.status,
+            request_bytes: u64::from(submission.body_len) + u64::from(submission.meta_len),
+            response_bytes: u64::from(done.body_len) + u64::from(done.meta_len),
+            cpu_ns: done.cpu_ns,
+            times: Some(Times {
+                queue_ns: self.clock.to_ns(task.started - submitted),
+                total_ns: self.clock.to_ns(task.ended.saturating_sub(submitted)),
+            }),
+        });
+    }
+
+    /// Counts a call that was answered without having run.
+    pub fn count_refused(&self, submission: &Submission, done: &Completion) {
+        // What hosts make up gets no block of its own.
+        let function = if done.status == Status::NotFound { u32::MAX } else { submission.function };
+        let status = done.status;
+        let record = Record { function, status, request_bytes: 0, response_bytes: 0, cpu_ns: 0, times: None };
+        self.recorder.record(&record);
     }
 
     #[inline]

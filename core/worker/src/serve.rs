@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use microfaas_control::{LaneSpec, Load, POKE_SIGNAL, Start, ToNode, ToWorker};
@@ -10,6 +10,7 @@ use microfaas_lane::Status;
 use microfaas_lane::state;
 use microfaas_lane::sync::Ordering;
 use microfaas_lane::worker::Submission;
+use microfaas_metrics::Recorder;
 use microfaas_preempt::{contain, poke, timer};
 use microfaas_sys::affinity;
 use microfaas_sys::clock::{CycleClock, cycles, monotonic_ns};
@@ -74,8 +75,8 @@ impl Failure {
 /// What makes it impossible to go on.
 pub fn serve(socket: OwnedFd) -> Result<(), Failure> {
     let mut control = Control::new(socket);
-    let settings = match control.wait() {
-        Ok(Heard::Message(ToWorker::Start(settings), _)) => settings,
+    let (settings, fds) = match control.wait() {
+        Ok(Heard::Message(ToWorker::Start(settings), fds)) => (settings, fds),
         Ok(Heard::End) => return Ok(()),
         Ok(_) => {
             return Err(Failure::tell(io::Error::other("the node's first message is not `start`"), &control));
@@ -83,13 +84,13 @@ pub fn serve(socket: OwnedFd) -> Result<(), Failure> {
         Err(error) => return Err(Failure::tell(error, &control)),
     };
     let mut worker =
-        Worker::new(control, settings).map_err(|(control, error)| Failure::tell(error, &control))?;
+        Worker::new(control, settings, fds).map_err(|(control, error)| Failure::tell(error, &control))?;
     let result = worker.set_up().and_then(|ended| if ended { Ok(()) } else { worker.run() });
     result.map_err(|error| Failure::tell(error, &worker.control))
 }
 
 impl Worker {
-    fn new(control: Control, settings: Start) -> Result<Self, (Control, io::Error)> {
+    fn new(control: Control, settings: Start, fds: Vec<OwnedFd>) -> Result<Self, (Control, io::Error)> {
         let prepare = || -> io::Result<Scheduler> {
             if nix::unistd::getppid().as_raw() != i32::try_from(settings.node_pid).unwrap_or(0) {
                 return Err(io::Error::other("the node is gone"));
@@ -97,8 +98,10 @@ impl Worker {
             if let Some(cpu) = settings.cpu {
                 affinity::pin_to(cpu)?;
             }
+            let [metrics] = <[OwnedFd; 1]>::try_from(fds)
+                .map_err(|fds| io::Error::other(format!("{} descriptors with `start`, not 1", fds.len())))?;
             let clock = CycleClock::calibrate(Duration::from_millis(2));
-            let scheduler = Scheduler::new(&settings, clock)?;
+            let scheduler = Scheduler::new(&settings, clock, Recorder::map(metrics.as_fd())?)?;
             // What the unwinder, which modules share with the worker, does once in a process is done before a call can be stopped in the middle of it.
             let _ = std::panic::catch_unwind(|| std::panic::resume_unwind(Box::new(())));
             // The handlers stay for the life of the process.
@@ -366,7 +369,11 @@ impl Worker {
                 }
             }
         };
-        refuse(lane, submission, refusal.0, refusal.1, 0);
+        let done = refuse(lane, submission, refusal.0, refusal.1, 0);
+        // What was taken back is its host's to count.
+        if done.status != Status::Cancelled {
+            self.scheduler.count_refused(submission, &done);
+        }
         Ok(())
     }
 

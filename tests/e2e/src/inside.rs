@@ -17,6 +17,7 @@ use microfaas_lane::message::message_len;
 use microfaas_lane::slots::Record;
 use microfaas_lane::state;
 use microfaas_lane::worker::Submission;
+use microfaas_metrics::Recorder;
 use microfaas_preempt::contain::Containment;
 use microfaas_preempt::{Entry, contain, timer};
 use microfaas_sys::clock::CycleClock;
@@ -77,7 +78,8 @@ impl Inside {
             sandbox: microfaas_control::sandbox::SandboxPolicy::default(),
         };
         let clock = CycleClock::calibrate(Duration::from_millis(20));
-        let scheduler = Scheduler::new(&settings, clock)?;
+        let (_, counted) = microfaas_metrics::Region::create()?;
+        let scheduler = Scheduler::new(&settings, clock, Recorder::map(counted.as_fd())?)?;
         let handlers = contain::install(Some(repair))?;
         timer::install(&clock)?;
         let (regions, fds) = Regions::create()?;
@@ -135,8 +137,17 @@ impl Inside {
         let mut reserved = self.host.reserve(body.len()).expect("a free slot that is large enough");
         self.host.buffer(&mut reserved)[..body.len()].copy_from_slice(body);
         let body_len = u32::try_from(body.len()).expect("it fits a slot");
-        self.host
-            .submit(reserved, &Request { function, body_len, meta_len: 0, deadline_ns: u64::MAX, flags: 0, submitted_cycles: 0 })
+        self.host.submit(
+            reserved,
+            &Request {
+                function,
+                body_len,
+                meta_len: 0,
+                deadline_ns: u64::MAX,
+                flags: 0,
+                submitted_cycles: 0,
+            },
+        )
     }
 
     /// Claims the next submission, as the worker does.

@@ -99,6 +99,11 @@ const RULES: &[Rule] = &[
         theirs: Theirs::Any,
     },
     Rule { krate: "microfaas-model", ours: &["microfaas-lane"], theirs: Theirs::Only(&["loom"]) },
+    Rule {
+        krate: "microfaas-chaos",
+        ours: &["microfaas-build", "microfaas-node", "microfaas-sys"],
+        theirs: Theirs::Any,
+    },
     Rule { krate: "microfaas-xtask", ours: &[], theirs: Theirs::Only(&["serde", "serde_json", "sha2"]) },
     Rule {
         krate: "microfaas-e2e",

@@ -16,11 +16,13 @@ mod numbers;
 mod outbox;
 pub(crate) mod server;
 mod session;
+mod stats;
 
 use std::path::{Path, PathBuf};
 
 pub use door::SocketError;
 pub use session::ConnectError;
+pub use stats::stats;
 
 /// Most hosts that can be attached at once: a worker sleeps on at most 128 lanes, of which one is the node's own.
 pub const HOSTS_MAX: u32 = 127;

@@ -87,9 +87,36 @@ pub(crate) type Letter = (ToHost, Vec<OwnedFd>);
 impl Session {
     /// Connects and says hello. Waits for a few seconds at most.
     pub(crate) fn open(path: &Path) -> Result<Self, ConnectError> {
+        Self::enter(path, true)
+    }
+
+    /// Asks the node's administration for something, in a connection of its own. Waits for a few seconds at most.
+    pub(crate) fn ask(
+        path: &Path,
+        request: serde_json::Value,
+    ) -> Result<(serde_json::Value, Vec<OwnedFd>), ConnectError> {
+        let by = Instant::now() + WELCOME_WITHIN;
+        let session = Self::enter(path, false)?;
+        let protocol = |_| ConnectError::Protocol { path: path.to_owned() };
+        let packet = encode(&FromHost::Admin { id: 0, request }).map_err(protocol)?;
+        // A node that has closed the connection has said why, which is read next.
+        let _ = socket::send(session.socket.as_fd(), &packet, &[]);
+        loop {
+            // Others are news that do not matter here.
+            if let (ToHost::Admin { answer, .. }, fds) = next(&session.socket, path, by)? {
+                let refused = |reason: String| ConnectError::Refused {
+                    path: path.to_owned(),
+                    reason: printable(reason.as_bytes()),
+                };
+                return answer.map(|answer| (answer, fds)).map_err(refused);
+            }
+        }
+    }
+
+    fn enter(path: &Path, lanes: bool) -> Result<Self, ConnectError> {
         let by = Instant::now() + WELCOME_WITHIN;
         let socket = connect(path, by)?;
-        let hello = FromHost::Hello { version: VERSION, lanes: true };
+        let hello = FromHost::Hello { version: VERSION, lanes };
         let packet = encode(&hello).map_err(|_| ConnectError::Protocol { path: path.to_owned() })?;
         // A node that has refused already has said why, which is read next.
         let _ = socket::send(socket.as_fd(), &packet, &[]);

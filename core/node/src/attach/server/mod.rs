@@ -17,6 +17,7 @@ use microfaas_sys::{eventfd, poll};
 use crate::attach::door::Door;
 use crate::attach::guest::{Guest, GuestLane, Progress, Said, Stage};
 use crate::attach::numbers::Numbers;
+use crate::attach::stats;
 use crate::call::nanoseconds;
 use crate::command::Pending;
 use crate::node::Shared;
@@ -257,8 +258,13 @@ impl Server {
                 self.complaint(number, lane, about);
                 Ok(())
             }
-            (Stage::Asking | Stage::Attached { .. }, FromHost::Admin { id, .. }) => {
+            (Stage::Asking | Stage::Attached { .. }, FromHost::Admin { id, request }) => {
                 let guest = self.guests.get_mut(&number).ok_or(None)?;
+                if guest.is_own && stats::is_asked(&request) {
+                    let (answer, file) =
+                        stats::answer(&self.shared).map_err(|error| Some(error.to_string()))?;
+                    return say_with(guest, &ToHost::Admin { id, answer: Ok(answer) }, vec![file]);
+                }
                 let reason = match guest.is_own {
                     true => "the node does not know this request".to_owned(),
                     false => format!("user {} may not administrate this node", guest.uid),
@@ -449,7 +455,11 @@ impl Server {
 
 /// Says something to a guest, which has to go where it cannot be told.
 fn say(guest: &mut Guest, message: &ToHost) -> Result<(), Dismissal> {
-    guest.say(message, Vec::new()).map_err(|error| match error.kind() {
+    say_with(guest, message, Vec::new())
+}
+
+fn say_with(guest: &mut Guest, message: &ToHost, fds: Vec<Arc<OwnedFd>>) -> Result<(), Dismissal> {
+    guest.say(message, fds).map_err(|error| match error.kind() {
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => None,
         _ => Some(error.to_string()),
     })

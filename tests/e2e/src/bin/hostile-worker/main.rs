@@ -6,8 +6,10 @@
 
 mod attack;
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use microfaas_control::sandbox::SandboxReport;
@@ -27,14 +29,16 @@ fn main() -> io::Result<()> {
     // SAFETY: the node has left this descriptor for us, and nobody else here knows of it.
     let control = unsafe { OwnedFd::from_raw_fd(CONTROL_FD) };
     let behaviour = std::env::var(microfaas_e2e::BEHAVIOUR).unwrap_or_default();
-    let mut worker =
-        Worker { control, lane: None, functions: Vec::new(), calls: 0, malice: Malice::default() };
+    let (functions, malice) = (Vec::new(), Malice::default());
+    let mut worker = Worker { control, counters: None, lane: None, functions, calls: 0, malice };
     worker.set_up(&behaviour)?;
     worker.serve()
 }
 
 struct Worker {
     control: OwnedFd,
+    /// What an honest worker counts in.
+    counters: Option<File>,
     lane: Option<Lane>,
     functions: Vec<FunctionSpec>,
     calls: u32,
@@ -66,6 +70,7 @@ impl Worker {
                 }
                 (ToWorker::Start(_), "skip") => ToNode::Ready { sandbox: SandboxReport::default() },
                 (ToWorker::Start(start), _) => {
+                    self.counters = packet.fds.into_iter().next().map(File::from);
                     if let Some(cpu) = start.cpu {
                         affinity::pin_to(cpu)?;
                     }
@@ -153,6 +158,13 @@ impl Worker {
         }
     }
 
+    /// Writes the greatest numbers wherever functions are counted.
+    fn spoil(&self) {
+        if let Some(counters) = &self.counters {
+            let _ = counters.write_all_at(&[0xff; 64 * 4096], 0);
+        }
+    }
+
     fn is_attack(&self, call: &Submission) -> bool {
         self.functions.iter().any(|spec| spec.function == call.function && spec.name == "attack")
     }
@@ -189,6 +201,10 @@ impl Worker {
                     let _ = socket::send(self.control.as_fd(), b"junk", &[lane.event.as_fd(); 4]);
                 }
                 respond(lane, &mut completion, b"begun", &[]);
+            }
+            Some("attack") if text == "spoil" => {
+                self.spoil();
+                respond(lane, &mut completion, b"spoilt", &[]);
             }
             Some("attack") => {
                 let said = self.malice.begin(text, &lane.prey, &lane.event);

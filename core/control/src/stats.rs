@@ -1,0 +1,104 @@
+//! A node's counts as others get to see them: over the socket, and as `microfaas stats --json` prints them. Times in nanoseconds.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// What a host asks for the counts by, in an attach connection's `Admin`. The answer is the number of bytes of a file in memory with [`NodeStats`] in JSON,
+/// which comes beside it: it may be longer than a packet.
+pub const REQUEST: &str = "stats";
+
+/// Counts since the node was started; each is exact, together they are not from one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStats {
+    /// Process id of the node.
+    pub pid: u32,
+    /// Functions that were called, in the order of their names.
+    pub functions: Vec<FunctionStats>,
+    /// Calls of what is not counted apart; `None` where there were none.
+    pub others: Option<FunctionStats>,
+    /// In the order of their numbers.
+    pub workers: Vec<WorkerStats>,
+    /// Counts of the node as a host of its own.
+    pub host: HostStats,
+}
+
+/// What the calls of one function have used, whichever host they came from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionStats {
+    /// Its name.
+    pub name: String,
+    /// Calls that ended, by name of the status.
+    pub calls: BTreeMap<String, u64>,
+    /// Core time of calls: what a bill is made of. How long workers live does not count.
+    pub cpu_ns: u64,
+    /// Body and metadata of the requests of calls that ran.
+    pub request_bytes: u64,
+    /// Body and metadata of their responses.
+    pub response_bytes: u64,
+    /// From submission to start.
+    pub queue: Latency,
+    /// Core time of each call.
+    pub run: Latency,
+    /// From submission to completion.
+    pub total: Latency,
+}
+
+/// How long something took. Quantiles are within 12.5 %, and 0 where there is nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Latency {
+    /// How often it happened.
+    pub count: u64,
+    /// All of it together.
+    pub sum_ns: u64,
+    /// Median.
+    pub p50_ns: u64,
+    /// Nine of ten are not above.
+    pub p90_ns: u64,
+    /// Of a hundred, one is above.
+    pub p99_ns: u64,
+    /// Of a thousand, one is above.
+    pub p999_ns: u64,
+    /// The buckets that are not empty: their least time, and how many there are.
+    pub buckets: Vec<(u64, u64)>,
+}
+
+/// One worker's place.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerStats {
+    /// Its number.
+    pub index: u32,
+    /// Process id, while there is a process.
+    pub pid: Option<u32>,
+    /// The core that it is pinned to.
+    pub cpu: Option<u32>,
+    /// `starting`, `serving`, `backing_off` or `stopped`.
+    pub state: String,
+    /// How many processes its place has had.
+    pub generation: u32,
+    /// How many of them ended without being told to, by cause.
+    pub restarts: BTreeMap<String, u64>,
+    /// Slots of the node's own lane.
+    pub slots: u32,
+    /// How many of them are in use.
+    pub slots_in_use: u32,
+    /// Calls that it has ended, those of its predecessors included.
+    pub calls: u64,
+    /// Core time of these.
+    pub cpu_ns: u64,
+}
+
+/// What the node knows of the calls that it has submitted itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostStats {
+    /// Calls that came back, by name of the status.
+    pub completed: BTreeMap<String, u64>,
+    /// Calls that came back after their callers had gone.
+    pub abandoned: u64,
+    /// Calls on their way.
+    pub outstanding: u64,
+    /// Times a worker broke the lane's protocol.
+    pub violations: u64,
+    /// Times a long slice was taken from a call for another.
+    pub pokes: u64,
+}
