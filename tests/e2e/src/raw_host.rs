@@ -66,6 +66,8 @@ pub struct RawLane {
     pub number: u64,
     /// Its worker.
     pub worker: u32,
+    /// The worker's process.
+    pub process: OwnedFd,
     /// The host's end.
     pub host: HostLane<Regions>,
     /// What the worker signals.
@@ -84,7 +86,8 @@ impl RawLane {
         let mut reserved = self.host.reserve(body.len()).expect("a free slot");
         self.host.buffer(&mut reserved)[..body.len()].copy_from_slice(body);
         let body_len = u32::try_from(body.len()).expect("a short body");
-        let request = Request { function, body_len, meta_len: 0, deadline_ns: u64::MAX, flags: 0, submitted_cycles: 0 };
+        let request =
+            Request { function, body_len, meta_len: 0, deadline_ns: u64::MAX, flags: 0, submitted_cycles: 0 };
         let ticket = self.host.submit(reserved, &request);
         self.wake();
         ticket
@@ -239,10 +242,10 @@ impl RawHost {
         let (message, fds) = self.hear()?;
         match message {
             ToHost::Offer { lane, worker, geometry } => {
-                let [event, down, bulk, up, _process] = <[OwnedFd; FDS_MAX]>::try_from(fds)
+                let [event, down, bulk, up, process] = <[OwnedFd; FDS_MAX]>::try_from(fds)
                     .map_err(|_| io::Error::other("an offer comes with five descriptors"))?;
                 let (host, reader) = HostLane::new(Regions::map(geometry, [down, bulk, up])?);
-                self.lanes.push(RawLane { number: lane, worker, host, event, reader, position: 0 });
+                self.lanes.push(RawLane { number: lane, worker, process, host, event, reader, position: 0 });
                 self.say(&FromHost::Mapped { lane })?;
             }
             ToHost::Functions { functions, .. } => {

@@ -217,9 +217,11 @@ fn complaints_of_others_cost_no_worker() {
     let mut scene = Scene::new();
     let said = scene.beside(|scene| hostile(Some(NOBODY), scene.folder.path(), &scene.path, "complain"));
     assert_eq!(said, "taken back");
-    // One's own user is believed.
+    // One's own user is believed. That it makes its descriptor of the worker not wait is nothing to the node, which has another.
     let host = RawHost::attach(&scene.path).unwrap();
     let lane = &host.lanes[0];
+    let flags = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
+    nix::fcntl::fcntl(&lane.process, flags).unwrap();
     host.say(&FromHost::Complaint { lane: lane.number, about: Complaint::Violation }).unwrap();
     loop {
         if matches!(host.hear().unwrap().0, ToHost::Gone { .. }) {
@@ -228,6 +230,11 @@ fn complaints_of_others_cost_no_worker() {
     }
     let worker = lane.worker as usize;
     while pids(&scene.node)[worker].is_none_or(|pid| Some(pid) == scene.workers[worker]) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let old = scene.workers[worker].unwrap();
+    while std::path::Path::new(&format!("/proc/{old}")).exists() {
+        // Not even a zombie.
         std::thread::sleep(Duration::from_millis(5));
     }
     scene.workers = pids(&scene.node);

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use microfaas_control::attach::{Complaint, ToHost};
 use microfaas_control::{LaneSpec, ToNode, ToWorker};
 use microfaas_sys::eventfd;
+use microfaas_sys::process::Signaller;
 
 use crate::attach::bulletin::Cut;
 use crate::attach::guest::{GuestLane, Progress};
@@ -41,9 +42,7 @@ impl Server {
 
     fn offer(&mut self, number: u64, worker: usize, generation: u32) -> io::Result<()> {
         let lane = self.number();
-        let Some(process) = self.shared.seats[worker].lane().map(|lane| lane.signaller.clone()) else {
-            return Ok(());
-        };
+        let Some(process) = self.process(worker, generation)? else { return Ok(()) };
         let fds = RegionFds::create(&self.terms.geometry)?;
         let event = Arc::new(eventfd::create()?);
         let list = [&fds.down, &fds.bulk, &fds.up].map(OwnedFd::try_clone);
@@ -61,6 +60,18 @@ impl Server {
             self.part(number, Some(error.to_string()));
         }
         Ok(())
+    }
+
+    /// A descriptor of a worker's process for a host, opened anew: the flags of one that the node waits by are not to be another's to change.
+    fn process(&self, worker: usize, generation: u32) -> io::Result<Option<Signaller>> {
+        let pid = || {
+            let info = self.shared.seats[worker].info();
+            info.pid.filter(|_| info.generation == generation)
+        };
+        let Some(number) = pid() else { return Ok(None) };
+        let process = Signaller::open(number);
+        // The supervisor takes the number out of the seat before it can pass to another process.
+        if pid() == Some(number) { process.map(Some) } else { Ok(None) }
     }
 
     /// A guest has mapped a lane: its worker gets it.
@@ -99,6 +110,10 @@ impl Server {
         fds: Vec<Arc<OwnedFd>>,
         within: Duration,
     ) {
+        // A worker listens between slices, and a slice is as long as a quantum: it may be in one, and give another call its first and a third one its next before it looks.
+        let slice_ns =
+            self.catalog.functions.iter().map(|function| function.limits.quantum_ns).max().unwrap_or(0);
+        let within = within.saturating_add(Duration::from_nanos(slice_ns.saturating_mul(3)));
         let question = Question { message, fds, within, generation: Some(generation) };
         let pending = self.shared.desk.post_waking(worker, question, Some(Arc::clone(&self.wake)));
         self.asks.push(Ask { pending, purpose, worker, generation, number });
