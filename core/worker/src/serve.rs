@@ -288,7 +288,8 @@ impl Worker {
         let mut found = false;
         for index in 0..self.lanes.end() {
             for _ in 0..BATCH {
-                if !self.scheduler.has_room() {
+                // What the node has to say does not wait for a slice of each call that is there.
+                if !self.scheduler.has_room() || self.scheduler.has_suspended() && self.control_waits() {
                     break;
                 }
                 let Some(lane) = self.lanes.get_mut(index) else { break };

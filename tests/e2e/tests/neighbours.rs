@@ -1,4 +1,5 @@
-//! Calls of several hosts of one function that keeps its state: they wait for each other, and for nothing else.
+//! Hosts that share a worker: calls of one function that keeps its state wait for each other, and for nothing else; and nobody takes a worker for hung that is in
+//! another's long slice.
 //!
 //! Needs the worker's program: `cargo build -p microfaas-worker`.
 #![expect(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails the test")]
@@ -6,6 +7,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use microfaas_control::attach::{Complaint, FromHost, ToHost};
 use microfaas_e2e::raw_host::RawHost;
 use microfaas_e2e::{Watchdog, attacks, probe_node};
 use microfaas_node::{FunctionConfig, Limits, Node, Request, Status};
@@ -76,4 +78,25 @@ fn a_worker_whose_waiting_calls_are_banned_goes_on() {
         std::thread::sleep(Duration::from_millis(1));
     }
     drop(calls);
+}
+
+#[test]
+fn a_worker_in_a_long_slice_does_not_hang() {
+    let _watchdog = Watchdog::new(LIMIT);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    // A quantum of several times the grace after which a worker counts as hung.
+    let quantum_ns = 3_000_000_000;
+    let limits = Limits { quantum_ns, budget_ns: 10 * quantum_ns, ..Limits::default() };
+    let long = FunctionConfig::default().limits(limits).deadline(LONG);
+    let node = probe_node().function("sleep_spin", long).socket(&path).start().unwrap();
+    let host = RawHost::attach(&path).unwrap();
+    let calls = [(); 2].map(|()| node.submit("sleep_spin", Request::new(b"2500000")).unwrap());
+    std::thread::sleep(Duration::from_millis(20));
+    host.say(&FromHost::Complaint { lane: host.lanes[0].number, about: Complaint::Hangs }).unwrap();
+    while !matches!(host.hear().unwrap().0, ToHost::Gone { .. }) {}
+    for call in calls {
+        assert_eq!(call.wait().status, Status::Ok);
+    }
+    assert_eq!(node.stats().restarts, 0);
 }
