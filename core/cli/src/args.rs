@@ -55,7 +55,8 @@ pub(crate) enum Command {
     /// Serve functions over HTTP, and to other processes
     ///
     /// Starts the workers, loads the modules, and answers on /fn/NAME, on the routes of the configuration, and on /healthz. With a socket, other processes can
-    /// attach and share the workers; then it listens for HTTP only where it is told an address. Prints `ready` when it takes requests. SIGINT or SIGTERM let requests in flight finish and then end it with 0; a second one ends it at once.
+    /// attach and share the workers; then it listens for HTTP only where it is told an address. Prints `ready` when it takes requests. SIGHUP reads the settings of
+    /// functions and the modules again: what has changed is deployed, what is gone is removed, all of it or nothing. SIGINT or SIGTERM let requests in flight finish and then end it with 0; a second one ends it at once.
     ///
     /// Flags win over the configuration, of which core/cli/microfaas.example.toml explains every key.
     Serve(Serve),
@@ -65,6 +66,24 @@ pub(crate) enum Command {
     /// not end with OK, one line on the standard error says how it ended. With --json, one object says both.
     #[command(after_help = INVOKE_HELP)]
     Invoke(Invoke),
+    /// Deploy a module, or every module of a directory, at a node that serves
+    ///
+    /// All of them or none. A module is known by its file's name: one that is there is replaced, others stay. New calls get the new version at once, calls that
+    /// run end on the old one. What cannot be loaded, or fails in its `init`, is refused, and nothing changes.
+    #[command(after_help = NODE_HELP)]
+    Deploy(PathToDeploy),
+    /// List the modules of a node that serves
+    Ls(AtNode),
+    /// Describe a function of a node that serves
+    Describe(OfModule),
+    /// Bring back the image that a module had before
+    ///
+    /// NAME is the module's file name, with `.so` or without, or one of its functions. Done twice, it is as if it was not done. A module that was removed comes back.
+    Rollback(OfModule),
+    /// Take a module away from a node that serves
+    ///
+    /// NAME as for `rollback`. New calls of its functions are NOT_FOUND, calls that run end as ever.
+    Remove(OfModule),
     /// Say what this machine grants to a worker's sandbox
     ///
     /// Tries every layer in a child process, as this user. A layer that the kernel refuses is named with its reason; a worker starts without it, unless it
@@ -72,6 +91,46 @@ pub(crate) enum Command {
     Doctor(Doctor),
     /// Measure, and print a table or JSON
     Bench(bench::Args),
+}
+
+const NODE_HELP: &str = "\
+The node must serve at a socket, and be this user's own or root ask. It reads the file itself.
+
+Examples:
+  microfaas serve --socket /run/microfaas.sock &
+  microfaas deploy modules/hello.so --socket /run/microfaas.sock
+  microfaas ls --socket /run/microfaas.sock
+  microfaas rollback hello --socket /run/microfaas.sock";
+
+/// Which node, and how to print its answer.
+#[derive(Debug, Args)]
+pub(crate) struct AtNode {
+    /// Socket of the node [default: that of the settings]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Settings of the node [default: microfaas.toml, if it is there]
+    #[arg(short, long, value_name = "FILE", conflicts_with = "socket")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PathToDeploy {
+    /// Module, or directory of modules
+    #[arg(value_name = "FILE|DIR")]
+    pub(crate) path: PathBuf,
+    #[command(flatten)]
+    pub(crate) node: AtNode,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OfModule {
+    /// Name of a function or of a module
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) node: AtNode,
 }
 
 #[derive(Debug, Args)]

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use microfaas_build::BuildError;
 use microfaas_http::GatewayError;
-use microfaas_node::{ConnectError, NodeError};
+use microfaas_node::{ConnectError, DeployError, NodeError};
 use thiserror::Error;
 
 use crate::config::ConfigError;
@@ -32,6 +32,16 @@ pub(crate) enum Failure {
     Node(#[from] NodeError),
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Deploy(#[from] DeployError),
+    #[error(
+        "no socket: none was given, and the settings have none; use --socket PATH, or [socket] of microfaas.toml"
+    )]
+    NoSocket,
+    #[error("refused, nothing was changed: {0}")]
+    Refused(String),
+    #[error("the node gave an answer that does not belong there; is it of this version?")]
+    OddAnswer,
     #[error(transparent)]
     Build(#[from] BuildError),
     #[error("{source}{}", hint(source))]
@@ -66,7 +76,9 @@ impl Failure {
     fn exit_status(&self) -> u8 {
         match self {
             Self::UnknownBench { .. } => USAGE,
-            Self::Config(_) | Self::NoModules | Self::Build(_) | Self::Data { .. } => WRONG_INPUT,
+            Self::Config(_) | Self::NoModules | Self::NoSocket | Self::Build(_) | Self::Data { .. } => {
+                WRONG_INPUT
+            }
             Self::Node(error) if is_input(error) => WRONG_INPUT,
             _ => FAILED,
         }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use microfaas_node::{FunctionConfig, Geometry, Node, NodeBuilder};
+use microfaas_node::{Deployed, FunctionConfig, Geometry, Node, NodeBuilder, Reload};
 
 use crate::args::Sources;
 use crate::config::{NodeSettings, Settings, SocketSettings};
@@ -13,11 +13,7 @@ const MODULES: &str = "modules";
 
 /// The settings, with the directories of modules that hold.
 pub(crate) fn settings(sources: &Sources) -> Result<Settings, Failure> {
-    let mut settings = match &sources.config {
-        Some(file) => Settings::read(file)?,
-        None if Path::new(SETTINGS).exists() => Settings::read(Path::new(SETTINGS))?,
-        None => Settings::default(),
-    };
+    let mut settings = read_settings(sources.config.as_deref())?;
     if !sources.modules.is_empty() {
         settings.node.modules.clone_from(&sources.modules);
     }
@@ -28,6 +24,47 @@ pub(crate) fn settings(sources: &Sources) -> Result<Settings, Failure> {
         settings.node.modules.push(MODULES.into());
     }
     Ok(settings)
+}
+
+/// The settings as they are written.
+pub(crate) fn read_settings(file: Option<&Path>) -> Result<Settings, Failure> {
+    Ok(match file {
+        Some(file) => Settings::read(file)?,
+        None if Path::new(SETTINGS).exists() => Settings::read(Path::new(SETTINGS))?,
+        None => Settings::default(),
+    })
+}
+
+/// Puts the modules and the settings of functions as they are now in place of those that the node has.
+///
+/// # Errors
+/// Any mistake in them; the node has what it had then.
+pub(crate) fn reload(node: &Node, sources: &Sources) -> Result<Deployed, Failure> {
+    let settings = settings(sources)?;
+    if let Some(known) = known_functions(&settings.node.modules) {
+        settings.check_functions(&known)?;
+    }
+    let NodeSettings { deadline, ban_after, .. } = settings.node;
+    let mut reload = settings.node.modules.iter().fold(Reload::default(), |reload, dir| reload.modules(dir));
+    if let Some(deadline) = deadline {
+        reload = reload.deadline_default(deadline);
+    }
+    reload = reload.ban_after(ban_after.unwrap_or_default());
+    for (name, config) in function_configs(&settings) {
+        reload = reload.function(name, config);
+    }
+    Ok(node.reload(reload)?)
+}
+
+fn function_configs(settings: &Settings) -> impl Iterator<Item = (&str, FunctionConfig)> {
+    settings.functions.iter().map(|function| {
+        let mut config = FunctionConfig::default()
+            .idempotent(function.idempotent.unwrap_or_default())
+            .limits(function.limits());
+        config.deadline = function.deadline;
+        config.ban_after = function.ban_after;
+        (function.name.as_str(), config)
+    })
 }
 
 /// Starts a node.
@@ -54,13 +91,8 @@ pub(crate) fn node(settings: &Settings) -> Result<Node, Failure> {
     builder = given(builder, ban_after, NodeBuilder::ban_after);
     builder = builder.geometry(geometry(&settings.node));
     builder = given(builder, settings.socket.as_ref().map(SocketSettings::config), NodeBuilder::socket);
-    for function in &settings.functions {
-        let mut config = FunctionConfig::default()
-            .idempotent(function.idempotent.unwrap_or_default())
-            .limits(function.limits());
-        config.deadline = function.deadline;
-        config.ban_after = function.ban_after;
-        builder = builder.function(&function.name, config);
+    for (name, config) in function_configs(settings) {
+        builder = builder.function(name, config);
     }
     Ok(builder.start()?)
 }

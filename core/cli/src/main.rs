@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod config;
+mod deploy;
 mod doctor;
 mod failure;
 mod invoke;
@@ -23,6 +24,11 @@ fn main() -> ExitCode {
         Command::Build(args) => make::build(&args).map(|()| ExitCode::SUCCESS),
         Command::Serve(args) => serve::run(args).map(|()| ExitCode::SUCCESS),
         Command::Invoke(args) => invoke::run(&args),
+        Command::Deploy(args) => deploy::deploy(&args).map(|()| ExitCode::SUCCESS),
+        Command::Ls(args) => deploy::ls(&args).map(|()| ExitCode::SUCCESS),
+        Command::Describe(args) => deploy::describe(&args).map(|()| ExitCode::SUCCESS),
+        Command::Rollback(args) => deploy::rollback(&args).map(|()| ExitCode::SUCCESS),
+        Command::Remove(args) => deploy::remove(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args),
         Command::Bench(args) => Ok(bench::run(&args)),
     };

@@ -1,14 +1,14 @@
 //! `serve`: workers, modules, a gateway, until a signal.
 
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use microfaas_http::{Config, Gateway, listen};
-use microfaas_node::Node;
+use microfaas_node::{Node, Outcome};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::args::Serve;
+use crate::args::{Serve, Sources};
 use crate::config::{HttpSettings, Settings};
 use crate::failure::Failure;
 use crate::{launch, log};
@@ -28,7 +28,7 @@ pub(crate) fn run(args: Serve) -> Result<(), Failure> {
         settings.socket.get_or_insert_default().path = path;
     }
     let runtime = runtime(settings.http.threads.unwrap_or(1)).map_err(Failure::Runtime)?;
-    runtime.block_on(serve(settings))
+    runtime.block_on(serve(settings, args.sources))
 }
 
 /// One thread runs in place, so that a machine of two cores has one for the gateway and one for a worker.
@@ -39,9 +39,10 @@ fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
     }
 }
 
-async fn serve(settings: Settings) -> Result<(), Failure> {
+async fn serve(settings: Settings, sources: Sources) -> Result<(), Failure> {
     // Both before anything is started: no signal is missed, and a busy port is known.
     let signals = Signals::new().map_err(Failure::Runtime)?;
+    let hangups = signal(SignalKind::hangup()).map_err(Failure::Runtime)?;
     let address = match &settings.socket {
         Some(_) => settings.http.listen.as_deref(),
         None => Some(settings.http.listen.as_deref().unwrap_or(LISTEN)),
@@ -57,6 +58,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
 
     let (first, stop) = tokio::sync::oneshot::channel();
     tokio::spawn(signals.watch(first));
+    tokio::spawn(reload_on(hangups, Arc::downgrade(&node), Arc::new(sources)));
     let stopped = async {
         // The sender lives until it has sent.
         let _ = stop.await;
@@ -120,6 +122,28 @@ fn gateway_config(settings: &Settings) -> Config {
         access_log: access_log.unwrap_or(default.access_log),
         expose_panics: expose_panics.unwrap_or(default.expose_panics),
         routes: http.routes.iter().map(|(route, _)| route.clone()).collect(),
+    }
+}
+
+/// Reads settings and modules again at each SIGHUP.
+async fn reload_on(mut hangups: Signal, node: Weak<Node>, sources: Arc<Sources>) {
+    while hangups.recv().await.is_some() {
+        let Some(node) = node.upgrade() else { return };
+        let sources = Arc::clone(&sources);
+        let reloading = tokio::task::spawn_blocking(move || reload(&node, &sources));
+        if let Err(error) = reloading.await {
+            tracing::error!(%error, "the reload did not end in order");
+        }
+    }
+}
+
+fn reload(node: &Node, sources: &Sources) {
+    match launch::reload(node, sources) {
+        Ok(done) => {
+            let changed = done.modules.iter().filter(|module| module.outcome != Outcome::Unchanged).count();
+            tracing::info!(changed, took_us = done.took_us, "reloaded");
+        }
+        Err(error) => tracing::error!(%error, "reload refused, all is as it was"),
     }
 }
 

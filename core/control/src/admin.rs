@@ -1,8 +1,9 @@
 //! What is said about a node's modules: answers to whoever deploys, lists and removes them, in this process or over a socket.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::Limits;
+use crate::{Limits, PACKET_BYTES_MAX};
 
 /// What an operator asks of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,8 +14,12 @@ pub enum AdminRequest {
         /// Absolute path, read by the node.
         path: String,
     },
-    /// All modules. Answered by [`AdminAnswer::Modules`].
-    List,
+    /// Modules, a page at a time. Answered by [`AdminAnswer::Modules`].
+    List {
+        /// Name of the last one of the page before.
+        #[serde(default)]
+        after: Option<String>,
+    },
     /// One function. Answered by [`AdminAnswer::Function`].
     Describe {
         /// Its name.
@@ -39,7 +44,12 @@ pub enum AdminAnswer {
     /// It was done, wholly.
     Deployed(Deployed),
     /// In the order of their names.
-    Modules(Vec<ModuleInfo>),
+    Modules {
+        /// As many as fit; of a module with very many functions, only those that fit.
+        modules: Vec<ModuleInfo>,
+        /// There are others after them.
+        more: bool,
+    },
     /// As asked.
     Function(FunctionDescription),
     /// Nothing was changed.
@@ -47,6 +57,73 @@ pub enum AdminAnswer {
         /// One line.
         reason: String,
     },
+}
+
+impl AdminRequest {
+    /// From what [`FromHost::Admin`](crate::attach::FromHost::Admin) carries.
+    ///
+    /// # Errors
+    /// One line, where it is no request.
+    pub fn from_value(value: Value) -> Result<Self, String> {
+        serde_json::from_value(value).map_err(|error| format!("the node does not know this request: {error}"))
+    }
+
+    /// For [`FromHost::Admin`](crate::attach::FromHost::Admin).
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        serde_json::to_value(self).unwrap_or_default()
+    }
+}
+
+/// Most bytes of an answer, which then fits a packet.
+const ANSWER_BYTES_MAX: usize = PACKET_BYTES_MAX - 1024;
+
+impl AdminAnswer {
+    /// From what [`ToHost::Admin`](crate::attach::ToHost::Admin) carries; a request that was not let through is refused.
+    #[must_use]
+    pub fn from_value(answer: Result<Value, String>) -> Self {
+        let answer =
+            answer.and_then(|value| serde_json::from_value(value).map_err(|error| error.to_string()));
+        answer.unwrap_or_else(|reason| Self::Refused { reason })
+    }
+
+    /// For [`ToHost::Admin`](crate::attach::ToHost::Admin): what does not fit is left out, and said to be.
+    #[must_use]
+    pub fn to_value(mut self) -> Value {
+        loop {
+            let value = serde_json::to_value(&self).unwrap_or_default();
+            if value.to_string().len() <= ANSWER_BYTES_MAX || !self.shorten() {
+                return value;
+            }
+        }
+    }
+
+    /// False where nothing can be left out.
+    fn shorten(&mut self) -> bool {
+        match self {
+            Self::Modules { modules, more } if modules.len() > 1 => {
+                modules.truncate(modules.len() / 2);
+                *more = true;
+            }
+            Self::Modules { modules, .. } => {
+                let Some(only) = modules.first_mut().filter(|only| !only.functions.is_empty()) else {
+                    return false;
+                };
+                only.functions.truncate(only.functions.len() / 2);
+            }
+            Self::Function(described) if !described.module.functions.is_empty() => {
+                let functions = &mut described.module.functions;
+                functions.truncate(functions.len() / 2);
+            }
+            Self::Deployed(done) if !done.modules.is_empty() => {
+                let keep = done.modules.len() / 2;
+                done.omitted += done.modules.len() - keep;
+                done.modules.truncate(keep);
+            }
+            _ => return false,
+        }
+        true
+    }
 }
 
 /// A module that is in use.
@@ -113,8 +190,8 @@ pub struct ModuleChange {
     pub digest: Option<String>,
     /// Digest of the one that was in use before.
     pub before: Option<String>,
-    /// Names of its functions now; of a removed one, those that it had.
-    pub functions: Vec<String>,
+    /// How many functions it has; of a removed one, how many it had.
+    pub functions: usize,
 }
 
 /// What a deployment has done, all of it at once.
@@ -123,6 +200,67 @@ pub struct ModuleChange {
 pub struct Deployed {
     /// In the order of the modules' names.
     pub modules: Vec<ModuleChange>,
+    /// How many are missing from `modules`, where they did not fit an answer.
+    #[serde(default)]
+    pub omitted: usize,
     /// From the command to the switch, in microseconds.
     pub took_us: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn module(name: String, functions: usize) -> ModuleInfo {
+        ModuleInfo {
+            name,
+            path: "/modules/x.so".to_owned(),
+            digest: "0".repeat(64),
+            bytes: 1,
+            deployed_ms: 2,
+            functions: (0..functions).map(|i| format!("{}-{i}", "f".repeat(50))).collect(),
+            previous: None,
+        }
+    }
+
+    #[test]
+    fn an_answer_fits_a_packet_and_says_what_is_missing() {
+        let fits = |value: &Value| value.to_string().len() <= ANSWER_BYTES_MAX;
+        let modules: Vec<_> = (0..1000).map(|i| module(format!("m{i}.so"), 3)).collect();
+        let value = AdminAnswer::Modules { modules, more: false }.to_value();
+        assert!(fits(&value));
+        let AdminAnswer::Modules { modules, more } = AdminAnswer::from_value(Ok(value)) else { panic!() };
+        assert!(more && modules.len() > 50);
+        let value =
+            AdminAnswer::Modules { modules: vec![module("m".to_owned(), 3000)], more: false }.to_value();
+        assert!(fits(&value));
+        let change = |i| ModuleChange {
+            module: format!("m{i}.so"),
+            outcome: Outcome::New,
+            digest: Some("0".repeat(64)),
+            before: None,
+            functions: 1,
+        };
+        let done = Deployed { modules: (0..3000).map(change).collect(), omitted: 0, took_us: 1 };
+        let value = AdminAnswer::Deployed(done).to_value();
+        assert!(fits(&value));
+        let AdminAnswer::Deployed(done) = AdminAnswer::from_value(Ok(value)) else { panic!() };
+        assert_eq!(done.omitted + done.modules.len(), 3000);
+    }
+
+    #[test]
+    fn requests_come_back_and_others_are_named() {
+        let requests = [
+            AdminRequest::Deploy { path: "/x".to_owned() },
+            AdminRequest::List { after: None },
+            AdminRequest::Remove { name: "x".to_owned() },
+        ];
+        for request in requests {
+            assert_eq!(AdminRequest::from_value(request.to_value()), Ok(request));
+        }
+        let error = AdminRequest::from_value(serde_json::json!({ "dance": {} })).unwrap_err();
+        assert!(error.contains("dance"), "{error}");
+        let refused = AdminAnswer::from_value(Err("no".to_owned()));
+        assert_eq!(refused, AdminAnswer::Refused { reason: "no".to_owned() });
+    }
 }

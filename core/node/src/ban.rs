@@ -271,7 +271,9 @@ mod tests {
         }
         bans.fault(0, false);
         assert_eq!(banned(&bans), [("a".to_owned(), BanCause::Faults)]);
-        (0..100).for_each(|_| bans.fault(1, false));
+        (0..100).for_each(|_| {
+            bans.fault(1, false);
+        });
         assert_eq!(banned(&bans).len(), 1, "0 is never");
         assert_eq!((bans.lift("a"), bans.lift("a"), bans.lift("z")), (Some(true), Some(false), None));
         bans.fault(0, false);
@@ -281,7 +283,9 @@ mod tests {
     #[test]
     fn broken_memory_safety_bans_the_module_and_no_other() {
         let bans = bans();
-        (0..3).for_each(|_| bans.fault(0, false));
+        (0..3).for_each(|_| {
+            bans.fault(0, false);
+        });
         bans.fault(1, true);
         let both = ["a", "b"].map(|name| (name.to_owned(), BanCause::MemorySafety));
         assert_eq!(banned(&bans), both);

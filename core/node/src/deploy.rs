@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use microfaas_control::admin::{Deployed, FunctionDescription, ModuleInfo};
+use microfaas_control::admin::{AdminAnswer, AdminRequest, Deployed, FunctionDescription, ModuleInfo};
 use microfaas_manifest::InspectError;
 use thiserror::Error;
 
 use crate::builder::{DEADLINE, check_settings};
 use crate::image::{Source, read_all};
+use crate::node::Shared;
 use crate::registry::{FunctionConfig, Registry, Settings, Version, Wish};
 use crate::{Node, NodeError};
 
@@ -89,6 +90,12 @@ pub enum DeployError {
     /// Neither a module nor a function.
     #[error("no module or function has the name `{name}`")]
     Unknown {
+        /// The name.
+        name: String,
+    },
+    /// There is no such function.
+    #[error("no function has the name `{name}`")]
+    NoFunction {
         /// The name.
         name: String,
     },
@@ -206,9 +213,7 @@ impl Node {
     /// Waits for all of it. The modules are first loaded in a process that serves nobody, which takes some milliseconds; then each worker in turn runs no calls
     /// while it loads: some 100 us, and as long as the module's `init` takes.
     pub fn deploy(&self, path: impl Into<PathBuf>) -> Result<Deployed, DeployError> {
-        let since = Instant::now();
-        let images = read_all(&[Source::of(path.into())])?;
-        self.carry_out(Wish::Put(images), since)
+        self.shared().deploy(path.into())
     }
 
     /// Brings back the image that a module had before; the one that it has now is what it had before then. `name` is the module's file name, with `.so` or
@@ -217,7 +222,7 @@ impl Node {
     /// # Errors
     /// As [`deploy`](Self::deploy), and [`DeployError::Unknown`], [`DeployError::NothingBefore`].
     pub fn rollback(&self, name: &str) -> Result<Deployed, DeployError> {
-        self.carry_out(Wish::Rollback(name.to_owned()), Instant::now())
+        self.shared().carry_out(Wish::Rollback(name.to_owned()), Instant::now())
     }
 
     /// Takes a module away; `name` as in [`rollback`](Self::rollback). New calls of its functions are [`NotFound`](crate::Status::NotFound), those that were submitted
@@ -226,7 +231,7 @@ impl Node {
     /// # Errors
     /// [`DeployError::Unknown`]; [`DeployError::NotAlone`] for a function that shares its module with others.
     pub fn remove(&self, name: &str) -> Result<Deployed, DeployError> {
-        self.carry_out(Wish::Remove(name.to_owned()), Instant::now())
+        self.shared().carry_out(Wish::Remove(name.to_owned()), Instant::now())
     }
 
     /// Puts these modules and settings in place of all that there are: what is new or has changed is deployed, what is missing is removed, all at once.
@@ -238,7 +243,7 @@ impl Node {
         let Reload { sources, functions, deadline, ban_after } = reload;
         let settings = Settings { functions, deadline: deadline.unwrap_or(DEADLINE), ban_after };
         check_settings(&settings)?;
-        self.carry_out(Wish::Exactly(read_all(&sources)?, settings), since)
+        self.shared().carry_out(Wish::Exactly(read_all(&sources)?, settings), since)
     }
 
     /// The modules that are in use, by name.
@@ -252,14 +257,42 @@ impl Node {
     pub fn describe(&self, function: &str) -> Option<FunctionDescription> {
         self.shared().catalog.load().describe(function)
     }
+}
+
+impl Shared {
+    fn deploy(&self, path: PathBuf) -> Result<Deployed, DeployError> {
+        let since = Instant::now();
+        self.carry_out(Wish::Put(read_all(&[Source::of(path)])?), since)
+    }
 
     fn carry_out(&self, wish: Wish, since: Instant) -> Result<Deployed, DeployError> {
-        let shared = self.shared();
-        shared.desk.deploy(wish, since).map_err(|error| match error {
+        self.desk.deploy(wish, since).map_err(|error| match error {
             // Nobody takes what is handed in.
-            DeployError::Closed if !shared.is_closed() => DeployError::Attached,
+            DeployError::Closed if !self.is_closed() => DeployError::Attached,
             error => error,
         })
+    }
+
+    /// Does what an operator asks, and waits for it.
+    pub(crate) fn administrate(&self, request: AdminRequest) -> AdminAnswer {
+        let done = match request {
+            AdminRequest::Deploy { path } => self.deploy(path.into()),
+            AdminRequest::Rollback { name } => self.carry_out(Wish::Rollback(name), Instant::now()),
+            AdminRequest::Remove { name } => self.carry_out(Wish::Remove(name), Instant::now()),
+            AdminRequest::List { after } => {
+                let catalog = self.catalog.load();
+                let is_later = |module: &&ModuleInfo| after.as_ref().is_none_or(|after| module.name > *after);
+                let modules = catalog.modules.iter().filter(is_later).cloned().collect();
+                return AdminAnswer::Modules { modules, more: false };
+            }
+            AdminRequest::Describe { name } => {
+                return match self.catalog.load().describe(&name) {
+                    Some(described) => AdminAnswer::Function(described),
+                    None => AdminAnswer::Refused { reason: DeployError::NoFunction { name }.to_string() },
+                };
+            }
+        };
+        done.map_or_else(|error| AdminAnswer::Refused { reason: error.to_string() }, AdminAnswer::Deployed)
     }
 }
 

@@ -48,7 +48,7 @@ mod seat;
 mod supervisor;
 mod watch;
 
-pub use attach::{ConnectError, HOSTS_MAX, SocketConfig, SocketError, stats};
+pub use attach::{ConnectError, HOSTS_MAX, SocketConfig, SocketError, administrate, stats};
 pub use ban::{Ban, BanCause};
 pub use builder::NodeBuilder;
 pub use call::{Call, FunctionHandle, Prepared, Request};
@@ -56,16 +56,18 @@ pub use completion::{Completion, Meta, Response};
 pub use deploy::{DeployError, Reload};
 pub use error::{CallError, LaunchError, NodeError};
 pub use find_worker::{WORKER_PROGRAM, WORKER_VARIABLE};
-pub use microfaas_control::admin::{Deployed, FunctionDescription, ModuleChange, ModuleInfo, Outcome};
+pub use metrics::{FunctionMetrics, Metrics, RestartCause, WorkerMetrics};
+pub use microfaas_control::admin::{
+    AdminAnswer, AdminRequest, Deployed, FunctionDescription, ModuleChange, ModuleInfo, Outcome,
+};
 pub use microfaas_control::sandbox::{Layer, LayerState, SandboxPolicy, SandboxReport};
 pub use microfaas_control::stats::{FunctionStats, HostStats, Latency, NodeStats, WorkerStats};
 pub use microfaas_control::{BUDGET_NS_MAX, Limits, Policy, QUANTUM_NS_MIN, SUSPENDED_MAX};
 pub use microfaas_lane::layout::Geometry;
 pub use microfaas_lane::message;
-pub use metrics::{FunctionMetrics, Metrics, RestartCause, WorkerMetrics};
 pub use microfaas_lane::{Status, Violation};
 pub use microfaas_metrics::{BUCKETS, Histogram, Usage, lower_bound_ns};
 pub use node::{Node, Stats, Target};
-pub use report::histogram;
 pub use registry::{FunctionConfig, FunctionInfo};
+pub use report::histogram;
 pub use seat::{WorkerInfo, WorkerState};

@@ -533,6 +533,6 @@ fn change(
         outcome,
         digest: now.map(digest),
         before: before.map(digest),
-        functions: now.or(before).map(|version| version.image.functions.clone()).unwrap_or_default(),
+        functions: now.or(before).map_or(0, |version| version.image.functions.len()),
     }
 }

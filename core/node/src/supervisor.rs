@@ -47,7 +47,7 @@ enum Place {
     Launching(Box<Launch>),
     Serving {
         process: Process,
-        talk: Talk,
+        talk: Box<Talk>,
         lane: Arc<Lane>,
         shelf: Shelf,
         /// It takes calls: it has all that they may ask for.
@@ -406,7 +406,7 @@ impl Supervisor {
             );
         }
         seat.sealed(sandbox);
-        let mut talk = Talk::new(control, seat.info().generation);
+        let mut talk = Box::new(Talk::new(control, seat.info().generation));
         let banned = self.shared.hub.bans.numbers();
         if !banned.is_empty() {
             talk.ban(&lane, banned);

@@ -6,5 +6,6 @@ mod run;
 
 mod attaching;
 mod bad_input;
+mod deploying;
 mod first_steps;
 mod serving;

@@ -21,7 +21,7 @@ mod stats;
 use std::path::{Path, PathBuf};
 
 pub use door::SocketError;
-pub use session::ConnectError;
+pub use session::{ConnectError, administrate};
 pub use stats::stats;
 
 /// Most hosts that can be attached at once: a worker sleeps on at most 128 lanes, of which one is the node's own.

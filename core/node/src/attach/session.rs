@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use microfaas_control::admin::{AdminAnswer, AdminRequest};
 use microfaas_control::attach::{FDS_MAX, FromHost, Function, ToHost, VERSION, Welcome};
 use microfaas_control::{PACKET_BYTES_MAX, decode, encode};
 use microfaas_sys::{local, socket};
@@ -14,6 +15,9 @@ use crate::completion::printable;
 
 /// How long the node may take to let a host in.
 const WELCOME_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long the node may take over what it was asked: workers that load a module may each take half a minute.
+const DONE_WITHIN: Duration = Duration::from_secs(300);
 
 /// Why a host could not attach. Each prints as one line.
 #[derive(Debug, Error)]
@@ -141,6 +145,33 @@ impl Session {
     }
 }
 
+/// Asks the node that listens at a socket for something that only its own user and root may: to deploy a module, say. Waits until it is done.
+///
+/// # Errors
+/// [`ConnectError`] where no answer comes. What the node refuses is an answer.
+pub fn administrate(path: &Path, request: &AdminRequest) -> Result<AdminAnswer, ConnectError> {
+    let by = Instant::now() + WELCOME_WITHIN;
+    let socket = connect(path, by)?;
+    let say = |message: &FromHost| {
+        let packet = encode(message).map_err(|_| ConnectError::Protocol { path: path.to_owned() })?;
+        // A node that has refused already has said why, which is read next.
+        let _ = socket::send(socket.as_fd(), &packet, &[]);
+        Ok(())
+    };
+    say(&FromHost::Hello { version: VERSION, lanes: false })?;
+    let (ToHost::Welcome(_), _) = next(&socket, path, by)? else {
+        return Err(ConnectError::Protocol { path: path.to_owned() });
+    };
+    say(&FromHost::Admin { id: 0, request: request.to_value() })?;
+    let by = Instant::now() + DONE_WITHIN;
+    loop {
+        // The tables of functions and workers come first.
+        if let (ToHost::Admin { id: 0, answer }, _) = next(&socket, path, by)? {
+            return Ok(AdminAnswer::from_value(answer));
+        }
+    }
+}
+
 fn connect(path: &Path, by: Instant) -> Result<OwnedFd, ConnectError> {
     loop {
         let error = match local::connect(path) {
@@ -158,6 +189,7 @@ fn connect(path: &Path, by: Instant) -> Result<OwnedFd, ConnectError> {
 
 fn next(socket: &OwnedFd, path: &Path, by: Instant) -> Result<Letter, ConnectError> {
     let mut buffer = vec![0; PACKET_BYTES_MAX];
+    let start = Instant::now();
     let left = by.saturating_duration_since(Instant::now());
     let mut packet = socket::recv(socket.as_fd(), &mut buffer, FDS_MAX, Some(left));
     if packet.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset) {
@@ -166,7 +198,7 @@ fn next(socket: &OwnedFd, path: &Path, by: Instant) -> Result<Letter, ConnectErr
     }
     let path = || path.to_owned();
     let packet = packet.map_err(|source| match source.kind() {
-        io::ErrorKind::TimedOut => ConnectError::Silent { path: path(), seconds: WELCOME_WITHIN.as_secs() },
+        io::ErrorKind::TimedOut => ConnectError::Silent { path: path(), seconds: start.elapsed().as_secs() },
         _ => ConnectError::Broken { path: path(), source },
     })?;
     if packet.len == 0 {

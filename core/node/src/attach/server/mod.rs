@@ -1,5 +1,6 @@
 //! The thread that lets hosts in and gives them lanes. See the module above.
 
+mod errands;
 mod lanes;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use microfaas_sys::{eventfd, poll};
 use crate::attach::door::Door;
 use crate::attach::guest::{Guest, GuestLane, Progress, Said, Stage};
 use crate::attach::numbers::Numbers;
+use crate::attach::server::errands::Errands;
 use crate::attach::stats;
 use crate::call::nanoseconds;
 use crate::command::Pending;
@@ -97,6 +99,7 @@ pub(crate) struct Server {
     asks: Vec<Ask>,
     /// Lanes that workers have dropped in this round, by worker, generation and number: they may have cut them just before.
     removed: Vec<(usize, u32, u32)>,
+    errands: Errands,
     /// Nobody is let in before, and nothing offered.
     pause_until: Instant,
     buffer: Box<[u8; PACKET_BYTES_MAX]>,
@@ -121,6 +124,7 @@ impl Server {
             posts,
             asks: Vec::new(),
             removed: Vec::new(),
+            errands: Errands::default(),
             pause_until: Instant::now(),
             buffer: Box::new([0; PACKET_BYTES_MAX]),
         })
@@ -135,6 +139,7 @@ impl Server {
             }
             self.wait();
             self.look_at_answers();
+            self.look_at_errands();
             self.look_at_functions();
             self.look_at_workers();
             self.look_at_cuts();
@@ -265,11 +270,13 @@ impl Server {
                         stats::answer(&self.shared).map_err(|error| Some(error.to_string()))?;
                     return say_with(guest, &ToHost::Admin { id, answer: Ok(answer) }, vec![file]);
                 }
-                let reason = match guest.is_own {
-                    true => "the node does not know this request".to_owned(),
-                    false => format!("user {} may not administrate this node", guest.uid),
-                };
-                say(guest, &ToHost::Admin { id, answer: Err(reason) })
+                match self.begin_errand(number, id, request) {
+                    Ok(()) => Ok(()),
+                    Err(reason) => {
+                        let guest = self.guests.get_mut(&number).ok_or(None)?;
+                        say(guest, &ToHost::Admin { id, answer: Err(reason) })
+                    }
+                }
             }
             _ => Err(Some("a message that does not belong there".to_owned())),
         }

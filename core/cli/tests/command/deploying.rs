@@ -1,0 +1,132 @@
+//! `deploy`, `ls`, `describe`, `rollback`, `remove`, and SIGHUP to `serve`.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::run::{Ended, Running, probe, run};
+
+/// The probe's module, longer by so many bytes that nobody reads: another image of the same functions.
+fn put_probe(dir: &Path, more: usize) {
+    let mut bytes = fs::read(probe().join("probe.so")).unwrap();
+    bytes.extend(vec![0; more]);
+    fs::create_dir_all(dir).unwrap();
+    fs::write(dir.join("half"), bytes).unwrap();
+    fs::rename(dir.join("half"), dir.join("probe.so")).unwrap();
+}
+
+fn serve(dir: &Path) -> Running {
+    put_probe(&dir.join("modules"), 0);
+    Running::start(dir, &["serve", "--socket", "s", "--workers", "1"]).0
+}
+
+fn at(dir: &Path, args: &[&str]) -> Ended {
+    run(dir, &[args, &["--socket", "s"]].concat())
+}
+
+fn digest(dir: &Path) -> String {
+    let described = at(dir, &["describe", "echo", "--json"]).ok().json();
+    described["module"]["digest"].as_str().unwrap().to_owned()
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..600 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("{what} did not come about");
+}
+
+#[test]
+fn modules_are_deployed_listed_rolled_back_and_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let mut server = serve(dir);
+    let list = at(dir, &["ls"]).ok();
+    assert!(list.text().starts_with("MODULE "), "{}", list.text());
+    assert!(list.text().contains("probe.so") && list.text().contains(" echo "), "{}", list.text());
+    let list = at(dir, &["ls", "--json"]).ok().json();
+    assert_eq!(list["modules"][0]["name"], "probe.so");
+    let first = digest(dir);
+
+    put_probe(&dir.join("next"), 1);
+    let done = at(dir, &["deploy", "next/probe.so"]).ok();
+    let second = digest(dir);
+    assert_ne!(first, second);
+    assert!(done.text().starts_with("replaced  probe.so"), "{}", done.text());
+    assert!(done.text().ends_with(&format!(", was {}\n", &first[..12])), "{}", done.text());
+    assert!(at(dir, &["deploy", "next"]).ok().text().starts_with("unchanged probe.so"));
+    assert_eq!(at(dir, &["invoke", "echo", "--data", "on"]).ok().text(), "on");
+    let text = at(dir, &["describe", "echo"]).ok();
+    assert!(text.text().contains(&format!("digest      {second}\n")), "{}", text.text());
+
+    let done = at(dir, &["rollback", "probe", "--json"]).ok().json();
+    assert_eq!(done["modules"][0]["outcome"], "replaced");
+    assert_eq!(digest(dir), first);
+    assert!(at(dir, &["remove", "probe.so"]).ok().text().starts_with("removed   probe.so"));
+    let gone = at(dir, &["invoke", "echo"]);
+    assert!(gone.exit == Some(1) && gone.err.contains("NOT_FOUND"), "{}", gone.err);
+    assert!(at(dir, &["rollback", "probe"]).ok().text().starts_with("new       probe.so"));
+    assert_eq!(server.end("-TERM").exit, Some(0));
+}
+
+#[test]
+fn what_cannot_be_done_is_said_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let mut server = serve(dir);
+    let before = digest(dir);
+    fs::write(dir.join("probe.so"), "no library").unwrap();
+    let refused = |args: &[&str], exit: i32, expected: &str| {
+        let ended = at(dir, args);
+        assert_eq!(ended.exit, Some(exit), "{}", ended.err);
+        assert!(ended.err.starts_with("error: ") && ended.err.contains(expected), "{}", ended.err);
+        assert_eq!(ended.err.lines().count(), 1, "{}", ended.err);
+    };
+    refused(&["deploy", "probe.so"], 1, "refused, nothing was changed: module");
+    refused(&["deploy", "nowhere.so"], 3, "nowhere.so: cannot read it");
+    refused(&["rollback", "probe"], 1, "had no other image before");
+    refused(&["remove", "echo"], 1, "remove the module");
+    refused(&["remove", "nothing"], 1, "no module or function has the name `nothing`");
+    refused(&["describe", "nothing"], 1, "no function has the name `nothing`");
+    assert_eq!(digest(dir), before);
+    let none = run(dir, &["ls"]);
+    assert!(none.exit == Some(3) && none.err.contains("no socket"), "{}", none.err);
+    fs::write(dir.join("microfaas.toml"), "[socket]\npath = \"s\"\n").unwrap();
+    run(dir, &["ls"]).ok();
+    assert_eq!(server.end("-TERM").exit, Some(0));
+}
+
+#[test]
+fn a_hangup_reads_settings_and_modules_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let mut server = serve(dir);
+    let first = digest(dir);
+    let deadline = || at(dir, &["describe", "echo", "--json"]).ok().json()["deadline_ns"].clone();
+    assert_eq!(deadline(), 30_000_000_000_u64);
+
+    put_probe(&dir.join("modules"), 2);
+    fs::write(dir.join("microfaas.toml"), "[function.echo]\ndeadline = \"7s\"\n").unwrap();
+    server.signal("-HUP");
+    until("the new module", || digest(dir) != first);
+    assert_eq!(deadline(), 7_000_000_000_u64, "all of it at once");
+
+    // Refused as a whole.
+    let second = digest(dir);
+    put_probe(&dir.join("modules"), 3);
+    fs::write(dir.join("microfaas.toml"), "[function.nothing]\ndeadline = \"8s\"\n").unwrap();
+    server.signal("-HUP");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!((digest(dir), deadline()), (second.clone(), 7_000_000_000_u64.into()));
+    fs::write(dir.join("microfaas.toml"), "[function.echo]\ndeadline = \"9s\"\n").unwrap();
+    server.signal("-HUP");
+    until("the settings that are right again", || deadline() == 9_000_000_000_u64);
+    assert_ne!(digest(dir), second);
+    let ended = server.end("-TERM");
+    assert_eq!(ended.exit, Some(0));
+    assert!(ended.err.contains("reload refused, all is as it was"), "{}", ended.err);
+    assert!(ended.err.contains("nothing"), "{}", ended.err);
+}

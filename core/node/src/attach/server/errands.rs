@@ -1,0 +1,72 @@
+//! What operators ask of the node by its socket. It may take a while (a module is read, tried out and loaded), so each is run by a thread of its own.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use microfaas_control::admin::{AdminAnswer, AdminRequest};
+use microfaas_control::attach::ToHost;
+use microfaas_sys::eventfd;
+use serde_json::Value;
+
+use crate::attach::server::{Server, say};
+
+/// Errands at a time.
+const RUNNING_MAX: usize = 8;
+
+/// An errand that is over: the guest, the request's number, the answer.
+type Done = (u64, u64, AdminAnswer);
+
+/// The errands that run.
+#[derive(Debug)]
+pub(super) struct Errands {
+    running: usize,
+    sender: Sender<Done>,
+    done: Receiver<Done>,
+}
+
+impl Default for Errands {
+    fn default() -> Self {
+        let (sender, done) = channel();
+        Self { running: 0, sender, done }
+    }
+}
+
+impl Server {
+    /// Sends somebody to do what a guest asks.
+    ///
+    /// # Errors
+    /// Why not, for the guest.
+    pub(super) fn begin_errand(&mut self, guest: u64, id: u64, request: Value) -> Result<(), String> {
+        if let Some(stranger) = self.guests.get(&guest).filter(|guest| !guest.is_own) {
+            return Err(format!("user {} may not administrate this node", stranger.uid));
+        }
+        let request = AdminRequest::from_value(request)?;
+        if self.errands.running == RUNNING_MAX {
+            return Err(format!("{RUNNING_MAX} requests are being carried out, try again"));
+        }
+        tracing::info!(?request, "asked by the socket");
+        let (shared, wake) = (Arc::clone(&self.shared), Arc::clone(&self.wake));
+        let sender = self.errands.sender.clone();
+        let run = move || {
+            // A server that has ended does not listen any more.
+            let _ = sender.send((guest, id, shared.administrate(request)));
+            let _ = eventfd::signal(wake.as_fd());
+        };
+        let thread = std::thread::Builder::new().name("microfaas-admin".into()).spawn(run);
+        thread.map_err(|error| format!("the request cannot be carried out now: {error}"))?;
+        self.errands.running += 1;
+        Ok(())
+    }
+
+    /// Brings answers to those who still wait for them.
+    pub(super) fn look_at_errands(&mut self) {
+        while let Ok((number, id, answer)) = self.errands.done.try_recv() {
+            self.errands.running -= 1;
+            let Some(guest) = self.guests.get_mut(&number) else { continue };
+            if let Err(dismissal) = say(guest, &ToHost::Admin { id, answer: Ok(answer.to_value()) }) {
+                self.part(number, dismissal);
+            }
+        }
+    }
+}
