@@ -60,7 +60,8 @@ fn function_configs(settings: &Settings) -> impl Iterator<Item = (&str, Function
     settings.functions.iter().map(|function| {
         let mut config = FunctionConfig::default()
             .idempotent(function.idempotent.unwrap_or_default())
-            .limits(function.limits());
+            .limits(function.limits())
+            .concurrency(function.concurrency.unwrap_or_default());
         config.deadline = function.deadline;
         config.ban_after = function.ban_after;
         (function.name.as_str(), config)
@@ -76,7 +77,7 @@ pub(crate) fn node(settings: &Settings) -> Result<Node, Failure> {
         settings.check_functions(&known)?;
     }
     let NodeSettings { workers, pin, spin, deadline, stall, stack_bytes, arena_bytes, .. } = settings.node;
-    let NodeSettings { init_bytes, suspended_max, ban_after, .. } = settings.node;
+    let NodeSettings { heartbeat, restarts, init_bytes, suspended_max, ban_after, .. } = settings.node;
     let mut builder = settings.node.modules.iter().fold(Node::builder(), |builder, dir| builder.modules(dir));
     // What was not given stays the node's default.
     builder = given(builder, workers, NodeBuilder::workers);
@@ -84,6 +85,8 @@ pub(crate) fn node(settings: &Settings) -> Result<Node, Failure> {
     builder = given(builder, spin, NodeBuilder::spin);
     builder = given(builder, deadline, NodeBuilder::deadline_default);
     builder = given(builder, stall, NodeBuilder::stall);
+    builder = given(builder, heartbeat, NodeBuilder::heartbeat);
+    builder = given(builder, restarts, NodeBuilder::restarts);
     builder = given(builder, stack_bytes, NodeBuilder::stack_bytes);
     builder = given(builder, arena_bytes, NodeBuilder::arena_bytes);
     builder = given(builder, init_bytes, NodeBuilder::init_bytes);

@@ -156,6 +156,8 @@ pub struct Function {
     pub idempotent: bool,
     /// How long its calls may have the core.
     pub limits: Limits,
+    /// Most of its calls that a host may have on their way; 0 for no limit.
+    pub concurrency: u32,
 }
 
 /// See [`ToHost::Worker`].

@@ -62,6 +62,7 @@ pub struct HostLane<M> {
 #[derive(Debug)]
 pub struct Reader {
     head: u64,
+    lane: u64,
 }
 
 impl Reader {
@@ -166,7 +167,8 @@ impl<M: Memory> HostLane<M> {
         }
         lane.ring(Region::Down).prepare(position);
         lane.ring(Region::Up).prepare(position);
-        (lane, Reader { head: position })
+        let reader = Reader { head: position, lane: lane.id };
+        (lane, reader)
     }
 
     /// The sizes.
@@ -286,7 +288,9 @@ impl<M: Memory> HostLane<M> {
         let len = message_len(request.body_len as usize, request.meta_len as usize);
         let capacity = self.geometry().request_capacity(slot);
         assert!(len.is_some_and(|n| n <= capacity), "request over the slot's {capacity} bytes");
-        let generation = self.records()[slot as usize].submit();
+        let record = &self.records()[slot as usize];
+        record.asks(request.body_len, request.meta_len);
+        let generation = record.submit();
         let position = self.tail.fetch_add(1, Ordering::Relaxed);
         let submission = Submission {
             slot,
@@ -465,6 +469,53 @@ impl<M: Memory> HostLane<M> {
         unsafe { copy_out(source.as_ptr(), to.as_mut_ptr().cast(), to.len()) };
     }
 
+    /// Body and metadata bytes of the request of a call in flight whose owner waits for it; `None` for any other.
+    #[must_use]
+    pub fn asked(&self, _reader: &mut Reader, ticket: Ticket) -> Option<(u32, u32)> {
+        let record = self.record(ticket)?;
+        record.is_wanted(ticket.generation).then(|| record.asked())
+    }
+
+    /// Copies the request of a call in flight, body and metadata as they lie in the slot, into the start of `to`, to send the call elsewhere. Returns its
+    /// length; `None` where the call is not in flight or `to` is too short.
+    ///
+    /// # Panics
+    /// Where the reader is of another lane.
+    pub fn copy_request(&self, reader: &mut Reader, ticket: Ticket, to: &mut [u8]) -> Option<usize> {
+        assert!(reader.lane == self.id, "a reader of another lane");
+        let record = self.record(ticket)?;
+        if !record.in_flight(ticket.generation) {
+            return None;
+        }
+        let geometry = self.geometry();
+        let (body_len, meta_len) = record.asked();
+        let len = message_len(body_len as usize, meta_len as usize)?;
+        if len > geometry.request_capacity(ticket.slot) || len > to.len() {
+            return None;
+        }
+        let region = if geometry.is_large(ticket.slot) { Region::Bulk } else { Region::Down };
+        // SAFETY: the offset and capacity lie in the region by construction of the layout.
+        let start = unsafe { self.memory.base(region).byte_add(geometry.request_offset(ticket.slot)) };
+        // SAFETY: readable for `len` bytes as just shown. A call in flight leaves that state by way of the reader alone, which is borrowed here: so nobody owns the
+        // buffer, and no other process writes it.
+        unsafe { copy_out(start.as_ptr(), to.as_mut_ptr(), len) };
+        Some(len)
+    }
+
+    /// Settles one call in flight, as [`settle_all`](Self::settle_all) does all: for a lane that was cut. `None` where there is no such call.
+    pub fn settle(&self, _reader: &mut Reader, ticket: Ticket, outcome: &Outcome) -> Option<Completed> {
+        let record = self.record(ticket).filter(|record| record.in_flight(ticket.generation))?;
+        let abandoned = match record.settle(ticket.generation, outcome) {
+            Settled::Done => false,
+            Settled::Abandoned => {
+                self.free.give_back(ticket.slot);
+                true
+            }
+            Settled::NotInFlight => return None,
+        };
+        Some(Completed { ticket, status: outcome.status, abandoned, is_unsafe: false })
+    }
+
     /// Gives up the interest in a call. True when its outcome was already there; the slot is then free at once, else when the completion comes.
     pub fn abandon(&self, ticket: Ticket) -> bool {
         match self.record(ticket) {
@@ -500,19 +551,12 @@ impl<M: Memory> HostLane<M> {
     /// A call that another thread submits at the same time may be missed. So a lane is first marked as cut where submitters look
     /// *after* [`worker_wish`](Self::worker_wish) (whose fence orders the look), the mark is followed by a `fence(SeqCst)`, and a
     /// submitter that finds it calls this again.
-    pub fn settle_all(&self, _reader: &mut Reader, mut settled: impl FnMut(Completed)) {
+    pub fn settle_all(&self, reader: &mut Reader, mut settled: impl FnMut(Completed)) {
         for ticket in self.in_flight() {
             let never_started = self.take_back(ticket) || self.phase(ticket) == Some(Phase::Cancelled);
             let outcome = Outcome::bare(Status::WorkerLost, never_started);
-            let lost =
-                |abandoned| Completed { ticket, status: Status::WorkerLost, abandoned, is_unsafe: false };
-            match self.records()[ticket.slot as usize].settle(ticket.generation, &outcome) {
-                Settled::Done => settled(lost(false)),
-                Settled::Abandoned => {
-                    self.free.give_back(ticket.slot);
-                    settled(lost(true));
-                }
-                Settled::NotInFlight => {}
+            if let Some(completed) = self.settle(reader, ticket, &outcome) {
+                settled(completed);
             }
         }
     }

@@ -157,6 +157,27 @@ impl Record {
         generation
     }
 
+    /// Owner of a FREE record, before [`submit`](Self::submit): what the call asks, for one who sends it elsewhere. Outcome and request share the words.
+    #[inline]
+    pub fn asks(&self, body_len: u32, meta_len: u32) {
+        self.lengths.store(u64::from(body_len) << 32 | u64::from(meta_len), Ordering::Relaxed);
+    }
+
+    /// Reader of the completion ring: body and metadata bytes of the request of a call that is [in flight](Self::in_flight).
+    #[must_use]
+    pub fn asked(&self) -> (u32, u32) {
+        let lengths = self.lengths.load(Ordering::Relaxed);
+        #[expect(clippy::cast_possible_truncation, reason = "halves of a word")]
+        let lengths = ((lengths >> 32) as u32, lengths as u32);
+        lengths
+    }
+
+    /// Whether a call of this generation is on its way and its owner waits for it.
+    #[must_use]
+    pub fn is_wanted(&self, generation: u32) -> bool {
+        self.word.load(Ordering::Acquire) == word(generation, SUBMITTED)
+    }
+
     /// Generation of the slot now.
     #[inline]
     #[must_use]

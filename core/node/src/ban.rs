@@ -241,6 +241,7 @@ mod tests {
             deadline: std::time::Duration::MAX,
             idempotent: false,
             limits: crate::Limits::default(),
+            concurrency: 0,
         }
     }
 

@@ -24,13 +24,14 @@ use crate::node::Shared;
 use crate::registry::{FunctionConfig, Settings};
 use crate::rollout::Rollout;
 use crate::seat::Seat;
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Patience, Supervisor};
 use crate::{DeployError, Node, NodeError, deploy};
 
 const WORKERS: RangeInclusive<u64> = 1..=1024;
 const STACK_BYTES: RangeInclusive<u64> = 64 << 10..=1 << 30;
 const ARENA_BYTES: RangeInclusive<u64> = 64 << 10..=64 << 30;
 const SPIN_NS: RangeInclusive<u64> = 0..=1_000_000_000;
+const HEARTBEAT_NS: RangeInclusive<u64> = 10_000_000..=u64::MAX;
 /// A deadline of nothing would never let a call start.
 const DEADLINE_NS: RangeInclusive<u64> = 1..=u64::MAX;
 /// How long a caller waits who sets no deadline.
@@ -48,6 +49,8 @@ pub struct NodeBuilder {
     deadline: Duration,
     spin: Duration,
     stall: Duration,
+    heartbeat: Duration,
+    restarts: u32,
     stack_bytes: u64,
     arena_bytes: u64,
     init_bytes: u64,
@@ -70,6 +73,8 @@ impl Default for NodeBuilder {
             deadline: DEADLINE,
             spin: Duration::from_micros(50),
             stall: Duration::from_secs(1),
+            heartbeat: Duration::from_secs(2),
+            restarts: 5,
             stack_bytes: 1 << 20,
             arena_bytes: 128 << 20,
             init_bytes: 64 << 20,
@@ -159,6 +164,20 @@ impl NodeBuilder {
     /// How long after a call's deadline its worker may still be busy with it; then it counts as hung and is replaced. Default: 1 s.
     pub fn stall(mut self, grace: Duration) -> Self {
         self.stall = grace;
+        self
+    }
+
+    /// How long a worker with calls in its hands may complete none before it is asked for a sign of life, and how long it may take to give one; then it counts as
+    /// hung and is replaced, whatever the deadlines of its calls. From 10 ms. Default: 2 s. [`Duration::MAX`] is for ever.
+    pub fn heartbeat(mut self, time: Duration) -> Self {
+        self.heartbeat = time;
+        self
+    }
+
+    /// How often within ten seconds a worker that has ended is replaced at once. More ends than that wait for their replacements: 100 ms, then twice as long each time, up to
+    /// 10 s. Default: 5.
+    pub fn restarts(mut self, count: u32) -> Self {
+        self.restarts = count;
         self
     }
 
@@ -262,7 +281,10 @@ impl NodeBuilder {
         };
         let (started, outcome) = mpsc::sync_channel(1);
         let rollout = Rollout::new(registry);
-        let supervisor = Supervisor::new(Arc::clone(&shared), plan, rollout, stall_ns, inbox, started);
+        let supervisor = {
+            let patience = Patience { stall_ns, heartbeat: self.heartbeat, restarts: self.restarts };
+            Supervisor::new(Arc::clone(&shared), plan, rollout, patience, inbox, started)
+        };
         let thread = spawn("microfaas-node", move || supervisor.run())?;
         let node = Node::new(shared, thread);
         outcome.recv().expect("the supervisor reports once before it ends")?;
@@ -281,6 +303,7 @@ impl NodeBuilder {
             ("init_bytes", self.init_bytes, ARENA_BYTES),
             ("suspended_max", u64::from(self.suspended_max), 0..=u64::from(SUSPENDED_MAX)),
             ("spin (ns)", nanoseconds(self.spin), SPIN_NS),
+            ("heartbeat (ns)", nanoseconds(self.heartbeat), HEARTBEAT_NS),
             (
                 "hosts_max",
                 self.socket.as_ref().map_or(1, |socket| socket.hosts_max.into()),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use microfaas_sys::clock::{self, monotonic_ns, now_ns};
 
 use crate::lane::Lane;
 use crate::names::Entry;
+use crate::notice::History;
+use crate::park::Waited;
 use crate::{CallError, Completion};
 
 /// What to ask a function.
@@ -82,17 +85,20 @@ pub struct Prepared {
     /// `None` once it was submitted.
     place: Option<(Arc<Lane>, Reserved)>,
     function: Entry,
+    /// Of the function, and whether the call counts against its limit.
+    history: History,
     body_max: usize,
 }
 
 impl Prepared {
     pub(crate) fn new(lane: Arc<Lane>, reserved: Reserved, body_max: usize) -> Self {
-        Self { place: Some((lane, reserved)), function: Entry::NONE, body_max }
+        let history = History::new(0, false);
+        Self { place: Some((lane, reserved)), function: Entry::NONE, history, body_max }
     }
 
     /// Says what is called. To be looked up when the slot is there: then the numbers are those that the lane's worker knows.
-    pub(crate) fn call(&mut self, function: Entry) {
-        self.function = function;
+    pub(crate) fn call(&mut self, function: Entry, history: History) {
+        (self.function, self.history) = (function, history);
     }
 
     /// Room for the body. Holds whatever an earlier request of the slot left there.
@@ -136,7 +142,7 @@ impl Prepared {
             submitted_cycles,
         };
         let (lane, reserved) = self.place.take().expect("taken here only, where the value ends");
-        let ticket = lane.submit(reserved, &request, now_ns);
+        let ticket = lane.submit(reserved, &request, now_ns, self.history);
         Ok(Call { lane: Some(lane), ticket, submitted_ns: now_ns, deadline_ns: request.deadline_ns })
     }
 
@@ -166,6 +172,9 @@ impl Prepared {
 impl Drop for Prepared {
     fn drop(&mut self) {
         if let Some((lane, reserved)) = self.place.take() {
+            if self.history.is_limited() {
+                lane.hub.quotas.release(self.history.name());
+            }
             lane.host.cancel_reservation(reserved);
             lane.load().sub(1);
         }
@@ -203,16 +212,31 @@ impl Call {
 
     /// As [`try_take`](Self::try_take), into buffers that are used again. True when the answer was taken; `completion` is unchanged otherwise.
     pub fn try_take_into(&mut self, completion: &mut Completion) -> bool {
-        let Some(lane) = &self.lane else { return false };
-        let outcome = lane.host.outcome(self.ticket).or_else(|| {
-            lane.drain();
-            lane.host.outcome(self.ticket)
-        });
-        match outcome {
-            Some(outcome) => self.take(&outcome, completion),
-            None if self.is_overdue() => self.expire(completion),
-            None => return false,
+        loop {
+            let Some(lane) = &self.lane else { return false };
+            let outcome = lane.host.outcome(self.ticket).or_else(|| {
+                lane.drain();
+                lane.host.outcome(self.ticket)
+            });
+            if self.follow() {
+                continue;
+            }
+            match outcome {
+                Some(outcome) => self.take(&outcome, completion),
+                None if self.is_overdue() => self.expire(completion),
+                None => return false,
+            }
+            return true;
         }
+    }
+
+    /// Looks after the call where it went. False where it is still in its lane: then its outcome, if there is one, is the call's.
+    #[inline]
+    fn follow(&mut self) -> bool {
+        let Some((lane, ticket)) = self.lane.as_ref().and_then(|lane| lane.follow(self.ticket)) else {
+            return false;
+        };
+        (self.lane, self.ticket) = (Some(lane), ticket);
         true
     }
 
@@ -225,12 +249,16 @@ impl Call {
 
     /// As [`wait`](Self::wait), into buffers that are used again: allocates only where they are too small.
     pub fn wait_into(mut self, completion: &mut Completion) {
-        let Some(lane) = &self.lane else { return };
-        match lane.wait(self.ticket, self.deadline_ns) {
-            Some(outcome) => self.take(&outcome, completion),
-            None => {
-                lane.resign(self.ticket);
-                self.expire(completion);
+        loop {
+            let Some(lane) = &self.lane else { return };
+            let waited = lane.wait(self.ticket, self.deadline_ns);
+            if self.follow() {
+                continue;
+            }
+            match waited {
+                Waited::Settled(outcome) => return self.take(&outcome, completion),
+                Waited::TimeUp => return self.expire(completion),
+                Waited::Woken => {}
             }
         }
     }
@@ -241,7 +269,7 @@ impl Call {
         self.let_go()
     }
 
-    /// The worker that has the call; `None` once the answer was taken.
+    /// The worker that has the call, as far as its owner has looked; `None` once the answer was taken.
     #[must_use]
     pub fn worker(&self) -> Option<u32> {
         self.lane.as_ref().map(|lane| lane.worker)
@@ -262,21 +290,34 @@ impl Call {
     /// The deadline has passed. An answer that has come at the last moment is taken.
     fn expire(&mut self, completion: &mut Completion) {
         let Some(lane) = &self.lane else { return };
-        let never_started = lane.host.take_back(self.ticket);
-        if let Some(outcome) = lane.host.outcome(self.ticket) {
-            return self.take(&outcome, completion);
+        let mut never_started = lane.host.take_back(self.ticket);
+        if !never_started {
+            let outcome = lane.host.outcome(self.ticket);
+            if lane.went.any() && self.follow() {
+                return self.expire(completion);
+            }
+            if let Some(outcome) = outcome {
+                return self.take(&outcome, completion);
+            }
         }
+        let Some(lane) = self.lane.take() else { return };
+        let function = lane.note(self.ticket).function.load(Ordering::Relaxed);
+        never_started |= lane.give_up(self.ticket);
         let status = if never_started { Status::Expired } else { Status::Timeout };
+        if never_started {
+            lane.hub.decided.count(function, status);
+        }
         let total_ns = now_ns().saturating_sub(self.submitted_ns);
-        completion.give_up(lane, status, never_started, total_ns);
-        lane.abandon(self.ticket);
-        self.lane = None;
+        completion.give_up(&lane, status, never_started, total_ns);
     }
 
     fn let_go(&mut self) -> bool {
         let Some(lane) = self.lane.take() else { return false };
-        let never_started = lane.host.take_back(self.ticket);
-        lane.abandon(self.ticket);
+        let function = lane.note(self.ticket).function.load(Ordering::Relaxed);
+        let never_started = lane.give_up(self.ticket);
+        if never_started {
+            lane.hub.decided.count(function, Status::Cancelled);
+        }
         never_started
     }
 }

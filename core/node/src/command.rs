@@ -225,6 +225,17 @@ impl Talk {
         self.ask(lane, question, Asker::Thread(Reply { to, wake: None }));
     }
 
+    /// Asks the worker for a sign of life, unless it has to answer something anyway.
+    pub(crate) fn ping(&mut self, lane: &Lane, within: Duration) {
+        if self.asked.is_some() {
+            return;
+        }
+        let question = Question { message: ToWorker::Ping, fds: Vec::new(), within, generation: None };
+        // As for bans.
+        let (to, _) = sync_channel(1);
+        self.ask(lane, question, Asker::Thread(Reply { to, wake: None }));
+    }
+
     fn ask_next(&mut self, lane: &Lane) {
         while self.asked.is_none() {
             let Some((Question { message, fds, within, .. }, asker)) = self.waiting.pop_front() else {

@@ -144,7 +144,7 @@ impl Completion {
             Status::NotFound => CallError::UnknownFunction,
             Status::LoadFailed => CallError::LoadFailed { message },
             Status::Banned => CallError::Banned,
-            Status::Overloaded => CallError::Overloaded,
+            Status::Overloaded => CallError::NoWorker,
             Status::WorkerLost => CallError::WorkerLost { never_started: self.never_started },
             _ => CallError::Cancelled,
         }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use microfaas_lane::Status;
 use microfaas_lane::layout::GeometryError;
@@ -151,6 +152,21 @@ pub enum LaunchError {
     },
 }
 
+/// What an overloaded node has none of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Scarce {
+    /// Every slot that would do is in use.
+    #[error("no slot is free")]
+    Slots,
+    /// The last slots are kept for functions that have less than their share.
+    #[error("the function has its share of the slots")]
+    Share,
+    /// The function's own limit is reached.
+    #[error("the function has as many calls on their way as it may")]
+    Concurrency,
+}
+
 /// How a call failed. [`status`](Self::status) is the same in one word.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -169,9 +185,14 @@ pub enum CallError {
     /// The request's metadata is not valid.
     #[error("request metadata: {0}")]
     Metadata(MessageError),
-    /// Every slot that would do is in use; try again later.
-    #[error("overloaded: no slot is free")]
-    Overloaded,
+    /// Every slot that would do is in use, or is kept for other functions, or the function has as many calls on their way as it may.
+    #[error("overloaded: {about}, try again in {} ms", retry_after.as_millis())]
+    Overloaded {
+        /// What is used up.
+        about: Scarce,
+        /// When it is likely to be better, going by how fast calls have come back of late; 1 ms to 10 s.
+        retry_after: Duration,
+    },
     /// No worker is up at the moment; try again later.
     #[error("overloaded: no worker is up")]
     NoWorker,
@@ -245,7 +266,7 @@ impl CallError {
             Self::UnknownFunction => Status::NotFound,
             Self::TooLarge { .. } | Self::ResponseTooLarge => Status::TooLarge,
             Self::Metadata(_) | Self::Function { .. } => Status::Error,
-            Self::Overloaded | Self::NoWorker => Status::Overloaded,
+            Self::Overloaded { .. } | Self::NoWorker => Status::Overloaded,
             Self::Closed | Self::Cancelled => Status::Cancelled,
             Self::Expired => Status::Expired,
             Self::Timeout => Status::Timeout,

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, OnceLock, Weak};
 
 use crate::ban::Bans;
+use crate::limits::{Pace, Quotas};
 use crate::metrics::Decided;
+use crate::moves::Orphans;
 use crate::node::Shared;
 use microfaas_sys::epoll::{Edge, Epoll};
 use microfaas_sys::eventfd;
@@ -22,6 +24,9 @@ pub(crate) struct Hub {
     pub(crate) bans: Bans,
     /// What this host has decided of calls without a worker.
     pub(crate) decided: Decided,
+    pub(crate) orphans: Orphans,
+    pub(crate) quotas: Quotas,
+    pub(crate) pace: Pace,
     /// Collects the event descriptors of all lanes and `notify`: a hostile worker can silence its own only.
     events: Epoll,
     /// Signalled by threads of the host that have settled a call while an event loop sleeps.
@@ -45,6 +50,9 @@ impl Hub {
             spin_ns,
             bans: Bans::default(),
             decided: Decided::default(),
+            orphans: Orphans::default(),
+            quotas: Quotas::default(),
+            pace: Pace::default(),
             events,
             notify,
             armed: AtomicBool::new(false),

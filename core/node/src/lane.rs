@@ -5,10 +5,10 @@
 //!
 //! A lane that is *shut* (its worker died, lied or is told to go) settles every call that is in flight. Submitting goes on without a lock
 //! meanwhile, so: a submitter publishes, fences, and looks at `shut`; the one who shuts stores `shut`, fences, and looks at the records. One
-//! of the two settles the late call.
+//! of the two sees to the late call. Calls of a worker that is lost go to another one where they may: see [`moves`](crate::moves).
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_utils::CachePadded;
@@ -24,8 +24,10 @@ use microfaas_sys::process::Signaller;
 
 use crate::ban::counts;
 use crate::hub::Hub;
+use crate::limits::Shares;
 use crate::memory::LaneMemory;
-use crate::notice::Note;
+use crate::moves::Went;
+use crate::notice::{History, Note};
 use crate::park::Park;
 use crate::seat::{Counters, Load};
 
@@ -40,12 +42,14 @@ const KEEP_BYTES: u32 = 64 * 1024;
 pub(crate) enum Shut {
     /// It does not; it is in use.
     Open = 0,
-    /// The worker died, or was found to lie or to hang.
+    /// The worker died, or was found to hang.
     Lost = 1,
     /// The node is shutting down.
     Closed = 2,
     /// The node that the host was attached to is gone.
     NodeGone = 3,
+    /// The worker was found to lie: nothing that it says of its calls is believed.
+    Lied = 4,
 }
 
 /// See the module.
@@ -56,6 +60,10 @@ pub(crate) struct Lane {
     /// Where the reader was when it was last at work, for a look without the lock.
     head: AtomicU64,
     shut: AtomicU32,
+    /// Completions of some calls need a look at their notes: those that have left, and those that count against a limit.
+    watched: AtomicBool,
+    pub(crate) went: Went,
+    pub(crate) shares: Shares,
     pub(crate) notes: Box<[Note]>,
     pub(crate) park: Park,
     pub(crate) worker: u32,
@@ -80,7 +88,24 @@ impl Lane {
         let notes = (0..host.geometry().slots()).map(|_| Note::default()).collect();
         let (shut, park) = (AtomicU32::new(Shut::Open as u32), Park::new(hub.spin_ns));
         let (head, reader) = (AtomicU64::new(reader.head()), Mutex::new(reader));
-        Self { host, reader, head, shut, notes, park, worker, event, hub, signaller, load, counters }
+        let (watched, went, shares) = (AtomicBool::new(false), Went::default(), Shares::default());
+        Self {
+            host,
+            reader,
+            head,
+            shut,
+            watched,
+            went,
+            shares,
+            notes,
+            park,
+            worker,
+            event,
+            hub,
+            signaller,
+            load,
+            counters,
+        }
     }
 
     pub(crate) fn note(&self, ticket: Ticket) -> &Note {
@@ -101,11 +126,26 @@ impl Lane {
         self.shut.load(Ordering::Relaxed) == Shut::NodeGone as u32
     }
 
+    /// Whether the worker was found to lie.
+    pub(crate) fn has_lied(&self) -> bool {
+        self.shut.load(Ordering::Relaxed) == Shut::Lied as u32
+    }
+
     /// Publishes a call and wakes the worker where it sleeps. The slot's buffer holds the request.
-    pub(crate) fn submit(&self, reserved: Reserved, request: &Request, now_ns: u64) -> Ticket {
+    #[inline]
+    pub(crate) fn submit(
+        self: &Arc<Self>,
+        reserved: Reserved,
+        request: &Request,
+        submitted_ns: u64,
+        history: History,
+    ) -> Ticket {
         let slot = reserved.slot();
         let note = &self.notes[slot as usize];
-        note.open(request.function, now_ns, request.deadline_ns);
+        note.open(request.function, submitted_ns, request.deadline_ns, history);
+        if history.is_limited() {
+            self.watch_completions();
+        }
         if self.host.geometry().is_large(slot) {
             let touched = request.body_len.saturating_add(request.meta_len).saturating_add(8);
             note.request_touched.fetch_max(touched.min(self.host.geometry().large_bytes), Ordering::Relaxed);
@@ -115,7 +155,7 @@ impl Lane {
         // Has the fence that orders the submission before all looks below.
         self.wake_worker();
         if self.is_shut() {
-            self.settle_rest(&mut self.lock());
+            self.resolve();
         }
         self.hub.deadline_set(request.deadline_ns);
         ticket
@@ -202,11 +242,12 @@ impl Lane {
             let mut settled = 0;
             let mut violation = None;
             while count < BATCH {
-                match self.host.poll_with(reader, |completed| self.judge(completed)) {
+                let mut is_here = true;
+                match self.host.poll_with(reader, |completed| is_here = self.judge(completed)) {
                     Ok(None) => break,
                     Ok(Some(completed)) => {
                         settled += 1;
-                        if self.count(completed) && Some(completed.ticket) != own {
+                        if is_here && self.count(completed) && Some(completed.ticket) != own {
                             batch[count] = completed.ticket;
                             count += 1;
                         }
@@ -227,7 +268,7 @@ impl Lane {
             self.tell(&batch[..count]);
             total += settled as usize;
             if let Some(found) = violation {
-                self.violated(reader, found);
+                self.violated(found);
             }
             if settled == 0 || count < BATCH {
                 break;
@@ -236,14 +277,36 @@ impl Lane {
         total
     }
 
-    /// Before the owner knows: what it does next already finds the function banned.
-    fn judge(&self, completed: &Completed) {
+    /// From now on each completion is looked up in its note.
+    pub(crate) fn watch_completions(&self) {
+        if !self.watched.load(Ordering::Relaxed) {
+            self.watched.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Before the owner knows: what it does next already finds the function banned. False where the call goes on in another lane.
+    #[inline]
+    fn judge(&self, completed: &Completed) -> bool {
         if counts(completed.status) {
             let function = self.note(completed.ticket).function.load(Ordering::Relaxed);
             if self.hub.bans.fault(function, completed.is_unsafe) {
                 self.hub.wake_supervisor();
             }
         }
+        !self.watched.load(Ordering::Relaxed) || self.leaves_worker(completed.ticket)
+    }
+
+    /// A call in flight is about to be settled. False where it goes on in another lane.
+    #[cold]
+    fn leaves_worker(&self, ticket: Ticket) -> bool {
+        let history = self.note(ticket).history();
+        if history.has_left() {
+            return false;
+        }
+        if history.is_limited() {
+            self.hub.quotas.release(history.name());
+        }
+        true
     }
 
     /// Counts a completion; true where somebody wants it.
@@ -273,14 +336,22 @@ impl Lane {
         self.hub.settled();
     }
 
-    /// The worker lied: nothing it says counts any more.
-    fn violated(&self, reader: &mut Reader, violation: Violation) {
+    /// Wakes the owner of a call that is to look after it elsewhere.
+    pub(crate) fn nudge_owner(&self, ticket: Ticket) {
+        // Pairs with the fence in `Note::expect`.
+        full_fence();
+        if self.note(ticket).tell() {
+            self.ring_leader();
+        }
+    }
+
+    /// The worker lied: nothing it says counts any more. The supervisor sees to its calls.
+    fn violated(&self, violation: Violation) {
         self.counters.violation(violation);
         tracing::warn!(worker = self.worker, %violation, "worker broke the lane's protocol, it will be replaced");
-        self.mark(Shut::Lost);
-        // With no calls left it would be the least busy of all until the supervisor has come.
+        self.mark(Shut::Lied);
+        // With few calls left it would be the least busy of all until the supervisor has come.
         self.load.close();
-        self.settle_rest(reader);
         self.hub.wake_supervisor();
     }
 
@@ -291,24 +362,62 @@ impl Lane {
         fence(Ordering::SeqCst);
     }
 
-    /// Takes what was completed, then settles every call that is still in flight. To be called when the worker is dead, or is not to be heard any more.
-    pub(crate) fn shut_down(&self, why: Shut) {
-        let mut reader = self.lock();
-        self.drain_with(&mut reader, None);
-        self.mark(why);
-        self.settle_rest(&mut reader);
+    /// Takes what was completed, then sees that every call that is still in flight is settled or goes elsewhere. To be called when the worker is dead, or is not to be
+    /// heard any more.
+    pub(crate) fn shut_down(self: &Arc<Self>, why: Shut) {
+        {
+            let mut reader = self.lock();
+            self.drain_with(&mut reader, None);
+            self.mark(why);
+        }
+        self.resolve();
+    }
+
+    /// Sees that what is in flight on a lane that is shut is settled or goes elsewhere.
+    #[cold]
+    fn resolve(self: &Arc<Self>) {
+        let why = self.shut.load(Ordering::Relaxed);
+        let is_lost = why == Shut::Lost as u32 || why == Shut::Lied as u32;
+        if is_lost && self.hub.orphans.add(self) {
+            self.hub.wake_supervisor();
+        } else {
+            self.settle_all(Status::WorkerLost);
+        }
     }
 
     /// Settles what is in flight on a lane that is shut.
-    fn settle_rest(&self, reader: &mut Reader) {
-        let mut settled = 0;
-        self.host.settle_all(reader, |completed| {
-            settled += 1;
-            if self.count(completed) {
-                self.tell(&[completed.ticket]);
-            }
-        });
-        self.load.sub(settled);
+    pub(crate) fn settle_all(&self, status: Status) {
+        let mut reader = self.lock();
+        for ticket in self.host.in_flight() {
+            let never_started = !self.has_lied()
+                && (self.host.take_back(ticket) || self.host.phase(ticket) == Some(Phase::Cancelled));
+            self.settle(&mut reader, ticket, &Outcome::bare(status, never_started));
+        }
+    }
+
+    /// Settles one call in flight on a lane that is shut.
+    pub(crate) fn settle(&self, reader: &mut Reader, ticket: Ticket, outcome: &Outcome) {
+        let is_here = self.leaves_worker(ticket);
+        // What its caller took back was counted then.
+        let counts = is_here && self.host.phase(ticket) != Some(Phase::Cancelled);
+        let function = self.note(ticket).function.load(Ordering::Relaxed);
+        let Some(completed) = self.host.settle(reader, ticket, outcome) else { return };
+        if counts {
+            self.hub.decided.count(function, self.verdict(completed.status));
+        }
+        self.load.sub(1);
+        if is_here && self.count(completed) {
+            self.tell(&[ticket]);
+        }
+    }
+
+    /// How far the worker has come with its completions, as far as they were taken.
+    pub(crate) fn position(&self) -> u64 {
+        self.head.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// The slot of a taken or abandoned call goes back; memory of large buffers before it.
@@ -347,7 +456,7 @@ impl Lane {
 
     /// The slots whose calls are in flight, with their deadlines.
     pub(crate) fn in_flight(&self) -> impl Iterator<Item = (Ticket, u64)> + '_ {
-        self.host.in_flight().map(|ticket| (ticket, self.note(ticket).deadline_ns.load(Ordering::Relaxed)))
+        self.host.in_flight().map(|ticket| (ticket, self.note(ticket).deadline_ns()))
     }
 
     /// Supervisor: whether this call, long overdue, may wait because the worker has its hands full: it was never started, and another was whose

@@ -20,17 +20,20 @@ pub(crate) struct Entry {
     pub(crate) function: u32,
     /// How long a caller waits who sets no deadline; `u64::MAX` for no limit.
     pub(crate) deadline_ns: u64,
+    /// Most of its calls that a host may have on their way; 0 for no limit.
+    pub(crate) concurrency: u32,
 }
 
 impl Entry {
     /// No function.
-    pub(crate) const NONE: Self = Self { function: u32::MAX, deadline_ns: 0 };
+    pub(crate) const NONE: Self = Self { function: u32::MAX, deadline_ns: 0, concurrency: 0 };
 }
 
 #[derive(Debug, Default)]
 struct Row {
     /// The function's number plus one; 0 for none.
     function: AtomicU32,
+    concurrency: AtomicU32,
     deadline_ns: AtomicU64,
 }
 
@@ -54,7 +57,7 @@ impl Names {
     /// What a name stands for; `None` where there is no such function now.
     ///
     /// # Cost
-    /// Four loads, two of them of one line that all readers share.
+    /// Five loads, two of them of one line that all readers share.
     #[inline]
     pub(crate) fn resolve(&self, name: u32) -> Option<Entry> {
         loop {
@@ -62,10 +65,11 @@ impl Names {
             let row = self.tables[(generation & 1) as usize].get(name as usize)?;
             let function = row.function.load(Ordering::Relaxed);
             let deadline_ns = row.deadline_ns.load(Ordering::Relaxed);
+            let concurrency = row.concurrency.load(Ordering::Relaxed);
             // Pairs with the fence in `publish`: who has read a word of a later generation finds the generation moved.
             fence(Ordering::Acquire);
             if self.generation.load(Ordering::Relaxed) == generation {
-                return function.checked_sub(1).map(|function| Entry { function, deadline_ns });
+                return function.checked_sub(1).map(|function| Entry { function, deadline_ns, concurrency });
             }
         }
     }
@@ -80,6 +84,7 @@ impl Names {
         let entries = entries.iter().copied().chain(std::iter::repeat(None));
         for (row, entry) in self.tables[(next & 1) as usize].iter().zip(entries) {
             row.function.store(entry.map_or(0, |entry| entry.function + 1), Ordering::Relaxed);
+            row.concurrency.store(entry.map_or(0, |entry| entry.concurrency), Ordering::Relaxed);
             row.deadline_ns.store(entry.map_or(0, |entry| entry.deadline_ns), Ordering::Relaxed);
         }
         self.generation.store(next, Ordering::Release);
@@ -92,7 +97,7 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     fn entry(n: u32) -> Option<Entry> {
-        Some(Entry { function: n, deadline_ns: u64::from(n) * 3 })
+        Some(Entry { function: n, deadline_ns: u64::from(n) * 3, concurrency: n })
     }
 
     #[test]

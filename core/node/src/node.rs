@@ -23,9 +23,10 @@ use crate::hub::Hub;
 use crate::lane::Lane;
 use crate::metrics::Metrics;
 use crate::names::Names;
+use crate::notice::History;
 use crate::registry::{Catalog, FunctionInfo};
 use crate::seat::Seat;
-use crate::{CallError, Completion, NodeBuilder, Response, WorkerInfo};
+use crate::{CallError, Completion, NodeBuilder, Response, Scarce, WorkerInfo};
 
 /// One machine's runtime, in this process: its workers and its functions. Cheap to clone; the last one dropped shuts it down at once.
 #[derive(Debug, Clone)]
@@ -81,6 +82,10 @@ pub struct Stats {
     pub last_violation: Option<Violation>,
     /// Times a call was submitted while another had a long slice, whose rest was then taken from it.
     pub pokes: u64,
+    /// Times a call went to another worker before it had started, or to be run again.
+    pub moves: u64,
+    /// Times a call was run again since its worker was lost with it: of functions that are declared idempotent.
+    pub retries: u64,
 }
 
 impl Stats {
@@ -160,12 +165,12 @@ impl Shared {
     }
 
     /// Takes a slot for a request of `len` bytes at the worker with the fewest outstanding calls, or at another one where it has no slot.
-    fn reserve(&self, len: usize) -> Result<(Arc<Lane>, Reserved), CallError> {
+    fn reserve(&self, len: usize, name: u32) -> Result<(Arc<Lane>, Reserved), CallError> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(CallError::Closed);
         }
         let best = self.least_busy().ok_or(CallError::NoWorker)?;
-        let mut error = CallError::NoWorker;
+        let mut scarce = None;
         let count = self.seats.len();
         for i in (best..count).chain(0..best) {
             let Some(lane) = self.seats[i].lane() else { continue };
@@ -173,19 +178,41 @@ impl Shared {
                 continue;
             }
             match lane.host.reserve(len) {
+                Ok(reserved) if !lane.may_have(reserved.slot(), name) && self.has_others(name) => {
+                    lane.host.cancel_reservation(reserved);
+                    scarce = Some(Scarce::Share);
+                }
                 Ok(reserved) => {
                     lane.load().add();
                     return Ok((lane, reserved));
                 }
                 Err(ReserveError::TooLarge { max }) => return Err(CallError::TooLarge { len, max }),
-                Err(ReserveError::Exhausted) => error = CallError::Overloaded,
+                Err(ReserveError::Exhausted) => scarce = scarce.or(Some(Scarce::Slots)),
             }
         }
-        Err(error)
+        Err(scarce.map_or(CallError::NoWorker, |about| self.overloaded(about)))
+    }
+
+    /// Whether there are functions beside the one of this name, for which slots can be kept.
+    #[cold]
+    fn has_others(&self, name: u32) -> bool {
+        self.catalog.load().functions.iter().any(|info| info.id != name)
+    }
+
+    /// What a caller is told who gets nothing now.
+    #[cold]
+    fn overloaded(&self, about: Scarce) -> CallError {
+        let (mut stats, mut outstanding) = (Stats::default(), 0);
+        for seat in &self.seats {
+            seat.counters.add_to(&mut stats);
+            outstanding += u64::from(seat.load.outstanding());
+        }
+        let done = stats.completed.iter().sum::<u64>() + stats.abandoned;
+        CallError::Overloaded { about, retry_after: self.hub.pace.retry_after(done, outstanding) }
     }
 
     /// The first of the least busy, so that a lone caller keeps to one worker, whose caches are warm.
-    fn least_busy(&self) -> Option<usize> {
+    pub(crate) fn least_busy(&self) -> Option<usize> {
         let loads = self.seats.iter().enumerate().filter_map(|(i, seat)| Some((seat.load.get()?, i)));
         loads.min().map(|(_, i)| i)
     }
@@ -270,11 +297,15 @@ impl Node {
     ) -> Result<Prepared, CallError> {
         let shared = self.shared();
         let len = message_len(body_max, meta_bytes).unwrap_or(usize::MAX);
-        let (lane, reserved) = shared.reserve(len)?;
+        let (lane, reserved) = shared.reserve(len, handle.id)?;
         let mut prepared = Prepared::new(lane, reserved, body_max);
         let entry = shared.names.resolve(handle.id).ok_or(CallError::UnknownFunction)?;
         shared.hub.bans.check(entry.function)?;
-        prepared.call(entry);
+        let is_limited = entry.concurrency != 0;
+        if is_limited && !shared.hub.quotas.admit(handle.id, entry.concurrency) {
+            return Err(shared.overloaded(Scarce::Concurrency));
+        }
+        prepared.call(entry, History::new(handle.id, is_limited));
         Ok(prepared)
     }
 

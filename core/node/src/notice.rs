@@ -24,6 +24,56 @@ pub(crate) enum Expect {
     Waker = 3,
 }
 
+/// What a call has been through, and whose it is, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct History(u32);
+
+const NAME: u32 = 0xffff;
+const MOVES_SHIFT: u32 = 16;
+const MOVES: u32 = 0xff << MOVES_SHIFT;
+const RETRY: u32 = 1 << 24;
+const LEFT: u32 = 1 << 25;
+const LIMITED: u32 = 1 << 26;
+
+const _: () = assert!(crate::names::NAMES_MAX <= NAME as usize + 1);
+
+impl History {
+    /// Of a call of the function of this name that is submitted for the first time. `limited`: it counts against the function's limit.
+    #[inline]
+    pub(crate) const fn new(name: u32, limited: bool) -> Self {
+        Self(name & NAME | if limited { LIMITED } else { 0 })
+    }
+
+    pub(crate) const fn name(self) -> u32 {
+        self.0 & NAME
+    }
+
+    /// How often it has changed its worker.
+    pub(crate) const fn moves(self) -> u32 {
+        (self.0 & MOVES) >> MOVES_SHIFT
+    }
+
+    /// Whether an earlier attempt may have run.
+    pub(crate) const fn is_retry(self) -> bool {
+        self.0 & RETRY != 0
+    }
+
+    /// Whether it is looked after in another lane.
+    pub(crate) const fn has_left(self) -> bool {
+        self.0 & LEFT != 0
+    }
+
+    pub(crate) const fn is_limited(self) -> bool {
+        self.0 & LIMITED != 0
+    }
+
+    /// After another move.
+    pub(crate) const fn moved(self, may_have_run: bool) -> Self {
+        let moves = if self.0 & MOVES == MOVES { self.0 } else { self.0 + (1 << MOVES_SHIFT) };
+        Self(moves & !LEFT | if may_have_run { RETRY } else { 0 })
+    }
+}
+
 /// What the host knows of the call in a slot beside the lane's own record.
 #[repr(align(64))]
 #[derive(Debug, Default)]
@@ -32,22 +82,43 @@ pub(crate) struct Note {
     word: AtomicU32,
     waker: AtomicWaker,
     /// When it was submitted, and when its caller gives up: `CLOCK_MONOTONIC`.
-    pub(crate) submitted_ns: AtomicU64,
-    pub(crate) deadline_ns: AtomicU64,
+    submitted_ns: AtomicU64,
+    deadline_ns: AtomicU64,
     /// Which function it calls.
     pub(crate) function: AtomicU32,
     /// Bytes touched in the slot's large request and overflow buffers since they were last given back.
     pub(crate) request_touched: AtomicU32,
     pub(crate) response_touched: AtomicU32,
+    history: AtomicU32,
 }
+
+const _: () = assert!(size_of::<Note>() == 64);
 
 impl Note {
     /// Owner: before a call is submitted in the slot.
-    pub(crate) fn open(&self, function: u32, submitted_ns: u64, deadline_ns: u64) {
+    pub(crate) fn open(&self, function: u32, submitted_ns: u64, deadline_ns: u64, history: History) {
         self.expect.store(Expect::Nothing as u32, Ordering::Relaxed);
         self.submitted_ns.store(submitted_ns, Ordering::Relaxed);
         self.deadline_ns.store(deadline_ns, Ordering::Relaxed);
         self.function.store(function, Ordering::Relaxed);
+        self.history.store(history.0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn submitted_ns(&self) -> u64 {
+        self.submitted_ns.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn deadline_ns(&self) -> u64 {
+        self.deadline_ns.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn history(&self) -> History {
+        History(self.history.load(Ordering::Relaxed))
+    }
+
+    /// Reader of the completions: the call goes on in another lane.
+    pub(crate) fn leaves(&self) {
+        self.history.store(self.history.load(Ordering::Relaxed) | LEFT, Ordering::Relaxed);
     }
 
     /// Owner: announces how it is going to wait. To be followed by another look at the outcome.

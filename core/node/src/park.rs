@@ -55,21 +55,39 @@ impl Park {
     }
 }
 
+/// What a wait has led to.
+#[derive(Debug)]
+pub(crate) enum Waited {
+    /// The call was settled.
+    Settled(Outcome),
+    /// The deadline has passed.
+    TimeUp,
+    /// Calls of this lane have gone to others, maybe this one.
+    Woken,
+}
+
 impl Lane {
-    /// Waits for the outcome of the caller's own call until its deadline. `None` when the time is up.
-    pub(crate) fn wait(&self, ticket: Ticket, deadline_ns: u64) -> Option<Outcome> {
+    /// Waits for the outcome of the caller's own call until its deadline.
+    pub(crate) fn wait(&self, ticket: Ticket, deadline_ns: u64) -> Waited {
         if let Some(outcome) = self.spin(ticket) {
-            return Some(outcome);
+            return Waited::Settled(outcome);
         }
         loop {
-            let left = left(deadline_ns)?;
+            let Some(left) = left(deadline_ns) else {
+                self.resign(ticket);
+                return Waited::TimeUp;
+            };
             let outcome = if self.lead(ticket) {
                 self.sleep_leading(ticket, left)
             } else {
                 self.sleep_following(ticket, left)
             };
-            if outcome.is_some() {
-                return outcome;
+            if let Some(outcome) = outcome {
+                return Waited::Settled(outcome);
+            }
+            if self.went.has(ticket) {
+                self.resign(ticket);
+                return Waited::Woken;
             }
         }
     }
@@ -138,7 +156,7 @@ impl Lane {
             !self.host.is_ready(&reader)
         };
         let mut outcome = self.host.outcome(ticket);
-        if outcome.is_none() && quiet {
+        if outcome.is_none() && quiet && !self.went.has(ticket) {
             let _ = futex::wait(bell.word().as_std(), seen, left.min(SLICE));
         }
         epoch.wake();
@@ -173,7 +191,7 @@ impl Lane {
         let seen = note.seen();
         note.expect(Expect::Word);
         let outcome = self.look(ticket);
-        if outcome.is_none() && self.park.leader.load(Ordering::Relaxed) != 0 {
+        if outcome.is_none() && !self.went.has(ticket) && self.park.leader.load(Ordering::Relaxed) != 0 {
             note.sleep(seen, left.min(SLICE));
         }
         note.expect_nothing();

@@ -29,9 +29,19 @@ pub struct FunctionConfig {
     pub limits: Limits,
     /// How many of its calls may end FAULT or DENIED before it is banned; 0 is never, the node's default where `None`.
     pub ban_after: Option<u32>,
+    /// Most of its calls that a host may have on their way, waiting or running: more are OVERLOADED. 0 for no limit. Each host that is attached has
+    /// as many.
+    pub concurrency: u32,
 }
 
 impl FunctionConfig {
+    /// Sets [`concurrency`](Self::concurrency).
+    #[must_use]
+    pub fn concurrency(mut self, calls: u32) -> Self {
+        self.concurrency = calls;
+        self
+    }
+
     /// Sets [`deadline`](Self::deadline).
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
@@ -77,6 +87,8 @@ pub struct FunctionInfo {
     pub idempotent: bool,
     /// How long its calls may have the core.
     pub limits: Limits,
+    /// See [`FunctionConfig::concurrency`].
+    pub concurrency: u32,
 }
 
 /// Settings of functions, whether there are such functions or not.
@@ -151,6 +163,7 @@ impl Version {
             deadline: member.config.deadline.unwrap_or(Duration::MAX),
             idempotent: member.config.idempotent,
             limits: member.config.limits,
+            concurrency: member.config.concurrency,
         }
     }
 
@@ -487,7 +500,11 @@ impl Registry {
         let mut entries = vec![None; self.numbers.len()];
         for member in self.active.values().flat_map(|version| &version.members) {
             let deadline_ns = member.config.deadline.map_or(u64::MAX, nanoseconds);
-            entries[member.name as usize] = Some(Entry { function: member.function, deadline_ns });
+            entries[member.name as usize] = Some(Entry {
+                function: member.function,
+                deadline_ns,
+                concurrency: member.config.concurrency,
+            });
         }
         entries
     }

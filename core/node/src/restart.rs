@@ -3,27 +3,31 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Replacements at once within [`WINDOW`].
-const FREE: usize = 5;
 const WINDOW: Duration = Duration::from_secs(10);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// The recent ends of one worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Restarts {
+    /// Replacements at once within [`WINDOW`].
+    free: usize,
     recent: VecDeque<Instant>,
     pause: Option<Duration>,
 }
 
 impl Restarts {
+    pub(crate) fn new(free: u32) -> Self {
+        Self { free: usize::try_from(free).unwrap_or(usize::MAX), recent: VecDeque::new(), pause: None }
+    }
+
     /// Notes an end; returns how long to wait before the next start.
     pub(crate) fn ended(&mut self, now: Instant) -> Duration {
         self.recent.push_back(now);
         while self.recent.front().is_some_and(|end| now.duration_since(*end) > WINDOW) {
             self.recent.pop_front();
         }
-        if self.recent.len() <= FREE && self.pause.is_none_or(|_| self.recent.len() == 1) {
+        if self.recent.len() <= self.free && self.pause.is_none_or(|_| self.recent.len() == 1) {
             self.pause = None;
             return Duration::ZERO;
         }
@@ -39,9 +43,9 @@ mod tests {
 
     #[test]
     fn rare_ends_cost_nothing_and_frequent_ones_more_and_more() {
-        let mut restarts = Restarts::default();
+        let mut restarts = Restarts::new(5);
         let start = Instant::now();
-        for _ in 0..FREE {
+        for _ in 0..5 {
             assert_eq!(restarts.ended(start), Duration::ZERO);
         }
         let pauses: Vec<_> = (0..9).map(|_| restarts.ended(start).as_millis()).collect();

@@ -52,6 +52,8 @@ pub(crate) struct Counters {
     abandoned: AtomicU64,
     violations: AtomicU64,
     pokes: AtomicU64,
+    moves: AtomicU64,
+    retries: AtomicU64,
     last_violation: Mutex<Option<Violation>>,
 }
 
@@ -67,6 +69,12 @@ impl Counters {
 
     pub(crate) fn abandoned(&self) {
         Self::bump(&self.abandoned);
+    }
+
+    /// A call has gone to another worker; `retry`: it may have run.
+    pub(crate) fn moved(&self, retry: bool) {
+        self.moves.fetch_add(1, Ordering::Relaxed);
+        self.retries.fetch_add(u64::from(retry), Ordering::Relaxed);
     }
 
     /// Any thread counts these.
@@ -86,6 +94,8 @@ impl Counters {
         stats.abandoned += self.abandoned.load(Ordering::Relaxed);
         stats.violations += self.violations.load(Ordering::Relaxed);
         stats.pokes += self.pokes.load(Ordering::Relaxed);
+        stats.moves += self.moves.load(Ordering::Relaxed);
+        stats.retries += self.retries.load(Ordering::Relaxed);
         let last = *self.last_violation.lock().unwrap_or_else(PoisonError::into_inner);
         stats.last_violation = stats.last_violation.or(last);
     }

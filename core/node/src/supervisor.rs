@@ -22,6 +22,7 @@ use crate::lane::{Lane, Shut};
 use crate::launch::{Launch, Plan, Progress};
 use crate::metrics::RestartCause;
 use crate::node::Shared;
+use crate::pulse::Pulse;
 use crate::restart::Restarts;
 use crate::rollout::{Rollout, Shelf};
 use crate::seat::WorkerState;
@@ -29,8 +30,6 @@ use crate::{LaunchError, NodeError, watch};
 
 /// While the node waits for calls to end before it stops: how often it looks.
 const DRAIN_LOOK: Duration = Duration::from_millis(2);
-/// While calls are on their way: longest sleep without a look at all lanes, for what nobody was rung for.
-const INSURANCE: Duration = Duration::from_millis(50);
 /// How long one that serves may take to end by itself after it has spoken. The supervisor does nothing else meanwhile, so it is short; a worker that is
 /// about to end keeps its exit status when it is killed.
 const LAST_STEPS: Duration = Duration::from_millis(20);
@@ -52,9 +51,21 @@ enum Place {
         shelf: Shelf,
         /// It takes calls: it has all that they may ask for.
         open: bool,
+        pulse: Pulse,
     },
     /// Nothing until then.
     Pausing(Instant),
+}
+
+/// How long workers may show nothing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// Of a call that is overdue.
+    pub(crate) stall_ns: u64,
+    /// Of anything, with calls in hand.
+    pub(crate) heartbeat: Duration,
+    /// How many of their ends within ten seconds are made good at once.
+    pub(crate) restarts: u32,
 }
 
 /// See the module.
@@ -63,7 +74,7 @@ pub(crate) struct Supervisor {
     shared: Arc<Shared>,
     plan: Plan,
     rollout: Rollout,
-    stall_ns: u64,
+    patience: Patience,
     places: Vec<Place>,
     restarts: Vec<Restarts>,
     inbox: Receiver<Command>,
@@ -80,16 +91,16 @@ impl Supervisor {
         shared: Arc<Shared>,
         plan: Plan,
         rollout: Rollout,
-        stall_ns: u64,
+        patience: Patience,
         inbox: Receiver<Command>,
         started: SyncSender<Result<(), NodeError>>,
     ) -> Self {
-        let restarts = shared.seats.iter().map(|_| Restarts::default()).collect();
+        let restarts = shared.seats.iter().map(|_| Restarts::new(patience.restarts)).collect();
         Self {
             shared,
             plan,
             rollout,
-            stall_ns,
+            patience,
             places: Vec::new(),
             restarts,
             inbox,
@@ -184,8 +195,11 @@ impl Supervisor {
             self.look_at_trial(*ended, *spoke);
         }
         self.spread_bans();
+        self.feel_pulses();
         self.look_at_clocks();
         self.roll_out();
+        self.shared.see_to_orphans();
+        self.shared.balance();
         // For a worker that does not ring, and an event loop that has stopped in the middle.
         self.shared.poll();
     }
@@ -265,7 +279,7 @@ impl Supervisor {
     fn roll_out(&mut self) {
         loop {
             for index in 0..self.places.len() {
-                let Place::Serving { process, talk, lane, shelf, open } = &mut self.places[index] else {
+                let Place::Serving { process, talk, lane, shelf, open, .. } = &mut self.places[index] else {
                     continue;
                 };
                 if let Some(question) = self.rollout.next(index, shelf) {
@@ -304,11 +318,12 @@ impl Supervisor {
             Place::Pausing(until) => Some(until.saturating_duration_since(now)),
             Place::Serving { talk, .. } => talk.answer_by().map(|time| time.saturating_duration_since(now)),
         });
-        let insurance = self.shared.calls_are_out().then_some(INSURANCE);
+        let insurance = self.shared.look_within();
         let trial = self.trial.as_ref().map(|(_, launch)| launch.answer_by.saturating_duration_since(now));
+        let guests = self.shared.bulletin.has_guests().then_some(self.patience.heartbeat);
         let nobody = !self.places.iter().any(|place| matches!(place, Place::Serving { .. }));
         let patience = self.rollout.patience().filter(|_| nobody);
-        calls.into_iter().chain(places).chain(insurance).chain(patience).chain(trial).min()
+        calls.into_iter().chain(places).chain(insurance).chain(guests).chain(patience).chain(trial).min()
     }
 
     /// Wakes the owners of overdue calls, kills workers that hang, and says when the next call is due.
@@ -324,9 +339,10 @@ impl Supervisor {
                 // Found lying by a caller.
                 self.shared.seats[lane.worker as usize].tally.doom(RestartCause::Violation);
                 let _ = process.kill();
+                lane.hub.orphans.add(lane);
                 continue;
             }
-            let look = watch::look(lane, self.stall_ns);
+            let look = watch::look(lane, self.patience.stall_ns);
             next = next.min(look.next_ns);
             if let Some(Ticket { slot, .. }) = look.hung {
                 tracing::warn!(worker = lane.worker, slot, "worker hangs in a call, it will be replaced");
@@ -412,7 +428,7 @@ impl Supervisor {
             talk.ban(&lane, banned);
         }
         // Opened when it has what was deployed since it was told to serve, if anything.
-        self.places[index] = Place::Serving { process, talk, lane, shelf, open: false };
+        self.places[index] = Place::Serving { process, talk, lane, shelf, open: false, pulse: Pulse::new() };
     }
 
     /// The process of this place has ended, or is about to.
@@ -478,6 +494,19 @@ impl Supervisor {
         self.shared.bulletin.changed();
     }
 
+    /// Asks workers for a sign of life that have shown none for a while.
+    fn feel_pulses(&mut self) {
+        let heartbeat = self.patience.heartbeat;
+        let has_guests = self.shared.bulletin.has_guests();
+        for place in &mut self.places {
+            if let Place::Serving { talk, lane, pulse, .. } = place
+                && pulse.is_faint(lane, has_guests, heartbeat)
+            {
+                talk.ping(lane, self.shared.answer_within(heartbeat));
+            }
+        }
+    }
+
     fn look_at_clocks(&mut self) {
         let now = Instant::now();
         for index in 0..self.places.len() {
@@ -529,6 +558,7 @@ impl Supervisor {
         for seat in &self.shared.seats {
             seat.update(|info| (info.pid, info.state) = (None, WorkerState::Stopped));
         }
+        self.shared.hub.orphans.end();
         self.shared.hub.wake_event_loop();
     }
 }

@@ -1,7 +1,7 @@
 //! Looking after the calls of lanes, whoever owns their workers: what is due when, and which worker hangs.
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use microfaas_lane::host::Ticket;
 use microfaas_sys::clock::monotonic_ns;
@@ -53,7 +53,22 @@ pub(crate) fn watch(hub: &Hub, mut next_due: impl FnMut() -> u64) -> u64 {
     }
 }
 
+/// While calls are on their way: longest sleep without a look at all lanes, for what nobody was rung for.
+const INSURANCE: Duration = Duration::from_millis(50);
+/// The same where there are several workers, of which one may get what another has no time for.
+const GLANCE: Duration = Duration::from_millis(10);
+/// The same while one of them has several calls in its hands, or calls wait for a worker.
+const CLOSE_LOOK: Duration = Duration::from_millis(4);
+
 impl Shared {
+    /// Supervisor: longest sleep now; `None` where no call is out.
+    pub(crate) fn look_within(&self) -> Option<Duration> {
+        if self.hub.orphans.any() || self.may_be_uneven() {
+            return Some(CLOSE_LOOK);
+        }
+        self.calls_are_out().then_some(if self.seats.len() > 1 { GLANCE } else { INSURANCE })
+    }
+
     pub(crate) fn calls_are_out(&self) -> bool {
         self.seats.iter().any(|seat| seat.load.outstanding() > 0)
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use microfaas_node::Metrics;
+
 use crate::Status;
 
 /// A node, as a gateway sees it.
@@ -17,6 +19,11 @@ pub trait Backend: Send + Sync + 'static {
 
     /// How the workers are.
     fn health(&self) -> Health;
+
+    /// What calls have used. Nothing, where a backend does not count.
+    fn metrics(&self) -> Metrics {
+        Metrics::default()
+    }
 }
 
 /// One call, to be submitted.
@@ -56,6 +63,8 @@ pub struct Refused {
     pub status: Status,
     /// What is wrong, in words.
     pub message: String,
+    /// Where it is [`Status::Overloaded`]: when it is likely to be better.
+    pub retry_after: Duration,
 }
 
 /// How many workers there are and how many of them take calls.

@@ -2,8 +2,9 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use microfaas_node::{Call, CallError, Completion, Node, Request, WorkerState};
+use microfaas_node::{Call, CallError, Completion, Metrics, Node, Request, WorkerState};
 
 use crate::backend::{Answer, Backend, CallRequest, Health, Refused};
 
@@ -35,6 +36,10 @@ impl Backend for Node {
         let up = workers.iter().filter(|worker| worker.state == WorkerState::Serving).count();
         Health { workers: workers.len(), workers_up: up }
     }
+
+    fn metrics(&self) -> Metrics {
+        Node::metrics(self)
+    }
 }
 
 fn answer(completion: Completion) -> Answer {
@@ -53,5 +58,9 @@ fn refused(error: &CallError, function: &str) -> Refused {
         CallError::UnknownFunction => format!("no function is named `{function}`"),
         other => other.to_string(),
     };
-    Refused { status: error.status(), message }
+    let retry_after = match error {
+        CallError::Overloaded { retry_after, .. } => *retry_after,
+        _ => Duration::ZERO,
+    };
+    Refused { status: error.status(), message, retry_after }
 }

@@ -1,5 +1,7 @@
 //! Answers that are errors: which HTTP status stands for what, and their body.
 
+use std::time::Duration;
+
 use hyper::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER};
 use hyper::{HeaderMap, Method, StatusCode};
 use serde::Serialize;
@@ -76,10 +78,18 @@ impl Refusal {
     fn of_call(http: StatusCode, status: Status, message: impl Into<String>) -> Self {
         let mut refusal = Self::new(http, status.name(), message);
         if status == Status::Overloaded {
-            // Slots come free within milliseconds; one second is the shortest that the header can say.
+            // One second is the shortest that the header can say.
             refusal.headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         refusal
+    }
+
+    /// When to come back, where the refusal says so: in whole seconds, at least one.
+    pub(crate) fn retry_after(mut self, time: Duration) -> Self {
+        if let Some(value) = self.headers.get_mut(RETRY_AFTER) {
+            *value = HeaderValue::from(time.as_secs() + u64::from(time.subsec_nanos() > 0 || time.is_zero()));
+        }
+        self
     }
 
     /// The connection cannot go on: what is left of the request would be taken for the next.
@@ -159,6 +169,17 @@ mod tests {
             let refusal = Refusal::failed(status, "");
             assert_eq!(refusal.headers.contains_key(RETRY_AFTER), status == Status::Overloaded, "{status}");
         }
+    }
+
+    #[test]
+    fn whole_seconds_that_are_long_enough() {
+        for (ms, text) in [(0, "1"), (1, "1"), (1000, "1"), (1001, "2"), (9999, "10")] {
+            let refusal =
+                Refusal::not_accepted(Status::Overloaded, "").retry_after(Duration::from_millis(ms));
+            assert_eq!(refusal.headers[RETRY_AFTER], text, "{ms} ms");
+        }
+        let refusal = Refusal::not_accepted(Status::Banned, "").retry_after(Duration::from_secs(1));
+        assert!(!refusal.headers.contains_key(RETRY_AFTER));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::answer;
 use crate::backend::{Backend, CallRequest};
 use crate::body::{self, BodyError};
 use crate::config::Config;
+use crate::metrics;
 use crate::refusal::Refusal;
 use crate::request::{self, Metadata};
 use crate::request_id;
@@ -42,7 +43,7 @@ type Collected<'a> = (Bytes, Option<SemaphorePermit<'a>>);
 
 impl<B: Backend> Service<B> {
     pub(crate) fn new(backend: Arc<B>, mut config: Config) -> Self {
-        let routes = Routes::new(std::mem::take(&mut config.routes));
+        let routes = Routes::new(std::mem::take(&mut config.routes), config.metrics_path.take());
         let units = (config.bodies_bytes_max / BUDGET_UNIT as usize).min(Semaphore::MAX_PERMITS);
         Self { backend, config, routes, bodies: Semaphore::new(units) }
     }
@@ -84,6 +85,7 @@ impl<B: Backend> Service<B> {
         let (name, path) = match self.routes.find(&parts.method, path) {
             Target::Function { name, path } => (name, path),
             Target::Health => return Ok(self.health(access, parts.method == Method::HEAD)),
+            Target::Metrics => return Ok(self.metrics(access, parts.method == Method::HEAD)),
             Target::Unknown => return Err(Refusal::no_route(path)),
             Target::NotAllowed(methods) => return Err(Refusal::method_not_allowed(&parts.method, &methods)),
         };
@@ -109,7 +111,10 @@ impl<B: Backend> Service<B> {
         let call = self
             .backend
             .submit(CallRequest { function: name, body: &body, meta: &meta, deadline })
-            .map_err(|refused| Refusal::not_accepted(refused.status, refused.message))?;
+            .map_err(|refused| {
+                let after = refused.retry_after;
+                Refusal::not_accepted(refused.status, refused.message).retry_after(after)
+            })?;
         // The call has copies; while it runs, the request's memory is better used otherwise.
         drop((body, budget, meta));
         let answer = call.await;
@@ -163,6 +168,13 @@ impl<B: Backend> Service<B> {
         permit.map(Some).map_err(|_| {
             Refusal::not_accepted(Status::Overloaded, "too many large request bodies at once").and_close()
         })
+    }
+
+    fn metrics(&self, access: &mut Access, is_head: bool) -> Response<Full<Bytes>> {
+        access.status = Status::Ok.name();
+        // It cannot fail.
+        let page = metrics::page(self.backend.metrics()).unwrap_or_default();
+        answer::text(metrics::CONTENT_TYPE, page, is_head)
     }
 
     fn health(&self, access: &mut Access, is_head: bool) -> Response<Full<Bytes>> {

@@ -18,6 +18,9 @@ use tempfile::TempDir;
 /// Environment variable that tells the hostile worker how to behave while it is set up; see its source.
 pub const BEHAVIOUR: &str = "MICROFAAS_TEST_BEHAVIOUR";
 
+/// Environment variable with the path of the file to which the hostile worker appends the body of each `echo` that it runs.
+pub const LEDGER: &str = "MICROFAAS_TEST_LEDGER";
+
 /// Environment variable with the path of the file that `counting-worker` counts its allocations in: one number, in a page.
 pub const COUNT_FILE: &str = "MICROFAAS_TEST_COUNT_FILE";
 

@@ -37,6 +37,8 @@ pub(crate) struct NodeSettings {
     pub(crate) spin: Option<Duration>,
     pub(crate) deadline: Option<Duration>,
     pub(crate) stall: Option<Duration>,
+    pub(crate) heartbeat: Option<Duration>,
+    pub(crate) restarts: Option<u32>,
     pub(crate) slots_small: Option<u32>,
     pub(crate) slots_large: Option<u32>,
     pub(crate) small_bytes: Option<u32>,
@@ -62,6 +64,8 @@ pub(crate) struct HttpSettings {
     pub(crate) stop_timeout: Option<Duration>,
     pub(crate) max_deadline: Option<Duration>,
     pub(crate) access_log: Option<bool>,
+    /// Where the metrics are; `None` in it is nowhere.
+    pub(crate) metrics: Option<Option<String>>,
     pub(crate) expose_panics: Option<bool>,
     pub(crate) routes: Vec<(Route, usize)>,
 }
@@ -101,6 +105,7 @@ pub(crate) struct FunctionSettings {
     pub(crate) policy: Option<Policy>,
     pub(crate) stateful: Option<bool>,
     pub(crate) ban_after: Option<u32>,
+    pub(crate) concurrency: Option<u32>,
 }
 
 impl FunctionSettings {
@@ -213,6 +218,10 @@ impl Settings {
 const SLOTS_MAX: u32 = 4096;
 /// Most faults that a function may be allowed; 0 is any number.
 const BAN_AFTER_MAX: u64 = 1_000_000;
+/// Most calls of a function that may be on their way at once; 0 is any number.
+const CONCURRENCY_MAX: u64 = 1_000_000;
+/// Most replacements at once in ten seconds.
+const RESTARTS_MAX: u64 = 1_000_000;
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 const MS: Duration = Duration::from_millis(1);
@@ -231,6 +240,8 @@ fn node(mut section: Section<'_>) -> Result<NodeSettings, ConfigError> {
         spin: section.get("spin", |v| value::duration(v, Duration::ZERO, SECOND))?,
         deadline: section.get("deadline", |v| value::duration(v, MS, DAY))?,
         stall: section.get("stall", |v| value::duration(v, 10 * MS, DAY))?,
+        heartbeat: section.get("heartbeat", |v| value::duration(v, 10 * MS, DAY))?,
+        restarts: section.get("restarts", |v| value::count(v, 0, RESTARTS_MAX))?,
         slots_small: section.get("slots_small", |v| value::count(v, 1, SLOTS_MAX.into()))?,
         slots_large: section.get("slots_large", |v| value::count(v, 0, u64::from(SLOTS_MAX) - 1))?,
         small_bytes: section.get("small_bytes", |v| value::bytes(v, 256, 64 << 10, 64))?,
@@ -267,6 +278,7 @@ fn http(mut section: Section<'_>) -> Result<HttpSettings, ConfigError> {
         stop_timeout: section.get("stop_timeout", timeout)?,
         max_deadline: section.get("max_deadline", timeout)?,
         access_log: section.get("access_log", value::boolean)?,
+        metrics: section.get("metrics", value::path_or_off)?,
         expose_panics: section.get("expose_panics", value::boolean)?,
         routes: Vec::new(),
     };
@@ -329,6 +341,7 @@ fn function(all: &Section<'_>, mut section: Section<'_>) -> Result<FunctionSetti
         policy: section.get("policy", value::policy)?,
         stateful: section.get("stateful", value::boolean)?,
         ban_after: section.get("ban_after", |v| value::count(v, 0, BAN_AFTER_MAX))?,
+        concurrency: section.get("concurrency", |v| value::count(v, 0, CONCURRENCY_MAX))?,
     };
     section.finish()?;
     Ok(settings)
@@ -364,6 +377,8 @@ mod tests {
             spin: Some(_),
             deadline: Some(_),
             stall: Some(_),
+            heartbeat: Some(_),
+            restarts: Some(_),
             slots_small: Some(_),
             slots_large: Some(_),
             small_bytes: Some(_),
@@ -391,6 +406,7 @@ mod tests {
             stop_timeout: Some(_),
             max_deadline: Some(_),
             access_log: Some(_),
+            metrics: Some(Some(_)),
             expose_panics: Some(_),
             routes,
         } = parse(&uncommented).unwrap().http
@@ -422,6 +438,7 @@ mod tests {
             policy: Some(_),
             stateful: Some(_),
             ban_after: Some(_),
+            concurrency: Some(_),
         } = function
         else {
             panic!("a key of [function] is not in the example");

@@ -30,8 +30,6 @@ const READY_WITHIN: Duration = Duration::from_secs(15);
 /// Between attempts to attach again, at first and at last.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// While calls are on their way: longest sleep without a look at all lanes, for what nobody was rung for.
-const INSURANCE: Duration = Duration::from_millis(50);
 /// While calls are to end before the host goes: how often it looks.
 const DRAIN_LOOK: Duration = Duration::from_millis(2);
 /// Packets taken before the calls are looked at.
@@ -139,10 +137,13 @@ impl Attachment {
             if self.live.as_ref().is_some_and(|live| live.closing) && !self.shared.calls_are_out() {
                 self.lose(&io::Error::other("the node is shutting down"));
             }
+            self.shared.see_to_orphans();
+            self.shared.balance();
             // For a worker that does not ring, and an event loop that has stopped in the middle.
             self.shared.poll();
         }
         self.drop_lanes(Shut::Closed);
+        self.shared.hub.orphans.end();
         for seat in &self.shared.seats {
             seat.update(|info| (info.pid, info.state) = (None, WorkerState::Stopped));
         }
@@ -177,7 +178,7 @@ impl Attachment {
         let now = Instant::now();
         let calls = (due != u64::MAX).then(|| Duration::from_nanos(due.saturating_sub(monotonic_ns())));
         let attempt = self.live.is_none().then(|| self.next_attempt.saturating_duration_since(now));
-        let insurance = self.shared.calls_are_out().then_some(INSURANCE);
+        let insurance = self.shared.look_within();
         let closing = draining || self.live.as_ref().is_some_and(|live| live.closing);
         let look = closing.then_some(DRAIN_LOOK);
         let timeout = calls.into_iter().chain(attempt).chain(insurance).chain(look).min();
@@ -314,6 +315,7 @@ fn next_due(live: &mut Live) -> u64 {
     for (number, held) in live.lanes.iter_mut().filter(|(_, held)| held.open) {
         if held.lane.is_shut() {
             // Found lying by a caller.
+            held.lane.hub.orphans.add(&held.lane);
             if !std::mem::replace(&mut held.told, true) {
                 complaints.push((*number, Complaint::Violation));
             }

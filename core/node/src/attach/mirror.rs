@@ -59,7 +59,8 @@ impl Mirror {
                 return Err(io::Error::other(format!("the node tells of more than {NAMES_MAX} functions")));
             }
             entries.resize(self.numbers.len(), None);
-            entries[number as usize] = Some(Entry { function: row.id, deadline_ns: row.deadline_ns });
+            entries[number as usize] =
+                Some(Entry { function: row.id, deadline_ns: row.deadline_ns, concurrency: row.concurrency });
             catalog.by_name.insert(row.name.clone(), number);
             catalog.functions.push(info(number, row));
         }
@@ -80,5 +81,6 @@ fn info(id: u32, row: &Function) -> FunctionInfo {
         deadline,
         idempotent: row.idempotent,
         limits: row.limits,
+        concurrency: row.concurrency,
     }
 }

@@ -80,7 +80,7 @@ fn load(node: &Node, millis: u64) -> String {
                     body.resize(if i.is_multiple_of(64) { 6000 } else { 24 }, body[8]);
                     match node.submit("echo", Request::new(&body).deadline(PATIENCE)) {
                         Ok(call) => call.wait_into(&mut completion),
-                        Err(CallError::NoWorker | CallError::Overloaded) => {
+                        Err(CallError::NoWorker | CallError::Overloaded { .. }) => {
                             std::thread::sleep(Duration::from_micros(100));
                             continue;
                         }

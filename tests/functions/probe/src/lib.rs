@@ -78,6 +78,15 @@ pub fn sleep_spin(body: &[u8]) -> Result<String, Error> {
     Ok(start.elapsed().as_micros().to_string())
 }
 
+/// As `sleep_spin`; says whether an earlier attempt may have run, and only the first takes its time.
+#[microfaas::function]
+pub fn retried(request: Request<'_>) -> Result<String, Error> {
+    if !request.is_retry() {
+        sleep_spin(request.body())?;
+    }
+    Ok(request.is_retry().to_string())
+}
+
 /// As `sleep_spin`, with a checkpoint in its loop.
 #[microfaas::function]
 pub fn checkpoint_spin(body: &[u8]) -> Result<String, Error> {

@@ -128,7 +128,7 @@ impl Mix {
                         flights.push(Flight { call, due, count });
                     }
                     // It stays due.
-                    Err(CallError::Overloaded) => break,
+                    Err(CallError::Overloaded { .. }) => break,
                     Err(error) => return Err(stopped(error)),
                 }
                 due += self.gap(subject);

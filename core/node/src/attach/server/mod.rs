@@ -480,5 +480,6 @@ fn row(number: u32, function: &FunctionInfo) -> Function {
         deadline_ns: nanoseconds(function.deadline),
         idempotent: function.idempotent,
         limits: function.limits,
+        concurrency: function.concurrency,
     }
 }

@@ -7,7 +7,7 @@
 mod attack;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
@@ -29,8 +29,18 @@ fn main() -> io::Result<()> {
     // SAFETY: the node has left this descriptor for us, and nobody else here knows of it.
     let control = unsafe { OwnedFd::from_raw_fd(CONTROL_FD) };
     let behaviour = std::env::var(microfaas_e2e::BEHAVIOUR).unwrap_or_default();
-    let (functions, malice) = (Vec::new(), Malice::default());
-    let mut worker = Worker { control, counters: None, lane: None, functions, calls: 0, malice };
+    let ledger = std::env::var_os(microfaas_e2e::LEDGER)
+        .map(|path| File::options().append(true).open(path))
+        .transpose()?;
+    let mut worker = Worker {
+        control,
+        counters: None,
+        lane: None,
+        functions: Vec::new(),
+        calls: 0,
+        malice: Malice::default(),
+        ledger,
+    };
     worker.set_up(&behaviour)?;
     worker.serve()
 }
@@ -43,6 +53,8 @@ struct Worker {
     functions: Vec<FunctionSpec>,
     calls: u32,
     malice: Malice,
+    /// What was run, for a test that counts.
+    ledger: Option<File>,
 }
 
 struct Lane {
@@ -158,6 +170,13 @@ impl Worker {
         }
     }
 
+    /// Leaves the request in the ledger, where there is one: in one write, which is there whatever happens next.
+    fn enter(&mut self, body: &[u8]) {
+        if let Some(ledger) = &mut self.ledger {
+            ledger.write_all(body).expect("the ledger takes it");
+        }
+    }
+
     /// Writes the greatest numbers wherever functions are counted.
     fn spoil(&self) {
         if let Some(counters) = &self.counters {
@@ -195,7 +214,10 @@ impl Worker {
                 respond(lane, &mut completion, &body[..body.len() / 2], &[]);
                 self.malice.at(Point::Half);
             }
-            Some("echo") => respond(lane, &mut completion, body, meta),
+            Some("echo") => {
+                self.enter(body);
+                respond(lane, &mut completion, body, meta);
+            }
             Some("attack") if text == "talk" => {
                 for _ in 0..20 {
                     let _ = socket::send(self.control.as_fd(), b"junk", &[lane.event.as_fd(); 4]);

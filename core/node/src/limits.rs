@@ -1,0 +1,193 @@
+//! Who may have how much of the node, and when to come back who gets nothing.
+//!
+//! - A function with a limit has at most as many calls on their way: [`Quotas`].
+//! - The last eighth of a lane's slots of either class is kept for functions that have less than their share: [`Shares`]. So one that is flooded leaves room for the others,
+//!   and one that is alone has seven eighths. Slots are handed out lowest first: the number of the slot that a call was given says how full the lane is,
+//!   and nothing is counted before it is nearly full. Lanes with few slots, and nodes with one function, keep nothing.
+//! - [`Pace`] is how fast calls come back. It is measured by those who are refused.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, TryLockError};
+use std::time::Duration;
+
+use microfaas_sys::clock::now_ns;
+
+use crate::lane::Lane;
+use crate::names::NAMES_MAX;
+
+/// Slots of one class from which on some are kept.
+const SLOTS_MIN: u32 = 16;
+/// How old a count of a lane's calls may be, in nanoseconds.
+const COUNT_NS: u64 = 50_000;
+/// Time that a measurement of the pace spans, in nanoseconds.
+const PACE_NS: u64 = 5_000_000;
+/// What a refusal says at least and at most, in nanoseconds.
+const RETRY_NS: std::ops::RangeInclusive<u64> = 1_000_000..=10_000_000_000;
+
+/// How many calls of functions with a limit are on their way, by the number of the name. Functions without one are not counted.
+#[derive(Debug)]
+pub(crate) struct Quotas {
+    out: Box<[AtomicU32]>,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self { out: (0..NAMES_MAX).map(|_| AtomicU32::new(0)).collect() }
+    }
+}
+
+impl Quotas {
+    /// Another call of a function is to be accepted. True where it may; then it is [released](Self::release) when it has left its worker.
+    #[cold]
+    pub(crate) fn admit(&self, name: u32, limit: u32) -> bool {
+        let Some(out) = self.out.get(name as usize) else { return false };
+        let admitted = out.fetch_add(1, Ordering::Relaxed) < limit;
+        if !admitted {
+            out.fetch_sub(1, Ordering::Relaxed);
+        }
+        admitted
+    }
+
+    pub(crate) fn release(&self, name: u32) {
+        if let Some(out) = self.out.get(name as usize) {
+            out.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// How many calls of which function a lane has, as it was counted last: one class of slots.
+#[derive(Debug, Default)]
+struct Tally {
+    at_ns: u64,
+    /// Numbers of names, and calls.
+    calls: Vec<(u32, u32)>,
+}
+
+/// What the functions of one lane have of its small and of its large slots.
+#[derive(Debug, Default)]
+pub(crate) struct Shares([Mutex<Tally>; 2]);
+
+impl Lane {
+    /// Whether a slot that was just taken may go to the function of this name.
+    ///
+    /// # Cost
+    /// Two comparisons while the lane has room.
+    #[inline]
+    pub(crate) fn may_have(&self, slot: u32, name: u32) -> bool {
+        let geometry = self.host.geometry();
+        let is_large = geometry.is_large(slot);
+        let (first, count) = match is_large {
+            false => (0, geometry.small_slots),
+            true => (geometry.small_slots, geometry.large_slots),
+        };
+        let plenty = count - count / 8;
+        count < SLOTS_MIN || slot - first < plenty || self.has_less_than_its_share(is_large, plenty, name)
+    }
+
+    #[cold]
+    fn has_less_than_its_share(&self, is_large: bool, plenty: u32, name: u32) -> bool {
+        let mut tally = match self.shares.0[usize::from(is_large)].try_lock() {
+            Ok(tally) => tally,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // Somebody counts. One more or less is no matter.
+            Err(TryLockError::WouldBlock) => return true,
+        };
+        let now = now_ns();
+        if now.saturating_sub(tally.at_ns) > COUNT_NS {
+            tally.at_ns = now;
+            tally.calls.clear();
+            for (ticket, _) in self.in_flight() {
+                if self.host.geometry().is_large(ticket.slot) == is_large {
+                    add(&mut tally.calls, self.note(ticket).history().name());
+                }
+            }
+        }
+        share(&mut tally.calls, plenty, name)
+    }
+}
+
+/// Whether a function may have another slot, which is counted then.
+fn share(calls: &mut Vec<(u32, u32)>, plenty: u32, name: u32) -> bool {
+    let mine = calls.iter().find(|(of, _)| *of == name).map_or(0, |(_, count)| *count);
+    let functions = u32::try_from(calls.len()).unwrap_or(u32::MAX).saturating_add(u32::from(mine == 0));
+    let may = mine < (plenty / functions).max(1);
+    if may {
+        add(calls, name);
+    }
+    may
+}
+
+fn add(calls: &mut Vec<(u32, u32)>, name: u32) {
+    match calls.iter_mut().find(|(of, _)| *of == name) {
+        Some((_, count)) => *count += 1,
+        None => calls.push((name, 1)),
+    }
+}
+
+/// How fast calls come back.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    at_ns: AtomicU64,
+    done: AtomicU64,
+    each_ns: AtomicU64,
+}
+
+impl Pace {
+    /// How long half of `outstanding` calls take, where `done` have come back since the start.
+    #[cold]
+    pub(crate) fn retry_after(&self, done: u64, outstanding: u64) -> Duration {
+        self.look(now_ns(), done);
+        let wait = self.each_ns.load(Ordering::Relaxed).saturating_mul(outstanding / 2);
+        Duration::from_nanos(wait.clamp(*RETRY_NS.start(), *RETRY_NS.end()))
+    }
+
+    /// Two that look at the same time get one of two good measurements.
+    fn look(&self, now: u64, done: u64) {
+        let (then, before) = (self.at_ns.load(Ordering::Relaxed), self.done.load(Ordering::Relaxed));
+        let passed = now.saturating_sub(then);
+        if passed < PACE_NS {
+            return;
+        }
+        self.at_ns.store(now, Ordering::Relaxed);
+        self.done.store(done, Ordering::Relaxed);
+        if then != 0 {
+            self.each_ns.store(passed / done.saturating_sub(before).max(1), Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_function_leaves_room_for_another() {
+        let mut calls = Vec::new();
+        let flood = (0..128).filter(|_| share(&mut calls, 112, 1)).count();
+        assert_eq!(flood, 112);
+        let other = (0..128).filter(|_| share(&mut calls, 112, 2)).count();
+        assert_eq!(other, 56, "half of what two share");
+        assert!(!share(&mut calls, 112, 1));
+        assert!(share(&mut calls, 112, 3), "a third one finds room, too");
+    }
+
+    #[test]
+    fn the_hint_follows_the_pace() {
+        let pace = Pace::default();
+        pace.look(1_000_000_000, 0);
+        pace.look(1_010_000_000, 10);
+        assert_eq!(pace.each_ns.load(Ordering::Relaxed), 1_000_000);
+        assert!(pace.retry_after(10, 100) >= Duration::from_millis(1));
+        pace.look(u64::MAX / 2, 10);
+        assert_eq!(pace.retry_after(10, 100), Duration::from_secs(10));
+    }
+
+    #[test]
+    fn as_many_as_the_limit_says() {
+        let quotas = Quotas::default();
+        assert!(quotas.admit(7, 2) && quotas.admit(7, 2) && !quotas.admit(7, 2));
+        assert!(quotas.admit(8, 1), "another function");
+        quotas.release(7);
+        assert!(quotas.admit(7, 2) && !quotas.admit(7, 2));
+    }
+}

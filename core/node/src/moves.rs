@@ -1,0 +1,379 @@
+//! Calls that change their worker, unseen by their owners. The supervisor, or an attached host's thread, is the one that moves them:
+//!
+//! | why | which calls | how often |
+//! | --- | --- | --- |
+//! | their worker has died | those that had not started | [`MOVES_MAX`] times |
+//! | their worker has died | others of functions declared `idempotent`, with `CALL_RETRIED` | once |
+//! | their worker has lied | as others, whatever it says of them: only of idempotent functions | once |
+//! | another worker has nothing to do | those that have waited for [`WAIT_NS`] and have not started | [`MOVES_MAX`] times |
+//!
+//! The request is still in the slot, in memory that only the host writes: it is copied into a slot of another lane, and the lane that the call was
+//! submitted to notes where it [went](Went). The owner finds that where it would find the outcome, and goes on there. What cannot be moved at once, since no worker is up or no
+//! slot is free, waits in its old slot until its deadline, at most [`PATIENCE`].
+//!
+//! **Once and no more.** A call that waits at a worker is moved only when it was taken back by the compare-and-swap of its call state, which an honest worker loses
+//! and then does not run it. Of a worker that has died the state is believed as it lies there. The state is the worker's memory: one that was taken over can run a call, leave it
+//! queued and die, and the call runs again. It harms its own function's calls by that, which it could have answered as it liked.
+//!
+//! **Both want it.** An owner gives the record up, fences, and looks where the call went; the mover notes where it went, fences, and looks whether the record is
+//! wanted. At least one of the two finds the other, and who takes the note out of the table ends the call.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use microfaas_lane::Status;
+use microfaas_lane::host::{Reader, Request, Reserved, Ticket};
+use microfaas_lane::message::message_len;
+use microfaas_lane::slots::Outcome;
+use microfaas_lane::state::Phase;
+use microfaas_sys::clock::{self, monotonic_ns};
+
+use crate::lane::Lane;
+use crate::node::Shared;
+
+/// Moves of one call.
+const MOVES_MAX: u32 = 8;
+/// How long a call waits at its worker before it is worth moving, in nanoseconds.
+const WAIT_NS: u64 = 1_000_000;
+/// How long calls of a lost worker wait for another one, in nanoseconds.
+const PATIENCE_NS: u64 = 10_000_000_000;
+/// Calls that go to one idle worker at a time.
+const BATCH: usize = 16;
+/// `microfaas_abi::CALL_RETRIED`: this crate does not depend on what modules are written against.
+const CALL_RETRIED: u32 = 1;
+
+/// Where calls of one lane went.
+#[derive(Debug, Default)]
+pub(crate) struct Went {
+    any: AtomicBool,
+    /// By slot. One whose owner has not looked yet keeps its slot, and its generation.
+    table: Mutex<HashMap<u32, (u32, Arc<Lane>, Ticket)>>,
+}
+
+impl Went {
+    /// Whether any call ever left.
+    pub(crate) fn any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
+    }
+
+    /// Whether this call has left and its owner has not followed.
+    pub(crate) fn has(&self, from: Ticket) -> bool {
+        self.any()
+            && self.table().get(&from.slot).is_some_and(|(generation, ..)| *generation == from.generation)
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<u32, (u32, Arc<Lane>, Ticket)>> {
+        // No panic leaves the table half changed.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, from: Ticket, lane: Arc<Lane>, to: Ticket) {
+        self.table().insert(from.slot, (from.generation, lane, to));
+        self.any.store(true, Ordering::Release);
+        // See "Both want it".
+        fence(Ordering::SeqCst);
+    }
+
+    #[cold]
+    fn take(&self, from: Ticket) -> Option<(Arc<Lane>, Ticket)> {
+        let mut table = self.table();
+        let (generation, ..) = table.get(&from.slot)?;
+        if *generation != from.generation {
+            return None;
+        }
+        table.remove(&from.slot).map(|(_, lane, ticket)| (lane, ticket))
+    }
+}
+
+/// Lanes whose workers are lost, with calls that go elsewhere or are to be answered.
+#[derive(Debug, Default)]
+pub(crate) struct Orphans {
+    lanes: Mutex<Lost>,
+}
+
+#[derive(Debug, Default)]
+struct Lost {
+    /// With the time after which nobody waits any more.
+    lanes: Vec<(Arc<Lane>, u64)>,
+    /// Nobody sees to them any more.
+    over: bool,
+}
+
+impl Orphans {
+    fn lost(&self) -> MutexGuard<'_, Lost> {
+        // No panic leaves the list half changed.
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// False where nobody sees to it: the caller settles its calls.
+    pub(crate) fn add(&self, lane: &Arc<Lane>) -> bool {
+        let mut lost = self.lost();
+        if !lost.over && !lost.lanes.iter().any(|(known, _)| Arc::ptr_eq(known, lane)) {
+            lost.lanes.push((Arc::clone(lane), monotonic_ns().saturating_add(PATIENCE_NS)));
+        }
+        !lost.over
+    }
+
+    /// Whether there are any.
+    pub(crate) fn any(&self) -> bool {
+        !self.lost().lanes.is_empty()
+    }
+
+    fn take(&self) -> Vec<(Arc<Lane>, u64)> {
+        std::mem::take(&mut self.lost().lanes)
+    }
+
+    /// Nobody sees to lost calls any more: those that wait are cancelled, and the lanes of later ones settle them.
+    pub(crate) fn end(&self) {
+        let lanes = {
+            let mut lost = self.lost();
+            lost.over = true;
+            std::mem::take(&mut lost.lanes)
+        };
+        for (lane, _) in lanes {
+            lane.settle_all(Status::Cancelled);
+        }
+    }
+}
+
+/// Why a call stays where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stay {
+    /// There is no place for it now.
+    Wait,
+    /// It cannot go; this is its end, where its worker is lost.
+    End(Status, bool),
+}
+
+impl Lane {
+    /// Owner: where the call went, if it did; it is the owner's to look after there, and this lane's slot is free.
+    pub(crate) fn follow(&self, ticket: Ticket) -> Option<(Arc<Lane>, Ticket)> {
+        if !self.went.any() {
+            return None;
+        }
+        let next = self.went.take(ticket)?;
+        self.abandon(ticket);
+        Some(next)
+    }
+
+    /// Owner: wants the call no more, wherever it is. True when it had not started: it never will.
+    pub(crate) fn give_up(&self, ticket: Ticket) -> bool {
+        let never_started = self.host.take_back(ticket);
+        self.abandon(ticket);
+        // See "Both want it".
+        fence(Ordering::SeqCst);
+        if !self.went.any() {
+            return never_started;
+        }
+        match self.went.take(ticket) {
+            Some((lane, ticket)) => lane.give_up(ticket),
+            None => never_started,
+        }
+    }
+
+    /// Whether a call may have run, as far as its worker is believed. `None` where its owner has taken it back.
+    fn may_have_run(&self, ticket: Ticket) -> Option<bool> {
+        if self.has_lied() {
+            return Some(true);
+        }
+        match self.host.phase(ticket) {
+            Some(Phase::Queued) => Some(false),
+            Some(Phase::Cancelled) => None,
+            // Over, but not announced.
+            Some(Phase::Started) | None => Some(true),
+        }
+    }
+
+    /// Sees to the calls of a lost worker. True when none is left.
+    fn see_to_lost(self: &Arc<Self>, shared: &Shared, until_ns: u64) -> bool {
+        let mut reader = self.lock();
+        let mut is_done = true;
+        let now = monotonic_ns();
+        let calls: Vec<Ticket> = self.host.in_flight().collect();
+        for ticket in calls {
+            let deadline = self.note(ticket).deadline_ns();
+            let started = self.may_have_run(ticket);
+            let stay = match started {
+                None => Stay::End(Status::Cancelled, true),
+                Some(started) if now >= deadline && deadline != u64::MAX => match started {
+                    true => Stay::End(Status::Timeout, false),
+                    false => Stay::End(Status::Expired, true),
+                },
+                Some(started) => match self.send_on(shared, &mut reader, ticket, started, None) {
+                    // The owner looks where it went before it looks at this.
+                    Ok(()) => Stay::End(Status::Cancelled, true),
+                    Err(stay) => stay,
+                },
+            };
+            match stay {
+                Stay::End(status, never_started) => {
+                    self.settle(&mut reader, ticket, &Outcome::bare(status, never_started));
+                }
+                Stay::Wait if now < until_ns => is_done = false,
+                Stay::Wait => {
+                    let never_started = started == Some(false);
+                    self.settle(&mut reader, ticket, &Outcome::bare(Status::WorkerLost, never_started));
+                }
+            }
+        }
+        is_done
+    }
+
+    /// Sends a call in flight to a worker: `to`, or the one with the least to do. Its old slot is still taken afterwards.
+    fn send_on(
+        self: &Arc<Self>,
+        shared: &Shared,
+        reader: &mut Reader,
+        ticket: Ticket,
+        started: bool,
+        to: Option<&Arc<Lane>>,
+    ) -> Result<(), Stay> {
+        let lost = Stay::End(Status::WorkerLost, !started);
+        let Some((body_len, meta_len)) = self.host.asked(reader, ticket) else { return Err(lost) };
+        let note = self.note(ticket);
+        let history = note.history();
+        let is_idempotent = || shared.is_idempotent(history.name());
+        if history.moves() >= MOVES_MAX || started && (history.is_retry() || !is_idempotent()) {
+            return Err(lost);
+        }
+        let entry = shared.names.resolve(history.name()).ok_or(Stay::End(Status::NotFound, true));
+        let entry = if started { entry.map_err(|_| lost)? } else { entry? };
+        if shared.hub.bans.check(entry.function).is_err() {
+            return Err(if started { lost } else { Stay::End(Status::Banned, true) });
+        }
+        let len = message_len(body_len as usize, meta_len as usize).ok_or(lost)?;
+        let (lane, mut reserved) = match to {
+            Some(lane) => (Arc::clone(lane), lane.host.reserve(len).map_err(|_| Stay::Wait)?),
+            None => shared
+                .reserve_again(len)
+                .map_err(|stay| if started && stay != Stay::Wait { lost } else { stay })?,
+        };
+        if to.is_some() {
+            lane.load().add();
+        }
+        // The last moment at which the owner or a worker that still runs may have it instead.
+        let is_ours = started || self.host.take_back(ticket);
+        let buffer = lane.host.buffer(&mut reserved);
+        if !is_ours || self.host.copy_request(reader, ticket, buffer).is_none() {
+            unreserve(&lane, reserved);
+            return Err(Stay::Wait);
+        }
+        let history = history.moved(started);
+        let request = Request {
+            function: entry.function,
+            body_len,
+            meta_len,
+            deadline_ns: note.deadline_ns(),
+            flags: if history.is_retry() { CALL_RETRIED } else { 0 },
+            submitted_cycles: clock::cycles_at(note.submitted_ns()),
+        };
+        note.leaves();
+        self.watch_completions();
+        let next = lane.submit(reserved, &request, note.submitted_ns(), history);
+        self.counters().moved(history.is_retry() && started);
+        self.went.note(ticket, Arc::clone(&lane), next);
+        if self.host.asked(reader, ticket).is_none() {
+            // Its owner has gone meanwhile.
+            if let Some((lane, next)) = self.went.take(ticket) {
+                lane.give_up(next);
+            }
+        }
+        self.nudge_owner(ticket);
+        Ok(())
+    }
+}
+
+fn unreserve(lane: &Lane, reserved: Reserved) {
+    lane.host.cancel_reservation(reserved);
+    lane.load().sub(1);
+}
+
+impl Shared {
+    fn is_idempotent(&self, name: u32) -> bool {
+        let catalog = self.catalog.load();
+        let found = catalog.functions.binary_search_by_key(&name, |info| info.id);
+        found.is_ok_and(|index| catalog.functions[index].idempotent)
+    }
+
+    /// A slot for a call that was accepted already.
+    fn reserve_again(&self, len: usize) -> Result<(Arc<Lane>, Reserved), Stay> {
+        let best = self.least_busy().ok_or_else(|| match self.is_closed() {
+            true => Stay::End(Status::Cancelled, true),
+            false => Stay::Wait,
+        })?;
+        let count = self.seats.len();
+        let lanes = (best..count).chain(0..best).filter_map(|i| self.seats[i].lane());
+        for lane in lanes.filter(|lane| !lane.is_shut()) {
+            if let Ok(reserved) = lane.host.reserve(len) {
+                lane.load().add();
+                return Ok((lane, reserved));
+            }
+        }
+        Err(Stay::Wait)
+    }
+
+    /// Supervisor: sees to the calls of lost workers. To be called whenever it is awake.
+    pub(crate) fn see_to_orphans(&self) {
+        for (lane, until_ns) in self.hub.orphans.take() {
+            if !lane.see_to_lost(self, until_ns) {
+                self.hub.orphans.keep(lane, until_ns);
+            }
+        }
+    }
+
+    /// Supervisor: workers that have nothing to do get calls that wait at others.
+    pub(crate) fn balance(&self) {
+        if self.seats.len() < 2 {
+            return;
+        }
+        for idle in self.seats.iter().filter(|seat| seat.load.get() == Some(0)) {
+            let Some(to) = idle.lane().filter(|lane| !lane.is_shut()) else { continue };
+            let Some(busiest) = self.seats.iter().max_by_key(|seat| seat.load.get()) else { return };
+            if busiest.load.outstanding() < 2 {
+                return;
+            }
+            if let Some(from) = busiest.lane() {
+                from.send_waiting(self, &to);
+            }
+        }
+    }
+
+    /// Whether [`balance`](Self::balance) may find something soon.
+    pub(crate) fn may_be_uneven(&self) -> bool {
+        self.seats.len() > 1 && self.seats.iter().any(|seat| seat.load.outstanding() > 1)
+    }
+}
+
+impl Lane {
+    /// Sends half of the calls that wait here to another worker.
+    fn send_waiting(self: &Arc<Self>, shared: &Shared, to: &Arc<Self>) {
+        let Some(mut reader) = self.try_lock() else { return };
+        self.drain_with(&mut reader, None);
+        if self.is_shut() {
+            return;
+        }
+        let since = monotonic_ns().saturating_sub(WAIT_NS);
+        let waits = |ticket: &Ticket| {
+            self.host.phase(*ticket) == Some(Phase::Queued) && self.note(*ticket).submitted_ns() < since
+        };
+        let mut calls: Vec<Ticket> = self.host.in_flight().filter(waits).collect();
+        // Those that came last would wait longest. The lane's own queue keeps its order.
+        calls.sort_by_key(|ticket| std::cmp::Reverse(self.note(*ticket).submitted_ns()));
+        calls.truncate(calls.len().div_ceil(2).min(BATCH));
+        for ticket in calls {
+            if to.is_shut() || self.send_on(shared, &mut reader, ticket, false, Some(to)).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Orphans {
+    fn keep(&self, lane: Arc<Lane>, until_ns: u64) {
+        let mut lost = self.lost();
+        if !lost.lanes.iter().any(|(known, _)| Arc::ptr_eq(known, &lane)) {
+            lost.lanes.push((lane, until_ns));
+        }
+    }
+}

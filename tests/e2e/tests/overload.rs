@@ -1,0 +1,149 @@
+//! More than a node can do: what is too much is refused at once, with a hint when to come back, and nobody pays for another's flood.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use microfaas_e2e::{LEDGER, Watchdog, hostile_node};
+use microfaas_node::{Call, CallError, FunctionConfig, Node, Request, Scarce, Status};
+
+const LIMIT: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(100);
+
+fn submit(node: &Node, function: &str, body: &[u8]) -> Result<Call, CallError> {
+    node.submit(function, Request::new(body).deadline(PATIENCE))
+}
+
+fn refusal(result: Result<Call, CallError>) -> Scarce {
+    match result {
+        Err(CallError::Overloaded { about, retry_after }) => {
+            assert!(
+                (Duration::from_millis(1)..=Duration::from_secs(10)).contains(&retry_after),
+                "{retry_after:?}"
+            );
+            about
+        }
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("accepted"),
+    }
+}
+
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < LIMIT, "{what} did not happen");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_function_has_as_many_calls_as_its_limit_says() {
+    let _watchdog = Watchdog::new(LIMIT);
+    let (builder, _directory) = hostile_node("echo");
+    let config = FunctionConfig::default().concurrency(2);
+    let node = builder.function("echo", config.clone()).function("die", config).start().unwrap();
+    let blocker = submit(&node, "sleep", b"100").unwrap();
+    let first = submit(&node, "echo", b"1").unwrap();
+    let second = submit(&node, "echo", b"2").unwrap();
+    assert_eq!(refusal(submit(&node, "echo", b"3")), Scarce::Concurrency);
+    assert_eq!(node.call("echo", b"3".as_slice()).status, Status::Overloaded);
+    let other = submit(&node, "count", b"").unwrap();
+    assert_eq!((first.wait().status, second.wait().status), (Status::Ok, Status::Ok));
+    assert_eq!((other.wait().status, blocker.wait().status), (Status::Ok, Status::Ok));
+    // However they end: answered, dropped, given back unused, lost with their worker, moved to another.
+    for round in 0..4u8 {
+        assert_eq!(submit(&node, "echo", &[round]).unwrap().wait().status, Status::Ok);
+        drop(submit(&node, "echo", b"").unwrap());
+        drop(node.prepare("echo", 1, 0).unwrap());
+        wait_until("a slot", || node.poll() == 0 && node.stats().outstanding == 0);
+    }
+    for _ in 0..3 {
+        let deadly = submit(&node, "die", b"").unwrap();
+        let moved: Vec<_> = (0..2).filter_map(|_| submit(&node, "echo", b"").ok()).collect();
+        assert_eq!(deadly.wait().status, Status::WorkerLost);
+        assert!(moved.into_iter().all(|call| call.wait().status == Status::Ok));
+        wait_until("a worker", || submit(&node, "echo", b"").is_ok());
+    }
+    wait_until("the end of all calls", || node.poll() == 0 && node.stats().outstanding == 0);
+    let both = [submit(&node, "echo", b"1").unwrap(), submit(&node, "echo", b"2").unwrap()];
+    assert!(both.into_iter().all(|call| call.wait().status == Status::Ok));
+}
+
+#[test]
+fn one_flooded_function_does_not_take_the_slots_of_the_others() {
+    let _watchdog = Watchdog::new(LIMIT);
+    let (builder, _directory) = hostile_node("echo");
+    let node = builder.slots(32, 0).start().unwrap();
+    let mut flood = Vec::new();
+    let about = loop {
+        match submit(&node, "sleep", b"20") {
+            Ok(call) => flood.push(call),
+            refused => break refusal(refused),
+        }
+    };
+    assert_eq!((about, flood.len()), (Scarce::Share, 28));
+    let others: Vec<_> = (0..3).map(|_| submit(&node, "echo", b"").expect("a slot that was kept")).collect();
+    assert!(others.into_iter().all(|call| call.wait().status == Status::Ok));
+    assert!(flood.into_iter().all(|call| call.wait().status == Status::Ok));
+}
+
+/// Ten times of what the node can do from one side, and somebody else who asks for little.
+#[test]
+fn a_flood_is_refused_and_the_rest_is_served() {
+    let _watchdog = Watchdog::new(LIMIT);
+    let (builder, _directory) = hostile_node("echo");
+    let node = builder.slots(32, 0).start().unwrap();
+    let done = AtomicBool::new(false);
+    let (accepted, refused) = std::thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            let (mut calls, mut accepted, mut refused) = (Vec::new(), 0u64, 0u64);
+            while !done.load(Ordering::Relaxed) {
+                match submit(&node, "sleep", b"1") {
+                    Ok(call) => calls.push(call),
+                    Err(CallError::Overloaded { .. }) => refused += 1,
+                    Err(error) => panic!("{error}"),
+                }
+                calls.retain_mut(|call| {
+                    let completion = call.try_take();
+                    accepted += u64::from(completion.is_some());
+                    completion.is_none_or(|completion| completion.status != Status::Ok)
+                });
+            }
+            accepted += calls.len() as u64;
+            calls.into_iter().for_each(|call| assert_eq!(call.wait().status, Status::Ok));
+            (accepted, refused)
+        });
+        for i in 0..200u8 {
+            let completion = submit(&node, "echo", &[i]).expect("there is room for others").wait();
+            assert_eq!((completion.status, completion.body.as_slice()), (Status::Ok, [i].as_slice()));
+        }
+        done.store(true, Ordering::Relaxed);
+        flood.join().unwrap()
+    });
+    assert!(refused > 0, "that was no flood");
+    wait_until("the end of all calls", || node.poll() == 0 && node.stats().outstanding == 0);
+    assert_eq!(node.stats().accepted(), accepted + 200);
+    // As before.
+    assert_eq!(node.call("echo", b"after".as_slice()).body, b"after");
+}
+
+/// What was taken back, or came too late, costs its worker nothing.
+#[test]
+fn cancelled_and_expired_calls_are_never_run() {
+    let _watchdog = Watchdog::new(LIMIT);
+    let (builder, _directory) = hostile_node("echo");
+    let ledger = tempfile::NamedTempFile::new().unwrap();
+    let node = builder.worker_env(LEDGER, ledger.path()).start().unwrap();
+    let busy = submit(&node, "sleep", b"100").unwrap();
+    let cancelled = submit(&node, "echo", b"cancelled ").unwrap();
+    let dropped = submit(&node, "echo", b"dropped ").unwrap();
+    let late = Request::new(b"expired ").deadline(Duration::from_millis(20));
+    let expired = node.submit("echo", late).unwrap();
+    let wanted = submit(&node, "echo", b"wanted ").unwrap();
+    assert!(cancelled.cancel(), "it had not started");
+    drop(dropped);
+    let expired = expired.wait();
+    assert_eq!((expired.status, expired.never_started), (Status::Expired, true));
+    assert_eq!((busy.wait().status, wanted.wait().status), (Status::Ok, Status::Ok));
+    wait_until("the end of all calls", || node.poll() == 0 && node.stats().outstanding == 0);
+    assert_eq!(std::fs::read(ledger.path()).unwrap(), b"wanted ");
+}
