@@ -66,6 +66,13 @@ pub(crate) enum Command {
     /// not end with OK, one line on the standard error says how it ended. With --json, one object says both.
     #[command(after_help = INVOKE_HELP)]
     Invoke(Invoke),
+    /// Print what the calls of a node have used
+    ///
+    /// Calls by status, CPU time, bytes and latencies of each function since the node was started, and its workers. The CPU time is that of the calls, not of the
+    /// workers' lives. With --json, one object has all of it, histograms included; times are in nanoseconds.
+    Stats(Stats),
+    /// Watch a node: functions by CPU time, workers, rates; q quits
+    Top(Top),
     /// Deploy a module, or every module of a directory, at a node that serves
     ///
     /// All of them or none. A module is known by its file's name: one that is there is replaced, others stay. New calls get the new version at once, calls that
@@ -131,6 +138,23 @@ pub(crate) struct OfModule {
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) node: AtNode,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stats {
+    /// Socket of the node; only its own user and root may ask
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    /// Socket of the node; only its own user and root may ask
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: PathBuf,
 }
 
 #[derive(Debug, Args)]

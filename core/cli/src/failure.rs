@@ -55,6 +55,10 @@ pub(crate) enum Failure {
     Stdin(std::io::Error),
     #[error("cannot write to the standard output: {0}")]
     Stdout(std::io::Error),
+    #[error("`top` needs a terminal; `microfaas stats` prints the same once")]
+    NoTerminal,
+    #[error("the terminal cannot be used: {0}")]
+    Terminal(std::io::Error),
     #[error("cannot start the runtime: {0}")]
     Runtime(std::io::Error),
     #[error("no worker can start here: {0}; SECURITY.md says what each layer of the sandbox needs")]

@@ -10,7 +10,10 @@ mod invoke;
 mod launch;
 mod log;
 mod make;
+mod notify;
 mod serve;
+mod stats;
+mod top;
 
 use std::process::ExitCode;
 
@@ -24,6 +27,8 @@ fn main() -> ExitCode {
         Command::Build(args) => make::build(&args).map(|()| ExitCode::SUCCESS),
         Command::Serve(args) => serve::run(args).map(|()| ExitCode::SUCCESS),
         Command::Invoke(args) => invoke::run(&args),
+        Command::Stats(args) => stats::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Top(args) => top::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Deploy(args) => deploy::deploy(&args).map(|()| ExitCode::SUCCESS),
         Command::Ls(args) => deploy::ls(&args).map(|()| ExitCode::SUCCESS),
         Command::Describe(args) => deploy::describe(&args).map(|()| ExitCode::SUCCESS),

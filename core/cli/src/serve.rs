@@ -11,7 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::args::{Serve, Sources};
 use crate::config::{HttpSettings, Settings};
 use crate::failure::Failure;
-use crate::{launch, log};
+use crate::{launch, log, notify};
 
 const LISTEN: &str = "127.0.0.1:8080";
 /// What a function's metadata may take of a large slot.
@@ -55,6 +55,8 @@ async fn serve(settings: Settings, sources: Sources) -> Result<(), Failure> {
     let new_gateway = |listener| Gateway::new(listener, gateway_config(&settings), Arc::clone(&node));
     let gateway = listener.map(new_gateway).transpose()?;
     announce(&node, &settings, gateway.as_ref());
+    notify::ready(&node);
+    let watched = tokio::spawn(notify::keep_alive(Arc::clone(&node)));
 
     let (first, stop) = tokio::sync::oneshot::channel();
     tokio::spawn(signals.watch(first));
@@ -69,6 +71,7 @@ async fn serve(settings: Settings, sources: Sources) -> Result<(), Failure> {
         }
         None => stopped.await,
     }
+    watched.abort();
     // Another thread, so that a second signal is still heard.
     let stopping = tokio::task::spawn_blocking(move || node.shutdown(NODE_STOP));
     if let Err(error) = stopping.await {
@@ -120,6 +123,7 @@ fn gateway_config(settings: &Settings) -> Config {
         stop_timeout: stop_timeout.unwrap_or(default.stop_timeout),
         deadline_max: max_deadline.unwrap_or(default.deadline_max),
         access_log: access_log.unwrap_or(default.access_log),
+        metrics_path: http.metrics.clone().unwrap_or(default.metrics_path),
         expose_panics: expose_panics.unwrap_or(default.expose_panics),
         routes: http.routes.iter().map(|(route, _)| route.clone()).collect(),
     }
@@ -171,6 +175,7 @@ impl Signals {
     async fn watch(mut self, first: tokio::sync::oneshot::Sender<()>) {
         self.next().await;
         tracing::info!("stopping; a second signal ends at once");
+        notify::stopping();
         let _ = first.send(());
         let number = self.next().await;
         std::process::exit(128 + number);

@@ -54,6 +54,12 @@ pub(crate) fn json(http: StatusCode, text: String, is_head: bool) -> Response<Fu
     build(http, headers, text.into_bytes(), is_head)
 }
 
+/// 200 and a text of this type.
+pub(crate) fn text(content_type: &'static str, text: String, is_head: bool) -> Response<Full<Bytes>> {
+    let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
+    build(StatusCode::OK, headers, text.into_bytes(), is_head)
+}
+
 /// What happened, for the log: the worker's text where there is one.
 pub(crate) fn detail(answer: &Answer) -> String {
     if answer.detail.is_empty() {

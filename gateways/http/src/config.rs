@@ -29,6 +29,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Whether each request is logged: target `microfaas::access`, level INFO. Default true.
     pub access_log: bool,
+    /// Where the node's metrics are, in a form for Prometheus; `None` is nowhere. Default `/metrics`. It wins over routes.
+    pub metrics_path: Option<String>,
     /// Whether clients get to see panic messages. Default false: they may quote secrets.
     pub expose_panics: bool,
 }
@@ -46,6 +48,7 @@ impl Default for Config {
             stop_timeout: Duration::from_secs(10),
             routes: Vec::new(),
             access_log: true,
+            metrics_path: Some("/metrics".to_owned()),
             expose_panics: false,
         }
     }
@@ -65,6 +68,9 @@ impl Config {
         }
         if self.connections_max == 0 {
             return Err(ConfigError::NoConnections);
+        }
+        if let Some(path) = self.metrics_path.as_ref().filter(|path| !is_path(path)) {
+            return Err(ConfigError::Path(path.clone()));
         }
         for (i, route) in self.routes.iter().enumerate() {
             if self.routes[..i].iter().any(|r| r.method == route.method && r.path == route.path) {
@@ -101,9 +107,7 @@ impl Route {
                     .ok_or_else(|| ConfigError::Method(name.to_owned()))?,
             ),
         };
-        let is_path =
-            path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && !b"?#".contains(&b));
-        if !is_path {
+        if !is_path(path) {
             return Err(ConfigError::Path(path.to_owned()));
         }
         let path = path.trim_end_matches('/').to_owned();
@@ -132,6 +136,11 @@ impl Route {
     pub fn function(&self) -> &str {
         &self.function
     }
+}
+
+/// Whether a request can have this path.
+fn is_path(path: &str) -> bool {
+    path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && !b"?#".contains(&b))
 }
 
 /// A setting that cannot be.

@@ -6,6 +6,7 @@
 //! - A configured [`Route`] sends a path and everything below it, for one method or all, to a function, which
 //!   sees the whole path. The longest path wins.
 //! - `/healthz` answers 200 while at least one worker is up, else 503.
+//! - `/metrics` ([`Config::metrics_path`]) is what calls have used, for Prometheus: counts by function and status, CPU time, bytes, histograms, workers.
 //!
 //! # Request
 //! Metadata is `:method`, `:scheme`, `:authority`, `:path` (with the query), then the headers in order, names in
@@ -54,6 +55,7 @@ mod backend;
 mod body;
 mod config;
 mod first_bytes;
+mod metrics;
 mod node;
 mod refusal;
 mod request;

@@ -15,6 +15,7 @@ const HEALTH: &str = "/healthz";
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Target<'a> {
     Health,
+    Metrics,
     Function {
         name: &'a str,
         /// The part of the path that the function sees; may be empty, which stands for `/`.
@@ -26,21 +27,26 @@ pub(crate) enum Target<'a> {
     NotAllowed(Vec<Method>),
 }
 
-/// The routes, longest path first.
+/// The routes, longest path first, and where the metrics are.
 #[derive(Debug)]
-pub(crate) struct Routes(Vec<Route>);
+pub(crate) struct Routes {
+    routes: Vec<Route>,
+    metrics: Option<String>,
+}
 
 impl Routes {
-    pub(crate) fn new(mut routes: Vec<Route>) -> Self {
+    pub(crate) fn new(mut routes: Vec<Route>, metrics: Option<String>) -> Self {
         routes.sort_by_key(|route| (std::cmp::Reverse(route.prefix().len()), route.method().is_none()));
-        Self(routes)
+        Self { routes, metrics }
     }
 
     /// # Cost
     /// One comparison a route; no allocation but for `NotAllowed`.
     pub(crate) fn find<'a>(&'a self, method: &Method, path: &'a str) -> Target<'a> {
-        if path == HEALTH {
+        let is_metrics = self.metrics.as_deref() == Some(path);
+        if path == HEALTH || is_metrics {
             return match *method {
+                Method::GET | Method::HEAD if is_metrics => Target::Metrics,
                 Method::GET | Method::HEAD => Target::Health,
                 _ => Target::NotAllowed(vec![Method::GET, Method::HEAD]),
             };
@@ -50,7 +56,7 @@ impl Routes {
         }
         let mut allowed = Vec::new();
         let by_name = below(path, BY_NAME);
-        for route in self.0.iter().filter(|route| below(path, route.prefix()).is_some()) {
+        for route in self.routes.iter().filter(|route| below(path, route.prefix()).is_some()) {
             if by_name.is_some() && route.prefix().len() < BY_NAME.len() {
                 break;
             }
@@ -80,7 +86,8 @@ mod tests {
     use super::*;
 
     fn routes(list: &[(&str, &str, &str)]) -> Routes {
-        Routes::new(list.iter().map(|(m, p, f)| Route::new(m, p, f).unwrap()).collect())
+        let routes = list.iter().map(|(m, p, f)| Route::new(m, p, f).unwrap()).collect();
+        Routes::new(routes, Some("/metrics".to_owned()))
     }
 
     fn function<'a>(name: &'a str, path: &'a str) -> Target<'a> {
@@ -120,6 +127,8 @@ mod tests {
         assert_eq!(routes.find(&Method::GET, "/fn/special"), function("special", ""));
         assert_eq!(routes.find(&Method::GET, "/fn/hello"), function("hello", ""));
         assert_eq!(routes.find(&Method::GET, "/healthz"), Target::Health);
+        assert_eq!(routes.find(&Method::GET, "/metrics"), Target::Metrics);
+        assert_eq!(routes.find(&Method::GET, "/metrics/x"), function("all", "/metrics/x"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use microfaas_http::Route;
 use microfaas_node::Policy;
 use toml::de::DeValue;
 
@@ -34,6 +35,15 @@ pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, String> {
 
 pub(super) fn text(value: &DeValue<'_>) -> Result<String, String> {
     value.as_str().map(str::to_owned).ok_or_else(|| not(value, "a string"))
+}
+
+/// A path of a URL, or `off`.
+pub(super) fn path_or_off(value: &DeValue<'_>) -> Result<Option<String>, String> {
+    match text(value)?.as_str() {
+        "off" => Ok(None),
+        path if Route::new("*", path, "").is_ok() => Ok(Some(path.to_owned())),
+        _ => Err(not(value, "a path such as \"/metrics\", or \"off\"")),
+    }
 }
 
 pub(super) fn function_name(value: &DeValue<'_>) -> Result<String, String> {

@@ -8,4 +8,5 @@ mod attaching;
 mod bad_input;
 mod deploying;
 mod first_steps;
+mod service;
 mod serving;

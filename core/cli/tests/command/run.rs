@@ -95,7 +95,13 @@ fn wait(child: &mut Child) -> Option<i32> {
 impl Running {
     /// Starts it and waits for the line `ready`; gives the lines before it.
     pub(crate) fn start(dir: &Path, args: &[&str]) -> (Self, Vec<String>) {
+        Self::start_in(dir, args, &[])
+    }
+
+    /// As [`start`](Self::start), with these variables in its environment.
+    pub(crate) fn start_in(dir: &Path, args: &[&str], env: &[(&str, &str)]) -> (Self, Vec<String>) {
         let mut child = command(dir, args)
+            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

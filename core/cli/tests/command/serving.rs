@@ -81,7 +81,7 @@ fn it_says_what_it_serves_and_serves_it() {
     assert_eq!(access, 6, "{}", ended.err);
 }
 
-fn call_get(addr: SocketAddr, target: &str) -> String {
+pub(crate) fn call_get(addr: SocketAddr, target: &str) -> String {
     let mut stream = TcpStream::connect(addr).unwrap();
     write!(stream, "GET {target} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").unwrap();
     answer(stream)

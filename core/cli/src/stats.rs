@@ -1,0 +1,131 @@
+//! `stats`: a node's counts, once.
+
+use std::io::Write;
+
+use microfaas_node::{FunctionStats, NodeStats, WorkerStats};
+
+use crate::args::Stats;
+use crate::failure::Failure;
+
+pub(crate) fn run(args: &Stats) -> Result<(), Failure> {
+    let stats = microfaas_node::stats(&args.socket)?;
+    let mut out = std::io::stdout().lock();
+    let text = if args.json {
+        serde_json::to_string(&stats).map_err(|error| Failure::Stdout(error.into()))? + "\n"
+    } else {
+        table(&stats)
+    };
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::Stdout)
+}
+
+fn table(stats: &NodeStats) -> String {
+    let names = stats.functions.iter().chain(&stats.others).map(|function| function.name.len());
+    let width = names.max().unwrap_or(0).max(8);
+    let mut text = format!(
+        "{:width$} {:>12} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}\n",
+        "FUNCTION", "CALLS", "NOT OK", "CPU", "QUEUE p50", "RUN p50", "TOTAL p50", "TOTAL p99"
+    );
+    for function in stats.functions.iter().chain(&stats.others) {
+        text.push_str(&function_line(function, width));
+    }
+    text.push_str(&format!(
+        "\n{:width$} {:>12} {:>10} {:>10} {:>10}\n",
+        "WORKER", "CALLS", "RESTARTS", "CPU", "SLOTS"
+    ));
+    for worker in &stats.workers {
+        text.push_str(&worker_line(worker, width));
+    }
+    text
+}
+
+fn function_line(function: &FunctionStats, width: usize) -> String {
+    let name = if function.name.is_empty() { "(others)" } else { &function.name };
+    format!(
+        "{name:width$} {:>12} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}\n",
+        calls(function),
+        calls(function) - ok(function),
+        time(function.cpu_ns),
+        time(function.queue.p50_ns),
+        time(function.run.p50_ns),
+        time(function.total.p50_ns),
+        time(function.total.p99_ns),
+    )
+}
+
+fn worker_line(worker: &WorkerStats, width: usize) -> String {
+    let name = format!("{} {}", worker.index, worker.state);
+    let slots = format!("{}/{}", worker.slots_in_use, worker.slots);
+    format!(
+        "{name:width$} {:>12} {:>10} {:>10} {slots:>10}\n",
+        worker.calls,
+        restarts(worker),
+        time(worker.cpu_ns)
+    )
+}
+
+/// Calls that ended, however they did.
+pub(crate) fn calls(function: &FunctionStats) -> u64 {
+    function.calls.values().fold(0, |sum, n| sum.saturating_add(*n))
+}
+
+/// Calls that ended well.
+pub(crate) fn ok(function: &FunctionStats) -> u64 {
+    function.calls.get("OK").copied().unwrap_or(0)
+}
+
+pub(crate) fn restarts(worker: &WorkerStats) -> u64 {
+    worker.restarts.values().sum()
+}
+
+/// Three digits and a unit.
+#[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+pub(crate) fn time(ns: u64) -> String {
+    let ns = ns as f64;
+    let (value, unit) = match ns {
+        ns if ns < 1e3 => return format!("{ns} ns"),
+        ns if ns < 1e6 => (ns / 1e3, "us"),
+        ns if ns < 1e9 => (ns / 1e6, "ms"),
+        ns => (ns / 1e9, "s"),
+    };
+    let digits = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
+    format!("{value:.digits$} {unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn times_have_three_digits() {
+        for (ns, text) in [
+            (0, "0 ns"),
+            (999, "999 ns"),
+            (1234, "1.23 us"),
+            (45_600_000, "45.6 ms"),
+            (7_890_000_000_000, "7890 s"),
+        ] {
+            assert_eq!(time(ns), text);
+        }
+    }
+
+    #[test]
+    fn a_line_for_each() {
+        let calls = BTreeMap::from([("OK".to_owned(), 5), ("PANIC".to_owned(), 2)]);
+        let function =
+            FunctionStats { name: "hello".into(), calls, cpu_ns: 1500, ..FunctionStats::default() };
+        let worker = WorkerStats { state: "serving".into(), calls: 7, slots: 64, ..WorkerStats::default() };
+        let stats = NodeStats { functions: vec![function], workers: vec![worker], ..NodeStats::default() };
+        let text = table(&stats);
+        let words = |start| {
+            text.lines()
+                .find(|line| line.starts_with(start))
+                .unwrap()
+                .split_whitespace()
+                .take(5)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(words("hello"), ["hello", "7", "2", "1.50", "us"]);
+        assert_eq!(words("0 serving"), ["0", "serving", "7", "0", "0"]);
+    }
+}
