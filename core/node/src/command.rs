@@ -225,6 +225,13 @@ impl Talk {
         self.ask(lane, question, Asker::Thread(Reply { to, wake: None }));
     }
 
+    /// The worker completes calls: it has its time for a sign of life anew.
+    pub(crate) fn gets_on(&mut self, within: impl FnOnce() -> Duration) {
+        if let Some(asked) = self.asked.as_mut().filter(|asked| matches!(asked.message, ToWorker::Ping)) {
+            asked.answer_by = Instant::now() + within();
+        }
+    }
+
     /// Asks the worker for a sign of life, unless it has to answer something anyway.
     pub(crate) fn ping(&mut self, lane: &Lane, within: Duration) {
         if self.asked.is_some() {

@@ -30,6 +30,7 @@ mod deploy;
 mod driver;
 mod error;
 mod find_worker;
+mod health;
 mod hub;
 mod image;
 mod lane;
@@ -58,6 +59,7 @@ pub use call::{Call, FunctionHandle, Prepared, Request};
 pub use completion::{Completion, Meta, Response};
 pub use deploy::{DeployError, Reload};
 pub use error::{CallError, LaunchError, NodeError, Scarce};
+pub use health::Health;
 pub use find_worker::{WORKER_PROGRAM, WORKER_VARIABLE};
 pub use metrics::{FunctionMetrics, Metrics, RestartCause, WorkerMetrics};
 pub use microfaas_control::admin::{

@@ -10,6 +10,9 @@ use microfaas_control::Policy;
 use crate::lane::Lane;
 use crate::node::Shared;
 
+/// Longer than anybody waits, and still a time that can be added to another.
+pub(crate) const FOR_EVER: Duration = Duration::from_secs(86_400);
+
 /// What one worker has shown of late.
 #[derive(Debug)]
 pub(crate) struct Pulse {
@@ -19,31 +22,50 @@ pub(crate) struct Pulse {
     since: Instant,
 }
 
+/// What a look has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sign {
+    /// It has completed calls.
+    Strong,
+    /// Nothing that says anything.
+    Weak,
+    /// Nothing for so long that it is to be asked now.
+    Faint,
+}
+
 impl Pulse {
     pub(crate) fn new() -> Self {
         Self { position: 0, since: Instant::now() }
     }
 
-    /// Whether the worker is to be asked now; then the time begins anew.
-    pub(crate) fn is_faint(&mut self, lane: &Lane, has_guests: bool, heartbeat: Duration) -> bool {
+    /// Looks what the worker has done since the last look.
+    pub(crate) fn feel(&mut self, lane: &Lane, has_guests: bool, heartbeat: Duration) -> Sign {
         let (now, position) = (Instant::now(), lane.position());
-        if position != self.position || !has_guests && lane.in_flight().next().is_none() {
+        if position != self.position {
             (self.position, self.since) = (position, now);
+            return Sign::Strong;
         }
-        let is_faint = now.duration_since(self.since) >= heartbeat;
-        if is_faint {
+        if !has_guests && lane.in_flight().next().is_none() {
             self.since = now;
         }
-        is_faint
+        if now.duration_since(self.since) < heartbeat {
+            return Sign::Weak;
+        }
+        self.since = now;
+        Sign::Faint
     }
 }
 
 impl Shared {
-    /// How long a worker may take to answer: a call of the policy `kill` has the core for its whole budget.
+    /// How long a worker may take to answer: it hears its node between slices, and may be in one, give another call its first and a third one its next before it looks. A
+    /// call of the policy `kill` has the core for its whole budget.
     pub(crate) fn answer_within(&self, heartbeat: Duration) -> Duration {
         let catalog = self.catalog.load();
-        let kills = catalog.functions.iter().filter(|info| info.limits.policy == Policy::Kill);
-        let longest = kills.map(|info| info.limits.budget_ns).max().unwrap_or(0);
-        heartbeat.saturating_add(Duration::from_nanos(longest))
+        let slices = catalog.functions.iter().map(|info| match info.limits.policy {
+            Policy::Kill => info.limits.budget_ns,
+            _ => info.limits.quantum_ns,
+        });
+        let slices = Duration::from_nanos(slices.max().unwrap_or(0).saturating_mul(3));
+        heartbeat.saturating_add(slices).min(FOR_EVER)
     }
 }

@@ -22,7 +22,7 @@ use crate::lane::{Lane, Shut};
 use crate::launch::{Launch, Plan, Progress};
 use crate::metrics::RestartCause;
 use crate::node::Shared;
-use crate::pulse::Pulse;
+use crate::pulse::{FOR_EVER, Pulse, Sign};
 use crate::restart::Restarts;
 use crate::rollout::{Rollout, Shelf};
 use crate::seat::WorkerState;
@@ -320,7 +320,7 @@ impl Supervisor {
         });
         let insurance = self.shared.look_within();
         let trial = self.trial.as_ref().map(|(_, launch)| launch.answer_by.saturating_duration_since(now));
-        let guests = self.shared.bulletin.has_guests().then_some(self.patience.heartbeat);
+        let guests = self.shared.bulletin.has_guests().then_some(self.patience.heartbeat.min(FOR_EVER));
         let nobody = !self.places.iter().any(|place| matches!(place, Place::Serving { .. }));
         let patience = self.rollout.patience().filter(|_| nobody);
         calls.into_iter().chain(places).chain(insurance).chain(guests).chain(patience).chain(trial).min()
@@ -344,8 +344,17 @@ impl Supervisor {
             }
             let look = watch::look(lane, self.patience.stall_ns);
             next = next.min(look.next_ns);
-            if let Some(Ticket { slot, .. }) = look.hung {
-                tracing::warn!(worker = lane.worker, slot, "worker hangs in a call, it will be replaced");
+            if let Some(ticket @ Ticket { slot, generation }) = look.hung {
+                let number = lane.note(ticket).function.load(Ordering::Relaxed);
+                let catalog = self.shared.catalog.load();
+                let (worker, function) = (lane.worker, catalog.owners.get(number as usize).map(String::as_str));
+                tracing::warn!(
+                    worker,
+                    function,
+                    slot,
+                    generation,
+                    "worker hangs in a call, it will be replaced"
+                );
                 self.shared.seats[lane.worker as usize].tally.doom(RestartCause::Hung);
                 let _ = process.kill();
             }
@@ -499,10 +508,11 @@ impl Supervisor {
         let heartbeat = self.patience.heartbeat;
         let has_guests = self.shared.bulletin.has_guests();
         for place in &mut self.places {
-            if let Place::Serving { talk, lane, pulse, .. } = place
-                && pulse.is_faint(lane, has_guests, heartbeat)
-            {
-                talk.ping(lane, self.shared.answer_within(heartbeat));
+            let Place::Serving { talk, lane, pulse, .. } = place else { continue };
+            match pulse.feel(lane, has_guests, heartbeat) {
+                Sign::Weak => {}
+                Sign::Strong => talk.gets_on(|| self.shared.answer_within(heartbeat)),
+                Sign::Faint => talk.ping(lane, self.shared.answer_within(heartbeat)),
             }
         }
     }

@@ -5,7 +5,8 @@
 //!   `:path` (at least `/`), so that it does not matter under which name it is registered.
 //! - A configured [`Route`] sends a path and everything below it, for one method or all, to a function, which
 //!   sees the whole path. The longest path wins.
-//! - `/healthz` answers 200 while at least one worker is up, else 503.
+//! - `/healthz` answers 200 while at least one worker is up, else 503. With fewer workers than there should be it says `degraded`, still with 200: taken out of a balancer's
+//!   list, the node would serve nobody at all.
 //! - `/metrics` ([`Config::metrics_path`]) is what calls have used, for Prometheus: counts by function and status, CPU time, bytes, histograms, workers.
 //!
 //! # Request

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use microfaas_e2e::{LEDGER, Watchdog, hostile_node, probe_node};
-use microfaas_node::{CallError, FunctionConfig, Node, Request, Status, WorkerState};
+use microfaas_node::{CallError, FunctionConfig, Health, Node, Request, Status, WorkerState};
 
 const LIMIT: Duration = Duration::from_secs(240);
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -302,4 +302,20 @@ fn a_worker_that_is_busy_gives_signs_of_life() {
         assert_eq!(busy.wait().status, Status::Ok);
     }
     assert_eq!(node.stats().restarts, 0);
+}
+
+#[test]
+fn what_is_degraded_says_so_and_heals() {
+    let _watchdog = Watchdog::new(LIMIT);
+    let (builder, _directory) = hostile_node("echo");
+    let node = builder.workers(2).restarts(0).start().unwrap();
+    assert_eq!(node.health(), Health::Up);
+    kill(&node);
+    wait_until("a worker that waits", || node.workers()[0].state == WorkerState::BackingOff);
+    assert_eq!(node.health(), Health::Degraded { up: 1, workers: 2 });
+    assert_eq!(node.call("echo", b"x".as_slice()).worker, Some(1));
+    signal(node.workers()[1].pid.expect("it serves"), nix::sys::signal::SIGKILL);
+    wait_until("both to be gone", || node.health() == Health::Down);
+    wait_until("all to be well", || node.health() == Health::Up);
+    assert_eq!(node.call("echo", b"x".as_slice()).status, Status::Ok);
 }
