@@ -134,7 +134,10 @@ fn a_deadline_ends_a_call_long_before_its_quantum() {
     let node = builder().function("runaway", patient).stall(LIMIT).start().unwrap();
     for millis in [1, 10, 100] {
         let request = Request::new(b"leaf").deadline(Duration::from_millis(millis));
-        assert_eq!(node.call("runaway", request).status, Status::Timeout);
+        // On a machine that is busy a millisecond may pass before the call starts.
+        let status = || node.call("runaway", request).status;
+        let ended = std::iter::repeat_with(status).find(|status| *status != Status::Expired);
+        assert_eq!(ended, Some(Status::Timeout));
         // The worker comes back: it was not waiting for the quantum of five minutes.
         assert_eq!(node.invoke("echo", b"next".as_slice()).unwrap().body, b"next");
     }
