@@ -13,6 +13,14 @@ pub(crate) fn ready(node: &Node) {
     say(&[NotifyState::Ready, NotifyState::Status(&status)]);
 }
 
+/// Settings and modules are read again; [`ready`] says when that is over.
+pub(crate) fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => say(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::warn!(%error, "the service manager cannot be told"),
+    }
+}
+
 /// No more requests are taken; those in flight are finished.
 pub(crate) fn stopping() {
     say(&[NotifyState::Stopping, NotifyState::Status("finishing what is in flight")]);

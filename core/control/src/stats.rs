@@ -101,4 +101,8 @@ pub struct HostStats {
     pub violations: u64,
     /// Times a long slice was taken from a call for another.
     pub pokes: u64,
+    /// Times a call went to another worker.
+    pub moves: u64,
+    /// Times one was run again, since its worker was lost with it.
+    pub retries: u64,
 }

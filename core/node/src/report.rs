@@ -28,6 +28,8 @@ impl Metrics {
                 outstanding: self.stats.outstanding,
                 violations: self.stats.violations,
                 pokes: self.stats.pokes,
+                moves: self.stats.moves,
+                retries: self.stats.retries,
             },
         }
     }

@@ -141,6 +141,8 @@ fn node(encoder: &mut DescriptorEncoder, metrics: &Metrics) -> fmt::Result {
         ("microfaas_abandoned", "Calls that came back after their callers had gone", stats.abandoned),
         ("microfaas_violations", "Times a worker broke a lane's protocol", stats.violations),
         ("microfaas_pokes", "Times a long slice was taken from a call for another", stats.pokes),
+        ("microfaas_moves", "Times a call went to another worker", stats.moves),
+        ("microfaas_retries", "Times a call was run again, since its worker was lost with it", stats.retries),
     ];
     for (name, help, times) in counts {
         let mut encoder = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;

@@ -39,6 +39,9 @@ fn the_service_manager_is_told() {
     assert!(ready.contains("STATUS=serving ") && ready.contains("with 1 workers"), "{ready}");
     heard(&manager, "WATCHDOG=1\n");
     heard(&manager, "WATCHDOG=1\n");
+    server.signal("-HUP");
+    assert!(heard(&manager, "RELOADING=1\n").contains("MONOTONIC_USEC="));
+    heard(&manager, "READY=1\n");
     server.signal("-TERM");
     heard(&manager, "STOPPING=1\n");
     assert_eq!(server.ended().exit, Some(0));
