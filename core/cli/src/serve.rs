@@ -20,7 +20,7 @@ const META_BYTES: usize = 32 << 10;
 const NODE_STOP: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(args: Serve) -> Result<(), Failure> {
-    log::start(args.log);
+    log::start(args.log)?;
     let mut settings = launch::settings(&args.sources)?;
     settings.node.workers = args.workers.or(settings.node.workers);
     settings.http.listen = args.http.or(settings.http.listen);
@@ -142,6 +142,7 @@ async fn reload_on(mut hangups: Signal, node: Weak<Node>, sources: Arc<Sources>)
 }
 
 fn reload(node: &Node, sources: &Sources) {
+    notify::reloading();
     match launch::reload(node, sources) {
         Ok(done) => {
             let changed = done.modules.iter().filter(|module| module.outcome != Outcome::Unchanged).count();
@@ -149,6 +150,7 @@ fn reload(node: &Node, sources: &Sources) {
         }
         Err(error) => tracing::error!(%error, "reload refused, all is as it was"),
     }
+    notify::ready(node);
 }
 
 /// The two signals that ask a server to end.
