@@ -14,7 +14,7 @@
 //! Many threads may use one [`Node`] at once. A call can be waited for ([`Node::invoke`]), awaited ([`Node::invoke_async`]), or submitted
 //! ([`Node::submit`]) and looked after later: by [`Call::try_take`], [`Call::wait`], as a future, or from an event loop with [`Node::event_fd`].
 //! **Every accepted call gets exactly one completion**, whatever becomes of its worker: a worker that dies, hangs or breaks the lane's
-//! protocol is replaced, and its calls are answered with `WORKER_LOST`.
+//! protocol is replaced, its calls that had not started go to another worker, and the others are answered with `WORKER_LOST`, or run again where their function is idempotent.
 //!
 //! Nothing is allocated or logged on the path of a call, and no system call is made while both sides are awake.
 //!

@@ -9,7 +9,7 @@
 //!
 //! The request is still in the slot, in memory that only the host writes: it is copied into a slot of another lane, and the lane that the call was
 //! submitted to notes where it [went](Went). The owner finds that where it would find the outcome, and goes on there. What cannot be moved at once, since no worker is up or no
-//! slot is free, waits in its old slot until its deadline, at most [`PATIENCE`].
+//! slot is free, waits in its old slot until its deadline, at most [`PATIENCE_NS`].
 //!
 //! **Once and no more.** A call that waits at a worker is moved only when it was taken back by the compare-and-swap of its call state, which an honest worker loses
 //! and then does not run it. Of a worker that has died the state is believed as it lies there. The state is the worker's memory: one that was taken over can run a call, leave it
@@ -48,7 +48,17 @@ const CALL_RETRIED: u32 = 1;
 pub(crate) struct Went {
     any: AtomicBool,
     /// By slot. One whose owner has not looked yet keeps its slot, and its generation.
-    table: Mutex<HashMap<u32, (u32, Arc<Lane>, Ticket)>>,
+    table: Mutex<Table>,
+}
+
+type Table = HashMap<u32, Forward>;
+
+#[derive(Debug)]
+struct Forward {
+    /// Of the call in the slot that it left.
+    generation: u32,
+    lane: Arc<Lane>,
+    ticket: Ticket,
 }
 
 impl Went {
@@ -60,16 +70,16 @@ impl Went {
     /// Whether this call has left and its owner has not followed.
     pub(crate) fn has(&self, from: Ticket) -> bool {
         self.any()
-            && self.table().get(&from.slot).is_some_and(|(generation, ..)| *generation == from.generation)
+            && self.table().get(&from.slot).is_some_and(|forward| forward.generation == from.generation)
     }
 
-    fn table(&self) -> MutexGuard<'_, HashMap<u32, (u32, Arc<Lane>, Ticket)>> {
+    fn table(&self) -> MutexGuard<'_, Table> {
         // No panic leaves the table half changed.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note(&self, from: Ticket, lane: Arc<Lane>, to: Ticket) {
-        self.table().insert(from.slot, (from.generation, lane, to));
+        self.table().insert(from.slot, Forward { generation: from.generation, lane, ticket: to });
         self.any.store(true, Ordering::Release);
         // See "Both want it".
         fence(Ordering::SeqCst);
@@ -78,11 +88,8 @@ impl Went {
     #[cold]
     fn take(&self, from: Ticket) -> Option<(Arc<Lane>, Ticket)> {
         let mut table = self.table();
-        let (generation, ..) = table.get(&from.slot)?;
-        if *generation != from.generation {
-            return None;
-        }
-        table.remove(&from.slot).map(|(_, lane, ticket)| (lane, ticket))
+        table.get(&from.slot).filter(|forward| forward.generation == from.generation)?;
+        table.remove(&from.slot).map(|Forward { lane, ticket, .. }| (lane, ticket))
     }
 }
 

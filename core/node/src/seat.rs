@@ -225,6 +225,7 @@ impl Seat {
     #[inline]
     pub(crate) fn lane(&self) -> Option<Arc<Lane>> {
         let version = self.version.load(Ordering::Acquire);
+        #[expect(clippy::cast_possible_truncation, reason = "any place will do")]
         let place = self.id as usize % KNOWN_LANES;
         let known = KNOWN.try_with(|known| {
             let known = known.borrow();

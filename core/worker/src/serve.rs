@@ -42,6 +42,8 @@ struct Worker {
     scheduler: Scheduler,
     /// Calls, each with its lane, that wait because a suspended call holds the state that their function keeps. They have not started.
     waiting: VecDeque<(usize, Submission)>,
+    /// The lane that is looked at first: where calls cannot be started for want of room, lanes take turns.
+    turn: usize,
     idle: Idle,
 }
 
@@ -118,6 +120,7 @@ impl Worker {
                 sandbox: Sandbox::new(settings.sandbox, settings.node_pid),
                 scheduler,
                 waiting: VecDeque::new(),
+                turn: 0,
                 idle: Idle::new(settings.spin_ns_max),
                 settings,
             }),
@@ -285,11 +288,15 @@ impl Worker {
     /// Looks at every lane once, taking a batch from each while calls can be started. True where anything was found.
     #[inline]
     fn poll_lanes(&mut self) -> io::Result<bool> {
-        let mut found = false;
-        for index in 0..self.lanes.end() {
-            for _ in 0..BATCH {
+        let (mut found, mut turn) = (false, None);
+        let end = self.lanes.end();
+        let first = if self.turn < end { self.turn } else { 0 };
+        for index in (first..end).chain(0..first) {
+            for taken in 0..BATCH {
                 // What the node has to say does not wait for a slice of each call that is there.
                 if !self.scheduler.has_room() || self.scheduler.has_suspended() && self.control_waits() {
+                    // The first that got nothing is the first when there is room again.
+                    turn.get_or_insert(index + usize::from(taken > 0));
                     break;
                 }
                 let Some(lane) = self.lanes.get_mut(index) else { break };
@@ -310,6 +317,7 @@ impl Worker {
                 lane.announce();
             }
         }
+        self.turn = turn.unwrap_or(0);
         Ok(found)
     }
 

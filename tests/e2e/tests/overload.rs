@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use microfaas_e2e::{LEDGER, Watchdog, hostile_node};
+use microfaas_e2e::{LEDGER, Watchdog, hostile_node, probe_node};
 use microfaas_node::{Call, CallError, FunctionConfig, Node, Request, Scarce, Status};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -146,4 +146,26 @@ fn cancelled_and_expired_calls_are_never_run() {
     assert_eq!((busy.wait().status, wanted.wait().status), (Status::Ok, Status::Ok));
     wait_until("the end of all calls", || node.poll() == 0 && node.stats().outstanding == 0);
     assert_eq!(std::fs::read(ledger.path()).unwrap(), b"wanted ");
+}
+
+/// Lanes take turns, also where a worker can start a call only when another has ended.
+#[test]
+fn a_host_that_floods_a_worker_does_not_keep_it_from_another_host() {
+    const FLOOD: usize = 100;
+    let _watchdog = Watchdog::new(LIMIT);
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("socket");
+    let node = probe_node().suspended_max(1).socket(&socket).start().unwrap();
+    let host = Node::connect(&socket).unwrap();
+    for (floods, asks) in [(&node, &host), (&host, &node)] {
+        let flood: Vec<_> = (0..FLOOD).map(|_| submit(floods, "sleep_spin", b"20000").unwrap()).collect();
+        let answer = submit(asks, "echo", b"x").unwrap().wait();
+        assert_eq!((answer.status, answer.body.as_slice()), (Status::Ok, b"x".as_slice()));
+        let mut left = 0;
+        for mut call in flood {
+            left += usize::from(call.try_take().is_none());
+        }
+        assert!(left > FLOOD / 2, "it waited for {} of {FLOOD} calls", FLOOD - left);
+        wait_until("the end of the flood", || floods.poll() == 0 && floods.stats().outstanding == 0);
+    }
 }
