@@ -87,7 +87,11 @@ impl Backend for FakeNode {
             ("meta", status) => answer(Status::Ok, b"12345", vec![(":status".to_owned(), status.to_owned())]),
             ("end", name) => answer(status_named(name), b"secret", Vec::new()),
             ("refuse", name) => {
-                return Err(Refused { status: status_named(name), message: "as told".to_owned(), retry_after: Duration::ZERO });
+                return Err(Refused {
+                    status: status_named(name),
+                    message: "as told".to_owned(),
+                    retry_after: Duration::ZERO,
+                });
             }
             ("deadline", _) => {
                 let text = request.deadline.map_or_else(|| "none".to_owned(), |d| d.as_millis().to_string());
@@ -103,7 +107,13 @@ impl Backend for FakeNode {
                     answer(Status::Ok, b"released", Vec::new())
                 }));
             }
-            _ => return Err(Refused { status: Status::NotFound, message: "no such function".to_owned(), retry_after: Duration::ZERO }),
+            _ => {
+                return Err(Refused {
+                    status: Status::NotFound,
+                    message: "no such function".to_owned(),
+                    retry_after: Duration::ZERO,
+                });
+            }
         };
         Ok(Box::pin(std::future::ready(ready)))
     }
