@@ -28,24 +28,33 @@ pub(super) struct Subject {
     pub(super) pid: u32,
 }
 
-/// A request whose body differs from the one before, where it has room for a number.
+/// Requests, each with a body that differs from those before it where it has room for a number. They are written in advance: a body that was stored just before it
+/// is copied would make the copy wait for the store, which is no cost of the call.
 #[derive(Debug)]
 struct Body {
-    bytes: Vec<u8>,
-    number: u64,
+    bodies: Vec<Vec<u8>>,
+    number: usize,
 }
 
 impl Body {
+    /// Bodies of one length, in bytes together.
+    const BYTES: usize = 64 * 1024;
+
     fn new(len: usize) -> Self {
-        Self { bytes: (0..=250).cycle().take(len).collect(), number: 0 }
+        let count = (Self::BYTES / len.max(1)).clamp(2, 256);
+        let body = |number: usize| {
+            let mut bytes: Vec<u8> = (0..=250).cycle().take(len).collect();
+            for (to, from) in bytes.iter_mut().zip((number as u64 + 1).to_le_bytes()) {
+                *to = from;
+            }
+            bytes
+        };
+        Self { bodies: (0..count).map(body).collect(), number: 0 }
     }
 
     fn next(&mut self) -> &[u8] {
-        self.number += 1;
-        for (to, from) in self.bytes.iter_mut().zip(self.number.to_le_bytes()) {
-            *to = from;
-        }
-        &self.bytes
+        self.number = (self.number + 1) % self.bodies.len();
+        &self.bodies[self.number]
     }
 }
 
