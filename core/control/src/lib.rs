@@ -101,6 +101,8 @@ pub struct Start {
     pub init_bytes: u64,
     /// Most calls that may be suspended at once; 0 to [`SUSPENDED_MAX`].
     pub suspended_max: u32,
+    /// Nanoseconds per cycle, times 2^32, as the node has measured; 0 where the worker is to measure by itself, which takes it 2 ms.
+    pub cycle_rate: u64,
     /// Process id of the node, to notice its death between fork and the death signal's arming.
     pub node_pid: u32,
     /// What the worker gives up before the first code of a function runs.

@@ -135,6 +135,7 @@ impl Launch {
             arena_bytes: plan.arena_bytes,
             init_bytes: plan.init_bytes,
             suspended_max: plan.suspended_max,
+            cycle_rate: microfaas_sys::clock::known_rate(),
             node_pid: std::process::id(),
             sandbox: plan.sandbox,
         };

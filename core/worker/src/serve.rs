@@ -102,7 +102,10 @@ impl Worker {
             }
             let [metrics] = <[OwnedFd; 1]>::try_from(fds)
                 .map_err(|fds| io::Error::other(format!("{} descriptors with `start`, not 1", fds.len())))?;
-            let clock = CycleClock::calibrate(Duration::from_millis(2));
+            let clock = match settings.cycle_rate {
+                0 => CycleClock::calibrate(Duration::from_millis(2)),
+                rate => CycleClock::with_rate(rate),
+            };
             let scheduler = Scheduler::new(&settings, clock, Recorder::map(metrics.as_fd())?)?;
             // What the unwinder, which modules share with the worker, does once in a process is done before a call can be stopped in the middle of it.
             let _ = std::panic::catch_unwind(|| std::panic::resume_unwind(Box::new(())));

@@ -67,6 +67,7 @@ impl Inside {
     /// What the kernel refuses.
     pub fn new(suspended_max: u32) -> io::Result<Self> {
         let settings = Start {
+            cycle_rate: 0,
             worker: 0,
             cpu: None,
             spin_ns_max: 0,

@@ -107,12 +107,8 @@ fn a_call_that_its_owner_does_not_look_at_is_run_all_the_same() {
 fn a_deadline_holds_while_no_worker_is_up() {
     let _watchdog = Watchdog::new(LIMIT);
     let (builder, _directory) = hostile_node("echo");
-    let node = builder.start().unwrap();
-    // Until the replacement waits.
-    for _ in 0..8 {
-        let _ = node.call("die", Request::new(b"").deadline(PATIENCE));
-    }
-    wait_until("a worker", || node.workers()[0].state == WorkerState::Serving);
+    // The replacement waits for 100 ms.
+    let node = builder.restarts(0).start().unwrap();
     let running = node.submit("hang", Request::default().deadline(PATIENCE)).unwrap();
     let short = node.submit("echo", Request::new(b"").deadline(Duration::from_millis(30))).unwrap();
     let long = node.submit("echo", Request::new(b"long").deadline(PATIENCE)).unwrap();
