@@ -34,8 +34,8 @@ fn is_settled(node: &Node) -> bool {
 /// One worker, with a call in its hands that never ends, and calls behind it.
 fn stuck() -> (Node, tempfile::TempDir, microfaas_node::Call) {
     let (builder, directory) = hostile_node("echo");
-    let node = builder.start().unwrap();
-    let running = node.submit("hang", Request::default().deadline(PATIENCE)).unwrap();
+    let node = builder.start().expect("an honest worker comes up");
+    let running = node.submit("hang", Request::default().deadline(PATIENCE)).expect("it has nothing to do");
     (node, directory, running)
 }
 
@@ -266,7 +266,6 @@ fn a_thousand_kills_under_load() {
     for (nonce, status) in &outcomes {
         assert!(*status != Status::Ok || runs.contains_key(nonce), "call {nonce} was never run");
     }
-    println!("{} calls, {} restarts, {} moves", outcomes.len(), stats.restarts, stats.moves);
     drop(watchdog);
 }
 
