@@ -92,14 +92,17 @@ fn a_flood_is_refused_and_the_rest_is_served() {
     let _watchdog = Watchdog::new(LIMIT);
     let (builder, _directory) = hostile_node("echo");
     let node = builder.slots(32, 0).start().unwrap();
-    let done = AtomicBool::new(false);
+    let (done, flooded) = (AtomicBool::new(false), AtomicBool::new(false));
     let (accepted, refused) = std::thread::scope(|scope| {
         let flood = scope.spawn(|| {
             let (mut calls, mut accepted, mut refused) = (Vec::new(), 0u64, 0u64);
             while !done.load(Ordering::Relaxed) {
                 match submit(&node, "sleep", b"1") {
                     Ok(call) => calls.push(call),
-                    Err(CallError::Overloaded { .. }) => refused += 1,
+                    Err(CallError::Overloaded { .. }) => {
+                        refused += 1;
+                        flooded.store(true, Ordering::Relaxed);
+                    }
                     Err(error) => panic!("{error}"),
                 }
                 calls.retain_mut(|call| {
@@ -112,6 +115,7 @@ fn a_flood_is_refused_and_the_rest_is_served() {
             calls.into_iter().for_each(|call| assert_eq!(call.wait().status, Status::Ok));
             (accepted, refused)
         });
+        wait_until("a flood", || flooded.load(Ordering::Relaxed));
         for i in 0..200u8 {
             let completion = submit(&node, "echo", &[i]).expect("there is room for others").wait();
             assert_eq!((completion.status, completion.body.as_slice()), (Status::Ok, [i].as_slice()));
