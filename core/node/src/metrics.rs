@@ -192,10 +192,13 @@ fn counted(numbers: usize) -> impl Iterator<Item = u32> {
     (0..OTHERS).take(numbers.min(FUNCTIONS)).chain([OTHERS])
 }
 
+/// Counts of neighbouring function numbers, by status.
+type Chunk = [[AtomicU64; STATUSES]; CHUNK];
+
 /// What this host has decided without a worker, by function number and status.
 #[derive(Debug)]
 pub(crate) struct Decided {
-    chunks: Box<[OnceLock<Box<[[AtomicU64; STATUSES]; CHUNK]>>]>,
+    chunks: Box<[OnceLock<Box<Chunk>>]>,
 }
 
 impl Default for Decided {

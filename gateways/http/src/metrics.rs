@@ -40,6 +40,10 @@ struct Page(Metrics);
 
 type Totals<'a> = [(&'a str, Usage)];
 
+/// Where a family's numbers are, or its times.
+type Number = fn(&Usage) -> u64;
+type Times = fn(&Usage) -> &Histogram;
+
 impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let metrics = &self.0;
@@ -73,7 +77,7 @@ fn functions(encoder: &mut DescriptorEncoder, totals: &Totals) -> fmt::Result {
         cpu.encode_family(&[("function", *function)])?
             .encode_counter::<NoLabelSet, _, f64>(&seconds(usage.cpu_ns), None)?;
     }
-    let sizes: [(&str, &str, fn(&Usage) -> u64); 2] = [
+    let sizes: [(&str, &str, Number); 2] = [
         ("microfaas_request", "Body and metadata of the requests of calls that ran", |usage| {
             usage.request_bytes
         }),
@@ -87,7 +91,7 @@ fn functions(encoder: &mut DescriptorEncoder, totals: &Totals) -> fmt::Result {
             count(&mut bytes, &[("function", *function)], of(usage))?;
         }
     }
-    let times: [(&str, &str, fn(&Usage) -> &Histogram); 3] = [
+    let times: [(&str, &str, Times); 3] = [
         ("microfaas_queue", "From the submission of calls to their start", |usage| &usage.queue),
         ("microfaas_run", "CPU time of calls, each", |usage| &usage.run),
         ("microfaas_call", "From the submission of calls to their completion", |usage| &usage.total),
