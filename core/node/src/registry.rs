@@ -4,7 +4,7 @@
 //! again, for the same name only, when no worker has that version any more. So a number that comes late, from a caller who was held up, means the right function
 //! whatever was deployed meanwhile: workers hand such a call to the current version.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -222,6 +222,9 @@ impl Catalog {
     }
 }
 
+/// Modules that were removed whose images are kept, for whoever wants one back: each holds a descriptor and its file's size in memory.
+const REMOVED_MAX: usize = 16;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -236,6 +239,8 @@ pub(crate) struct Registry {
     settings: Settings,
     active: BTreeMap<String, Arc<Version>>,
     previous: HashMap<String, Arc<Image>>,
+    /// Modules that were removed and can be brought back, the oldest first.
+    removed: VecDeque<String>,
 }
 
 impl Registry {
@@ -249,6 +254,7 @@ impl Registry {
             settings,
             active: BTreeMap::new(),
             previous: HashMap::new(),
+            removed: VecDeque::new(),
         }
     }
 
@@ -472,7 +478,8 @@ impl Registry {
         for name in plan.gone {
             let Some(version) = self.active.remove(&name) else { continue };
             done.modules.push(change(&name, Outcome::Removed, None, Some(&version)));
-            self.previous.insert(name, Arc::clone(&version.image));
+            self.previous.insert(name.clone(), Arc::clone(&version.image));
+            self.removed.push_back(name);
             old.push(version);
         }
         for version in plan.put {
@@ -486,6 +493,12 @@ impl Registry {
                 }
                 old.push(before);
             }
+        }
+        self.removed.retain(|name| !self.active.contains_key(name));
+        while self.removed.len() > REMOVED_MAX
+            && let Some(name) = self.removed.pop_front()
+        {
+            self.previous.remove(&name);
         }
         for name in plan.unchanged {
             let version = self.active.get(&name);
