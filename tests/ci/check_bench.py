@@ -18,6 +18,7 @@ KEYS = {
         "mix_short_us_p99_off"
     ).split(),
     "attacks": "cases passed failed worker_restarts".split(),
+    "chaos": "accepted completed lost doubled wrong replace_ms_p50 replace_ms_p99".split(),
     "runaway": "honest_requests honest_failed honest_worst_ms runaway_answered_ms cpu_pct_after".split(),
 }
 

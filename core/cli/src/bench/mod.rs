@@ -1,6 +1,7 @@
 //! `microfaas bench NAME`: each benchmark is a module here and a row of [`BENCHES`].
 
 mod attacks;
+mod chaos;
 mod cores;
 mod machine;
 mod preempt;
@@ -31,6 +32,7 @@ const BENCHES: &[Bench] = &[
         run: preempt::run,
     },
     Bench { name: "attacks", about: "hostile functions, and what becomes of them", run: attacks::run },
+    Bench { name: "chaos", about: "what is killed and replaced under load, and what it costs", run: chaos::run },
     Bench { name: "runaway", about: "requests beside an endless one over HTTP", run: runaway::run },
 ];
 
@@ -45,6 +47,9 @@ pub(crate) struct Args {
     /// About how long it may take, in seconds
     #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub(crate) seconds: u32,
+    /// Run `chaos`'s random mix for this many minutes, beside the experiments
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1440))]
+    pub(crate) minutes: Option<u32>,
     /// Draw the latencies of `preempt`'s mixed load into this file, as SVG
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,
@@ -59,6 +64,9 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     };
     if args.plot.is_some() && bench.name != "preempt" {
         return report(&stopped("--plot is for `preempt`"));
+    }
+    if args.minutes.is_some() && bench.name != "chaos" {
+        return report(&stopped("--minutes is for `chaos`"));
     }
     match (bench.run)(args) {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,158 @@
+//! `bench chaos`: workers, hosts and nodes are killed, stopped, starved and replaced under load; what became of every call, and how long things took. Runs the chaos
+//! suite's program, which is built from the checkout.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use microfaas_node::{WORKER_PROGRAM, WORKER_VARIABLE};
+use serde::Deserialize;
+
+use super::prepare::Checkout;
+use super::report::{Aim, Report};
+use super::{Args, machine, stopped};
+use crate::failure::Failure;
+
+/// The random mix, which lasts as long as is asked for; all others are brief.
+const MIX: &str = "K29";
+/// Experiments that the time without `--minutes` is divided by.
+const SHARES: f64 = 24.0;
+
+/// A line of the suite: what came of one experiment.
+#[derive(Debug, Default, Deserialize)]
+struct Row {
+    experiment: String,
+    seed: u64,
+    ms: u64,
+    skipped: Option<String>,
+    problems: Vec<String>,
+    counts: Counts,
+    figures: BTreeMap<String, f64>,
+    replace_ms: Vec<f64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Counts {
+    accepted: u64,
+    completed: u64,
+    lost: u64,
+    doubled: u64,
+    wrong: u64,
+}
+
+/// Exits with 1 where a call was lost, doubled or answered wrongly, or something else did not hold.
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let checkout = Checkout::find()?;
+    let program = checkout.test_program("chaos")?;
+    let each = f64::from(args.seconds) / SHARES;
+    let mut rows = suite(&program, &["--seconds", &each.to_string()])?;
+    if let Some(minutes) = args.minutes {
+        rows.extend(suite(&program, &["--experiment", MIX, "--seconds", &(minutes * 60).to_string()])?);
+    }
+    let on = ["answers checked", "processes killed by descriptor", "sandbox", "two workers"];
+    let mut report = Report::new("chaos", machine::describe(), on.map(str::to_owned).into());
+    let failed = add(&mut report, &rows);
+    report.print(args.json)?;
+    if failed > 0 {
+        return Err(stopped(format!("{failed} of {} experiments failed", rows.len())));
+    }
+    Ok(())
+}
+
+/// Adds all figures; how many experiments have failed.
+fn add(report: &mut Report, rows: &[Row]) -> usize {
+    let sum = |of: fn(&Counts) -> u64| rows.iter().map(|row| of(&row.counts)).sum::<u64>();
+    let accepted = sum(|counts| counts.accepted);
+    for (key, count) in [
+        ("accepted", accepted),
+        ("completed", sum(|counts| counts.completed)),
+        ("lost", sum(|counts| counts.lost)),
+        ("doubled", sum(|counts| counts.doubled)),
+        ("wrong", sum(|counts| counts.wrong)),
+    ] {
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+        report.add(key, count as f64, accepted);
+    }
+    let mut times: Vec<f64> = rows.iter().flat_map(|row| row.replace_ms.iter().copied()).collect();
+    times.sort_by(f64::total_cmp);
+    for (key, part) in [("replace_ms_p50", 50), ("replace_ms_p99", 99)] {
+        let at = (times.len() * part / 100).min(times.len().saturating_sub(1));
+        report.add(key, times.get(at).copied().unwrap_or_default(), times.len() as u64);
+    }
+    let figure = |name: &str| rows.iter().find_map(|row| row.figures.get(name)).copied();
+    for key in [
+        "throughput_before",
+        "throughput_killing",
+        "throughput_recovery_ms",
+        "p99_before_ms",
+        "p99_deploying_ms",
+        "goodput_peak",
+        "goodput_overloaded",
+    ] {
+        if let Some(value) = figure(key) {
+            report.add(key, value, 1);
+        }
+    }
+    let failed = rows.iter().filter(|row| !row.problems.is_empty()).count();
+    report.add("experiments", rows.len() as f64, 1);
+    report.add("experiments_failed", failed as f64, 1);
+    report.more = table(rows);
+    report.aims = vec![Aim { text: format!("every experiment holds: {failed} do not"), met: failed == 0 }];
+    failed
+}
+
+fn suite(program: &Path, arguments: &[&str]) -> Result<Vec<Row>, Failure> {
+    let mut command = Command::new(program);
+    command.arg("--json").args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+    // The worker that this command would start.
+    let worker = std::env::current_exe().map(|exe| exe.with_file_name(WORKER_PROGRAM));
+    if let Some(worker) = worker.ok().filter(|worker| worker.is_file())
+        && std::env::var_os(WORKER_VARIABLE).is_none()
+    {
+        command.env(WORKER_VARIABLE, worker);
+    }
+    let mut child =
+        command.spawn().map_err(|e| stopped(format!("cannot start {}: {e}", program.display())))?;
+    let lines = child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines());
+    let rows: Result<Vec<Row>, Failure> =
+        lines.map(|line| serde_json::from_str(&line.map_err(stopped)?).map_err(stopped)).collect();
+    let status = child.wait().map_err(stopped)?;
+    let rows = rows?;
+    // It fails where an experiment does, which its rows say; without rows it has not begun.
+    if rows.is_empty() {
+        return Err(stopped(format!("the suite's program failed ({status})")));
+    }
+    Ok(rows)
+}
+
+fn table(rows: &[Row]) -> String {
+    let mut text = String::new();
+    for Row { experiment, seed, ms, skipped, problems, counts, .. } in rows {
+        let verdict = match skipped {
+            _ if !problems.is_empty() => format!("FAILED: {}", problems.join("; ")),
+            Some(why) => format!("skipped: {why}"),
+            None => "ok".to_owned(),
+        };
+        text +=
+            &format!("{experiment:<6}{ms:>8} ms  seed {seed:<12}{:>10} calls  {verdict}\n", counts.accepted);
+    }
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_suite_is_a_row() {
+        let line = r#"{"experiment":"K01","seed":7,"ms":3,"skipped":null,"problems":["1 requests answered wrongly"],
+            "counts":{"accepted":5,"completed":5,"ok":4,"lost":0,"doubled":0,"wrong":1,"refused":0,"late":0,"hung_up":0},
+            "figures":{"kills":1.0},"replace_ms":[4.5]}"#;
+        let rows = [serde_json::from_str::<Row>(line).expect("a row")];
+        let mut report = Report::new("chaos", serde_json::Map::new(), Vec::new());
+        assert_eq!(add(&mut report, &rows), 1);
+        assert!(report.more.contains("answered wrongly"));
+    }
+}

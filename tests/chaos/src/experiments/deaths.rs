@@ -1,0 +1,97 @@
+//! Workers die.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use microfaas_node::{Status, WorkerState};
+
+use crate::load::Load;
+use crate::stage::{HEAL, Stage, serves};
+use crate::trial::{Stop, Trial};
+use crate::victim::{Worker, until};
+
+/// How often a worker may end before its replacement waits: kills beyond that would measure the pause.
+const FREE_KILLS: usize = 5;
+const WORKERS: usize = 2;
+
+/// K01. Each round has a new node, so that no pause is reached and starting and stopping are tried, too.
+pub(super) fn one_at_a_time(trial: &mut Trial) -> Result<(), Stop> {
+    while !trial.is_over(0.8) {
+        let stage = Stage::start(trial)?;
+        let load = Load { may_end: &[Status::WorkerLost], hang_up: 50, ..Load::default() };
+        let again = Load { functions: vec!["answer_again"], threads: 2, ..load.clone() };
+        let loads = vec![stage.load(&load, trial), stage.load(&again, trial)];
+        for kill in 0..FREE_KILLS * WORKERS {
+            std::thread::sleep(trial.some_time(Duration::from_millis(30)));
+            let Some(worker) = Worker::of(&stage.node, kill % WORKERS)? else { continue };
+            match worker.kill_and_wait(&stage.node, HEAL)? {
+                Some(time) => trial.verdict.replace_ms.push(time.as_secs_f64() * 1000.0),
+                None => trial.expect(false, || format!("worker {} is not replaced", worker.index)),
+            }
+        }
+        stage.finish(loads, trial);
+    }
+    let kills = trial.verdict.replace_ms.len();
+    trial.expect(kills > 0, || "no worker was killed".to_owned());
+    trial.figure("kills", kills as f64);
+    Ok(())
+}
+
+/// K02. The pauses between replacements must come, and go.
+pub(super) fn all_at_once(trial: &mut Trial) -> Result<(), Stop> {
+    let stage = Stage::start(trial)?;
+    let load = stage.load(&Load { may_end: &[Status::WorkerLost], ..Load::default() }, trial);
+    let (mut killed, mut paused) = (BTreeSet::new(), false);
+    while !(trial.is_over(3.0) || paused && trial.is_over(0.6)) {
+        for index in 0..WORKERS {
+            if let Some(worker) = Worker::of(&stage.node, index)? {
+                worker.process.kill()?;
+                killed.insert(worker.process.pid);
+            }
+        }
+        paused |= stage.node.workers().iter().any(|worker| worker.state == WorkerState::BackingOff);
+        std::thread::sleep(Duration::from_millis(100));
+        paused |= stage.node.workers().iter().any(|worker| worker.state == WorkerState::BackingOff);
+    }
+    let kills = killed.len() as u64;
+    trial.expect(paused, || format!("{kills} kills, and no replacement had to wait"));
+    trial.figure("kills", kills as f64);
+    stage.heal(trial);
+    let counted = stage.node.stats().restarts;
+    trial.expect(counted >= kills, || format!("{kills} kills, {counted} restarts are counted"));
+    stage.finish(vec![load], trial);
+    Ok(())
+}
+
+/// D01. Throughput before and meanwhile, in calls that ended OK per second, and how long it takes until it is back at nine tenths.
+pub(super) fn one_of_two(trial: &mut Trial) -> Result<(), Stop> {
+    let time = trial.time.mul_f64(0.3);
+    let stage = Stage::start(trial)?;
+    let load =
+        Load { may_end: &[Status::WorkerLost], spin_us: 50..51, pause: Duration::ZERO, ..Load::default() };
+    let running = stage.load(&load, trial);
+    let rate = |time: Duration| {
+        let (start, before) = (Instant::now(), stage.ledger.outcomes(Status::Ok));
+        std::thread::sleep(time);
+        (stage.ledger.outcomes(Status::Ok) - before) as f64 / start.elapsed().as_secs_f64()
+    };
+    let before = rate(time);
+    let (end, mut during) = (Instant::now() + time, Vec::new());
+    while Instant::now() < end {
+        if let Some(worker) = Worker::of(&stage.node, 0)? {
+            worker.process.kill()?;
+        }
+        during.push(rate(Duration::from_millis(100)));
+    }
+    let healed = Instant::now();
+    until(HEAL, || serves(&stage.node));
+    let recovered = until(HEAL, || rate(Duration::from_millis(50)) >= 0.9 * before);
+    trial.figure("throughput_before", before);
+    trial.figure("throughput_killing", during.iter().sum::<f64>() / during.len().max(1) as f64);
+    trial.figure("throughput_recovery_ms", healed.elapsed().as_secs_f64() * 1000.0);
+    trial.expect(recovered || before == 0.0, || {
+        format!("throughput does not come back to nine tenths of {before}")
+    });
+    stage.finish(vec![running], trial);
+    Ok(())
+}

@@ -1,0 +1,215 @@
+//! Hosts and nodes end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use microfaas_node::{Node, Request, Status};
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::footprint::{Footprint, descendants};
+use crate::ledger::Ledger;
+use crate::load::Load;
+use crate::modules::put;
+use crate::role::{Manner, Role, connect, counts};
+use crate::stage::{HEAL, MODULE, SETTLE, Stage, enter};
+use crate::trial::{Stop, Trial};
+use crate::victim::{Victim, until};
+
+const SOCKET: &str = "socket";
+
+fn stage_with_socket(trial: &mut Trial) -> Result<(Stage, PathBuf, TempDir), Stop> {
+    let folder = tempfile::tempdir()?;
+    let socket = folder.path().join(SOCKET);
+    let stage = Stage::start_with(trial, |builder| builder.socket(&socket))?;
+    Ok((stage, socket, folder))
+}
+
+/// K05. Their lanes are taken back; the host in this process and another attached one notice nothing.
+pub(super) fn attached_are_killed(trial: &mut Trial) -> Result<(), Stop> {
+    let (stage, socket, _folder) = stage_with_socket(trial)?;
+    let running = stage.load(&Load::default(), trial);
+    let mut survivor = Role::host(&socket, Manner::Load, trial.random.u64(..))?;
+    let mut kills = 0;
+    while !trial.is_over(0.7) {
+        let host = Role::host(&socket, Manner::Load, trial.random.u64(..))?;
+        std::thread::sleep(trial.some_time(Duration::from_millis(60)));
+        host.process.kill()?;
+        let status = host.wait()?;
+        trial.expect(status.code().is_none(), || format!("a host ended with {status} before it was killed"));
+        kills += 1;
+    }
+    trial.figure("kills", f64::from(kills));
+    let said = survivor.ask()?;
+    match counts(&said) {
+        Ok(counted) => {
+            trial.expect(counted.ok > 0 && counted.ok == counted.completed, || {
+                format!("the other host: {said}")
+            });
+            trial.verdict.counts.add(counted);
+        }
+        Err(said) => trial.expect(false, || format!("the other host: {said}")),
+    }
+    survivor.wait()?;
+    stage.finish(vec![running], trial);
+    Ok(())
+}
+
+/// H02. What one host has taken is missing to nobody else, whether it is stopped, or told news that it does not read.
+pub(super) fn slots_leak(trial: &mut Trial) -> Result<(), Stop> {
+    let (stage, socket, _folder) = stage_with_socket(trial)?;
+    let running = stage.load(&Load::default(), trial);
+    let mut version = 0;
+    while !trial.is_over(0.7) {
+        let leaker = Role::host(&socket, Manner::Leak, 0)?;
+        leaker.process.send(Signal::SIGSTOP)?;
+        for _ in 0..3 {
+            version += 1;
+            let path = stage.put_version(version, trial)?;
+            stage.node.deploy(path)?;
+        }
+        let mut other = Role::host(&socket, Manner::Load, trial.random.u64(..))?;
+        std::thread::sleep(trial.some_time(Duration::from_millis(100)));
+        let said = other.ask()?;
+        let well = counts(&said).is_ok_and(|counts| counts.ok > 0 && counts.ok == counts.completed);
+        trial.expect(well, || format!("beside a host that leaks: {said}"));
+        leaker.process.kill()?;
+        leaker.wait()?;
+    }
+    stage.finish(vec![running], trial);
+    Ok(())
+}
+
+/// H01. Workers end with their host, and the next one starts clean.
+pub(super) fn embedded_is_killed(trial: &mut Trial) -> Result<(), Stop> {
+    let mut kills = 0;
+    while !trial.is_over(0.8) {
+        let host = Role::embedded(&trial.folder, trial.random.u64(..))?;
+        let mut workers = Vec::new();
+        for pid in host.ready.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+            workers.extend(Victim::open(pid)?);
+        }
+        trial.expect(workers.len() == 2, || format!("workers {}", host.ready));
+        std::thread::sleep(trial.some_time(Duration::from_millis(100)));
+        host.process.kill()?;
+        host.wait()?;
+        for worker in workers {
+            let ended = worker.ends_within(HEAL)?;
+            trial.expect(ended, || format!("worker {} outlives its host", worker.pid));
+        }
+        kills += 1;
+    }
+    trial.figure("kills", f64::from(kills));
+    Ok(())
+}
+
+/// A node in a process of its own, and this process attached to it.
+struct Served {
+    server: Option<Role>,
+    host: Node,
+    ledger: Arc<Ledger>,
+    before: Footprint,
+    socket: PathBuf,
+    folder: TempDir,
+}
+
+impl Served {
+    fn start(trial: &Trial) -> Result<Self, Stop> {
+        let folder = tempfile::tempdir()?;
+        put(folder.path(), MODULE, &trial.modules.version(0))?;
+        let socket = folder.path().join(SOCKET);
+        let ledger = Arc::new(Ledger::new(1 << 20));
+        let server = Role::server(folder.path(), &socket)?;
+        let host = connect(&socket)?;
+        let answer = host.call("answer", Request::new(b""));
+        if answer.status != Status::Error {
+            return Err(Stop::Failed(format!("a node that has just started answers {answer:?}")));
+        }
+        let before = Footprint::now();
+        Ok(Self { server: Some(server), host, ledger, before, socket, folder })
+    }
+
+    /// Ends it; what it held is given back.
+    fn finish(mut self, trial: &mut Trial) {
+        let mut more = Vec::new();
+        until(SETTLE, || {
+            more = Footprint::now().beyond(&self.before);
+            more.is_empty()
+        });
+        trial.verdict.problems.extend(more);
+        drop(self.server.take());
+        enter(&self.ledger, trial);
+    }
+}
+
+/// K06. The host gets an outcome for each call, is refused while there is no node, and comes back by itself. The node's workers end with it.
+pub(super) fn node_is_killed(trial: &mut Trial) -> Result<(), Stop> {
+    let mut served = Served::start(trial)?;
+    let load = Load { may_end: &[Status::WorkerLost], ..Load::default() };
+    let running = load.start(&served.host, &served.ledger, &mut trial.random);
+    let mut kills = 0;
+    while !trial.is_over(0.8) {
+        std::thread::sleep(trial.some_time(Duration::from_millis(100)));
+        let Some(server) = served.server.take() else { break };
+        let mut workers = Vec::new();
+        for (pid, _) in descendants(server.process.pid) {
+            workers.extend(Victim::open(pid)?);
+        }
+        server.process.kill()?;
+        server.wait()?;
+        kills += 1;
+        for worker in workers {
+            let ended = worker.ends_within(HEAL)?;
+            trial.expect(ended, || format!("process {} outlives its node", worker.pid));
+        }
+        let refused = until(HEAL, || served.host.submit("answer", Request::new(b"")).is_err());
+        trial.expect(refused, || "a host without a node takes calls".to_owned());
+        served.server = Some(Role::server(served.folder.path(), &served.socket)?);
+        let ok = served.ledger.outcomes(Status::Ok);
+        let back = until(HEAL, || served.ledger.outcomes(Status::Ok) > ok);
+        trial.expect(back, || "a host does not come back to its node".to_owned());
+    }
+    trial.figure("kills", f64::from(kills));
+    trial.verdict.problems.extend(running.stop());
+    served.finish(trial);
+    Ok(())
+}
+
+/// K24. Embedded, then by the command's signal: what was accepted ends, the rest is refused, nobody is left.
+pub(super) fn graceful_stop(trial: &mut Trial) -> Result<(), Stop> {
+    while !trial.is_over(0.4) {
+        let stage = Stage::start(trial)?;
+        let running = stage.load(&Load { hang_up: 20, ..Load::default() }, trial);
+        std::thread::sleep(trial.some_time(Duration::from_millis(100)));
+        let before = descendants(std::process::id()).len();
+        trial.expect(before == 2, || format!("{before} processes of two workers"));
+        // Longer than any call's deadline: so all that was accepted ends OK.
+        stage.node.shutdown(HEAL);
+        let after = descendants(std::process::id());
+        trial.expect(after.is_empty(), || format!("processes {after:?} are left of a node that was stopped"));
+        trial.verdict.problems.extend(running.stop());
+        enter(&stage.ledger, trial);
+    }
+    while !trial.is_over(0.8) {
+        let mut served = Served::start(trial)?;
+        let load = Load { may_end: &[Status::WorkerLost, Status::Cancelled], ..Load::default() };
+        let running = load.start(&served.host, &served.ledger, &mut trial.random);
+        std::thread::sleep(trial.some_time(Duration::from_millis(100)));
+        let Some(server) = served.server.take() else { break };
+        let workers = descendants(server.process.pid);
+        trial.expect(workers.len() == 2, || format!("{} processes of two workers", workers.len()));
+        server.process.send(Signal::SIGTERM)?;
+        let status = server.wait()?;
+        trial.expect(status.success(), || format!("a node that was told to stop ended with {status}"));
+        let left = descendants(std::process::id());
+        trial.expect(left.is_empty(), || {
+            format!("processes {left:?} are left of a node that was told to stop")
+        });
+        trial.verdict.problems.extend(running.stop());
+        let ended = served.ledger.counts();
+        trial.figure("not_ok_at_stop", (ended.completed - ended.ok) as f64);
+        enter(&served.ledger, trial);
+    }
+    Ok(())
+}

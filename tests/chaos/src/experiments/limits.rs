@@ -1,0 +1,110 @@
+//! The system gives no more: memory, descriptors, processes.
+
+use std::time::Duration;
+
+use microfaas_node::{Node, Request, Status, WorkerState};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::footprint::Holdings;
+use crate::load::Load;
+use crate::stage::{HEAL, Stage};
+use crate::trial::{Stop, Trial};
+use crate::victim::{Worker, until};
+
+/// K08. The arena's limit answers OOM, the worker goes on, others notice nothing.
+pub(super) fn memory(trial: &mut Trial) -> Result<(), Stop> {
+    let stage = Stage::start(trial)?;
+    let pids = |node: &Node| node.workers().iter().map(|worker| worker.pid).collect::<Vec<_>>();
+    let before = pids(&stage.node);
+    let running = stage.load(&Load::default(), trial);
+    let mut hogs = 0u64;
+    while !trial.is_over(0.5) {
+        for (function, status) in [
+            ("hoard", Status::Oom),
+            ("overflow", Status::Fault),
+            ("panic", Status::Panic),
+            ("hoard", Status::Oom),
+        ] {
+            let answer = stage.node.call(function, Request::new(b"").deadline(HEAL));
+            hogs += 1;
+            trial.expect(answer.status == status, || {
+                format!("{function} ended {}: {}", answer.status, answer.detail)
+            });
+        }
+    }
+    let after = pids(&stage.node);
+    trial.expect(before == after, || format!("workers {before:?} were replaced by {after:?}"));
+    trial.figure("hogs", hogs as f64);
+    // The hogs' calls are in the node's counters, not in the books.
+    stage.finish_with(vec![running], trial, false);
+    Ok(())
+}
+
+/// A limit of this process that is as it was when this is dropped.
+struct Limit {
+    resource: Resource,
+    soft: u64,
+    hard: u64,
+}
+
+impl Limit {
+    fn set(resource: Resource, to: u64) -> Result<Self, Stop> {
+        let (soft, hard) = getrlimit(resource)?;
+        setrlimit(resource, to.min(hard), hard)?;
+        Ok(Self { resource, soft, hard })
+    }
+}
+
+impl Drop for Limit {
+    fn drop(&mut self) {
+        // What it was it can be again.
+        let _ = setrlimit(self.resource, self.soft, self.hard);
+    }
+}
+
+/// A worker is killed while its replacement cannot be made: the other one serves on, and when the limit is gone everything heals by itself.
+fn starve(trial: &mut Trial, limit: impl Fn() -> Result<Limit, Stop>) -> Result<(), Stop> {
+    let stage = Stage::start(trial)?;
+    let load = Load { may_end: &[Status::WorkerLost], ..Load::default() };
+    let running = stage.load(&load, trial);
+    let mut rounds = 0;
+    while !trial.is_over(0.5) && rounds < 5 {
+        let Some(worker) = Worker::of(&stage.node, 0)? else {
+            std::thread::sleep(Duration::from_millis(5));
+            continue;
+        };
+        let ok = stage.ledger.outcomes(Status::Ok);
+        {
+            let _limit = limit()?;
+            worker.process.kill()?;
+            // Long enough for several attempts, which fail.
+            std::thread::sleep(Duration::from_millis(150));
+            let others = stage.node.workers()[1].state == WorkerState::Serving;
+            trial.expect(others, || "the other worker does not serve".to_owned());
+            let served = until(HEAL, || stage.ledger.outcomes(Status::Ok) > ok);
+            trial.expect(served, || "nothing is answered while a worker cannot be replaced".to_owned());
+        }
+        let healed = until(HEAL, || worker.is_replaced(&stage.node));
+        trial.expect(healed, || "the worker is not replaced when it can be".to_owned());
+        rounds += 1;
+    }
+    trial.figure("rounds", f64::from(rounds));
+    stage.finish(vec![running], trial);
+    Ok(())
+}
+
+/// K10.
+pub(super) fn descriptors(trial: &mut Trial) -> Result<(), Stop> {
+    starve(trial, || {
+        let open = Holdings::of(std::process::id()).descriptors;
+        Limit::set(Resource::RLIMIT_NOFILE, open + 3)
+    })
+}
+
+/// L01. The limit counts all processes of the user, so it must be one that has no other; root is not limited at all.
+pub(super) fn processes(trial: &mut Trial) -> Result<(), Stop> {
+    if nix::unistd::geteuid().is_root() {
+        return Err(Stop::Skip("RLIMIT_NPROC does not hold for root".to_owned()));
+    }
+    starve(trial, || Limit::set(Resource::RLIMIT_NPROC, 1))
+}

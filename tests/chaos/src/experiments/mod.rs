@@ -1,0 +1,88 @@
+//! The experiments. Those named K are of the project's list; the others belong to the same class.
+
+mod clocks;
+mod deaths;
+mod deploys;
+mod hosts;
+mod limits;
+mod mix;
+mod overload;
+mod stops;
+mod storage;
+
+use crate::place::Place;
+use crate::trial::{Stop, Trial};
+
+/// One experiment.
+#[derive(Debug)]
+pub struct Experiment {
+    /// As on the command line.
+    pub name: &'static str,
+    /// What is done.
+    pub about: &'static str,
+    /// Where its process has to run.
+    pub place: Place,
+    /// Does it.
+    pub run: fn(&mut Trial) -> Result<(), Stop>,
+}
+
+const fn experiment(
+    name: &'static str,
+    about: &'static str,
+    run: fn(&mut Trial) -> Result<(), Stop>,
+) -> Experiment {
+    Experiment { name, about, place: Place::Here, run }
+}
+
+/// All of them.
+pub const ALL: &[Experiment] = &[
+    experiment("K01", "workers are killed one at a time, at random moments", deaths::one_at_a_time),
+    experiment("K02", "all workers are killed at once, again and again", deaths::all_at_once),
+    experiment("D01", "one of two workers is killed every 100 ms", deaths::one_of_two),
+    experiment("K03", "a worker is stopped for longer than a stall", stops::longer_than_a_stall),
+    experiment(
+        "S01",
+        "workers are stopped and continued before it counts as a stall",
+        stops::shorter_than_a_stall,
+    ),
+    experiment("K05", "attached hosts are killed in the middle of their calls", hosts::attached_are_killed),
+    experiment("H01", "a host that has its own node is killed", hosts::embedded_is_killed),
+    experiment("H02", "an attached host leaks its slots and is stopped, another goes on", hosts::slots_leak),
+    experiment("K06", "the node is killed under attached hosts, and started again", hosts::node_is_killed),
+    experiment("K08", "functions allocate for ever", limits::memory),
+    experiment("K10", "the host runs out of descriptors while workers die", limits::descriptors),
+    experiment("L01", "no process can be started while workers die", limits::processes),
+    Experiment {
+        name: "K12",
+        about: "/dev/shm is full",
+        place: Place::FullSharedMemory,
+        run: storage::shared_memory_is_full,
+    },
+    experiment("K13", "the disk of the module cache is full", storage::no_cache),
+    experiment("K14", "the module folder is removed, unreadable, or not a folder", storage::folder_is_gone),
+    experiment(
+        "K16",
+        "the module's file is truncated and overwritten while it is loaded",
+        storage::file_is_overwritten,
+    ),
+    experiment("K17", "corrupt modules are deployed", deploys::corrupt),
+    experiment("K18", "many modules come and go", deploys::many),
+    experiment("K20", "more calls than there is capacity for", overload::more_than_capacity),
+    experiment("K22", "one function is flooded", overload::one_function_floods),
+    experiment("K23", "versions are deployed and rolled back under load", deploys::under_load),
+    experiment("K24", "the node is told to stop under load", hosts::graceful_stop),
+    experiment("K26", "the wall clock is set", clocks::wall_clock),
+    Experiment {
+        name: "K27",
+        about: "the monotonic clock is far ahead, and everything is stopped for a while",
+        place: Place::FarFuture,
+        run: clocks::monotonic_clock,
+    },
+    experiment("K29", "a random mix of everything", mix::random),
+];
+
+/// The one of this name, in any case.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Experiment> {
+    ALL.iter().find(|experiment| experiment.name.eq_ignore_ascii_case(name))
+}

@@ -1,0 +1,209 @@
+//! Processes that experiments start and kill: a node that is served, a host that is attached, a host with a node of its own.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Lines, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+
+use microfaas_node::{Node, Status};
+
+use crate::ledger::{Counts, Ledger};
+use crate::load::Load;
+use crate::modules::{Modules, put};
+use crate::stage::{MODULE, builder};
+use crate::trial::Stop;
+use crate::victim::Victim;
+
+/// The command's program, which lies beside this one.
+const COMMAND: &str = "microfaas";
+const REQUESTS: usize = 1 << 18;
+
+/// A process that has said that it is ready. Killed when dropped.
+#[derive(Debug)]
+pub struct Role {
+    child: Child,
+    orders: Option<ChildStdin>,
+    said: Lines<BufReader<ChildStdout>>,
+    /// What it said when it was ready.
+    pub ready: String,
+    /// To signal it.
+    pub process: Victim,
+}
+
+/// What an attached host does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// Calls, and checks the answers.
+    Load,
+    /// Takes every slot that it can have, and gives none back.
+    Leak,
+}
+
+impl Role {
+    fn start(mut command: Command) -> Result<Self, Stop> {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let orders = child.stdin.take();
+        let said = child.stdout.take().expect("its output is a pipe");
+        let process = Victim::open(child.id())?;
+        let process =
+            process.ok_or_else(|| Stop::Failed("a process ended before it could be opened".to_owned()))?;
+        let mut role =
+            Self { child, orders, said: BufReader::new(said).lines(), ready: String::new(), process };
+        for line in role.said.by_ref() {
+            let line = line?;
+            if let Some(rest) = line.strip_prefix("ready") {
+                role.ready = rest.trim().to_owned();
+                return Ok(role);
+            }
+        }
+        let status = role.child.wait()?;
+        Err(Stop::Failed(format!("a process that was to be ready ended with {status}")))
+    }
+
+    fn of_this_program<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Result<Self, Stop> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("role").args(arguments);
+        Self::start(command)
+    }
+
+    /// The command `microfaas serve` with a socket and two workers.
+    ///
+    /// # Errors
+    /// [`Stop::Skip`] where the command is not there.
+    pub fn server(modules: &Path, socket: &Path) -> Result<Self, Stop> {
+        let program = std::env::current_exe()?.with_file_name(COMMAND);
+        if !program.is_file() {
+            return Err(Stop::Skip(format!("`{}` is not built", program.display())));
+        }
+        let mut command = Command::new(program);
+        command.args(["serve", "--workers", "2", "--modules"]).arg(modules).arg("--socket").arg(socket);
+        command.env("RUST_LOG", std::env::var_os("RUST_LOG").unwrap_or_else(|| "off".into()));
+        Self::start(command)
+    }
+
+    /// A host that is attached to this socket.
+    ///
+    /// # Errors
+    /// Where it cannot attach.
+    pub fn host(socket: &Path, manner: Manner, seed: u64) -> Result<Self, Stop> {
+        let manner = match manner {
+            Manner::Load => "load",
+            Manner::Leak => "leak",
+        };
+        Self::of_this_program([OsStr::new(manner), socket.as_os_str(), OsStr::new(&seed.to_string())])
+    }
+
+    /// A host with a node of two workers; says their process ids when it is ready.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn embedded(modules: &Path, seed: u64) -> Result<Self, Stop> {
+        Self::of_this_program([OsStr::new("embedded"), modules.as_os_str(), OsStr::new(&seed.to_string())])
+    }
+
+    /// Tells it that it is enough; what it says to that.
+    ///
+    /// # Errors
+    /// Where it says nothing.
+    pub fn ask(&mut self) -> Result<String, Stop> {
+        drop(self.orders.take());
+        let line = self.said.next().transpose()?;
+        line.ok_or_else(|| Stop::Failed("a process ended without a word".to_owned()))
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// As `waitpid(2)`.
+    pub fn wait(mut self) -> std::io::Result<ExitStatus> {
+        self.child.wait()
+    }
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Plays the role that these arguments name. To be called by the program.
+///
+/// # Errors
+/// Where it cannot.
+pub fn play(arguments: &[String]) -> Result<(), Stop> {
+    let [role, path, seed] = arguments else {
+        return Err(Stop::Failed("a role has three arguments".to_owned()));
+    };
+    let (path, seed) = (PathBuf::from(path), seed.parse().unwrap_or(0));
+    let mut random = fastrand::Rng::with_seed(seed);
+    let ledger = Arc::new(Ledger::new(REQUESTS));
+    let load = Load {
+        threads: 3,
+        may_end: &[Status::WorkerLost, Status::Timeout, Status::Expired, Status::Cancelled],
+        ..Load::default()
+    };
+    match role.as_str() {
+        "load" => {
+            let node = connect(&path)?;
+            let running = load.start(&node, &ledger, &mut random);
+            say("ready")?;
+            wait_for_end();
+            let mut problems = running.stop();
+            problems.extend(ledger.words());
+            if let Some(problem) = problems.first() {
+                return say(&format!("{problem} ({} in all)", problems.len()));
+            }
+            let said = serde_json::to_string(&ledger.counts()).map_err(std::io::Error::other)?;
+            say(&said)
+        }
+        "leak" => {
+            let node = connect(&path)?;
+            while let Ok(slot) = node.prepare("answer", 64, 0) {
+                std::mem::forget(slot);
+            }
+            say("ready")?;
+            wait_for_end();
+            Ok(())
+        }
+        "embedded" => {
+            let folder = tempfile::tempdir()?;
+            put(folder.path(), MODULE, &Modules::read(&path)?.version(0))?;
+            let node = builder(folder.path()).start()?;
+            let _running = load.start(&node, &ledger, &mut random);
+            let pids: Vec<String> =
+                node.workers().iter().filter_map(|worker| Some(worker.pid?.to_string())).collect();
+            say(&format!("ready {}", pids.join(" ")))?;
+            wait_for_end();
+            Ok(())
+        }
+        other => Err(Stop::Failed(format!("there is no role `{other}`"))),
+    }
+}
+
+/// Attaches to the node that listens at a socket.
+///
+/// # Errors
+/// Where it cannot.
+pub fn connect(socket: &Path) -> Result<Node, Stop> {
+    Node::connect(socket).map_err(|error| Stop::Failed(format!("cannot attach: {error}")))
+}
+
+/// What a host that was told to end has counted; `Err` where something was wrong.
+///
+/// # Errors
+/// What it said instead.
+pub fn counts(said: &str) -> Result<Counts, String> {
+    serde_json::from_str(said).map_err(|_| said.to_owned())
+}
+
+/// Until whoever started this process closes its input, or dies.
+fn wait_for_end() {
+    let _ = std::io::stdin().lock().read_to_end(&mut Vec::new());
+}
+
+fn say(line: &str) -> Result<(), Stop> {
+    let mut out = std::io::stdout().lock();
+    Ok(writeln!(out, "{line}").and_then(|()| out.flush())?)
+}
