@@ -11,8 +11,9 @@ use microfaas_chaos::experiments::{ALL, Experiment, find};
 use microfaas_chaos::footprint::descendants;
 use microfaas_chaos::ledger::Counts;
 use microfaas_chaos::modules::{Modules, make};
+use microfaas_chaos::stage::SETTLE;
 use microfaas_chaos::trial::{Stop, Trial, Verdict};
-use microfaas_chaos::victim::Victim;
+use microfaas_chaos::victim::{Victim, until};
 use microfaas_chaos::{place, role};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
@@ -141,7 +142,11 @@ fn apart(cli: &Cli, experiment: &Experiment, modules: &std::path::Path, seed: u6
     });
     let reap =
         || while !matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Err(_) | Ok(WaitStatus::StillAlive)) {};
-    reap();
+    // What was killed last may be on its way.
+    until(SETTLE, || {
+        reap();
+        descendants(std::process::id()).is_empty()
+    });
     for (pid, state) in descendants(std::process::id()) {
         verdict.problems.push(format!("process {pid} ({state}) is left"));
         if let Ok(Some(orphan)) = Victim::open(pid) {
