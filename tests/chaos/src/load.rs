@@ -37,6 +37,8 @@ pub struct Load {
     pub deadline: Range<Duration>,
     /// Beside OK.
     pub may_end: &'static [Status],
+    /// Whether another worker always has room for calls of one that was lost before they started: then none of them may end for that.
+    pub moves: bool,
     /// One call of this many is taken back by its caller; 0 is none.
     pub hang_up: u64,
     /// Pause of each thread after each submission.
@@ -55,6 +57,7 @@ impl Default for Load {
             spin_us: 0..200,
             deadline: Duration::from_secs(20)..Duration::from_secs(30),
             may_end: &[],
+            moves: false,
             hang_up: 0,
             pause: Duration::from_micros(200),
             open_loop: false,
@@ -307,7 +310,8 @@ impl Client {
     fn enter(&mut self, question: Question, since: Instant, version: u32, completion: &Completion) {
         self.ledger.settle(question.id, completion.status);
         if completion.status != Status::Ok {
-            if !self.load.may_end.contains(&completion.status) {
+            let unmoved = self.load.moves && completion.never_started;
+            if unmoved || !self.load.may_end.contains(&completion.status) {
                 let Completion { status, detail, .. } = completion;
                 self.watch.problem(format!("request {} ended {status}: {detail}", question.id));
             }

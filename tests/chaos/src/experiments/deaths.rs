@@ -18,7 +18,7 @@ const WORKERS: usize = 2;
 pub(super) fn one_at_a_time(trial: &mut Trial) -> Result<(), Stop> {
     while !trial.is_over(0.8) {
         let stage = Stage::start(trial)?;
-        let load = Load { may_end: &[Status::WorkerLost], hang_up: 50, ..Load::default() };
+        let load = Load { may_end: &[Status::WorkerLost], moves: true, hang_up: 50, ..Load::default() };
         let again = Load { functions: vec!["answer_again"], threads: 2, ..load.clone() };
         let loads = vec![stage.load(&load, trial), stage.load(&again, trial)];
         for kill in 0..FREE_KILLS * WORKERS {
