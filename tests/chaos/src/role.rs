@@ -15,7 +15,9 @@ use crate::stage::{MODULE, builder};
 use crate::trial::Stop;
 use crate::victim::Victim;
 
-/// The command's program, which lies beside this one.
+/// Environment variable that names the path of the command's program.
+const COMMAND_VARIABLE: &str = "MICROFAAS_COMMAND";
+/// Else it lies beside this one.
 const COMMAND: &str = "microfaas";
 const REQUESTS: usize = 1 << 18;
 
@@ -72,7 +74,8 @@ impl Role {
     /// # Errors
     /// [`Stop::Skip`] where the command is not there.
     pub fn server(modules: &Path, socket: &Path) -> Result<Self, Stop> {
-        let program = std::env::current_exe()?.with_file_name(COMMAND);
+        let beside = std::env::current_exe()?.with_file_name(COMMAND);
+        let program = std::env::var_os(COMMAND_VARIABLE).map_or(beside, PathBuf::from);
         if !program.is_file() {
             return Err(Stop::Skip(format!("`{}` is not built", program.display())));
         }

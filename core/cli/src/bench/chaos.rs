@@ -112,6 +112,9 @@ fn suite(program: &Path, arguments: &[&str]) -> Result<Vec<Row>, Failure> {
     {
         command.env(WORKER_VARIABLE, worker);
     }
+    if let Ok(this) = std::env::current_exe() {
+        command.env("MICROFAAS_COMMAND", this);
+    }
     let mut child =
         command.spawn().map_err(|e| stopped(format!("cannot start {}: {e}", program.display())))?;
     let lines = child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines());
