@@ -71,7 +71,14 @@ fuzz_target!(|input: Input| {
                 let body_len = u32::try_from(len).expect("below 5000");
                 let ticket = lane.submit(
                     reserved,
-                    &Request { function: 7, body_len, meta_len: 0, deadline_ns: 9, flags: 1, submitted_cycles: 5 },
+                    &Request {
+                        function: 7,
+                        body_len,
+                        meta_len: 0,
+                        deadline_ns: 9,
+                        flags: 1,
+                        submitted_cycles: 5,
+                    },
                 );
                 let call = Call { len, fill, taken_back: false, wanted: true, completed: false };
                 assert!(calls.insert(ticket, call).is_none());
@@ -86,7 +93,10 @@ fuzz_target!(|input: Input| {
                 assert_eq!(found.map(|s| (s.slot, s.generation)), expected.map(|t| (t.slot, t.generation)));
                 let (Some(found), Some(ticket)) = (found, expected) else { continue };
                 let call = &calls[&ticket];
-                assert_eq!((found.function, found.flags, found.deadline_ns, found.submitted_cycles), (7, 1, 9, 5));
+                assert_eq!(
+                    (found.function, found.flags, found.deadline_ns, found.submitted_cycles),
+                    (7, 1, 9, 5)
+                );
                 // SAFETY: just popped and not completed.
                 let (body, meta) = unsafe { worker.request(&found) };
                 assert!(body.len() == call.len && meta.is_empty() && body.iter().all(|b| *b == call.fill));

@@ -207,7 +207,7 @@ pub(crate) struct Serve {
     /// Address and port to listen on [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) http: Option<String>,
-    /// Socket by which other processes attach; only this user and root may, unless [socket] of the settings says otherwise
+    /// Socket by which other processes attach; only this user and root may, unless the table "socket" of the settings says otherwise
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
     /// Worker processes, one core each

@@ -33,9 +33,9 @@ pub mod sync;
 #[cfg(not(loom))]
 mod copy;
 #[cfg(not(loom))]
-mod prefetch;
-#[cfg(not(loom))]
 pub mod host;
+#[cfg(not(loom))]
+mod prefetch;
 #[cfg(not(loom))]
 pub mod words;
 #[cfg(not(loom))]

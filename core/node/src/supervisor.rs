@@ -347,7 +347,8 @@ impl Supervisor {
             if let Some(ticket @ Ticket { slot, generation }) = look.hung {
                 let number = lane.note(ticket).function.load(Ordering::Relaxed);
                 let catalog = self.shared.catalog.load();
-                let (worker, function) = (lane.worker, catalog.owners.get(number as usize).map(String::as_str));
+                let (worker, function) =
+                    (lane.worker, catalog.owners.get(number as usize).map(String::as_str));
                 tracing::warn!(
                     worker,
                     function,

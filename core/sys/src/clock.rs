@@ -225,7 +225,10 @@ mod tests {
             let before = monotonic_ns();
             let now = now_ns();
             let after = monotonic_ns();
-            assert!(now + 200_000 > before && now < after + 200_000, "{now} is not between {before} and {after}");
+            assert!(
+                now + 200_000 > before && now < after + 200_000,
+                "{now} is not between {before} and {after}"
+            );
         }
     }
 

@@ -1,5 +1,4 @@
 //! What calls have used is counted: exactly, for all hosts, over the death of workers, and without belief in what a worker says of others.
-#![expect(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails the test")]
 
 use std::time::{Duration, Instant};
 

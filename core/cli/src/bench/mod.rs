@@ -32,7 +32,11 @@ const BENCHES: &[Bench] = &[
         run: preempt::run,
     },
     Bench { name: "attacks", about: "hostile functions, and what becomes of them", run: attacks::run },
-    Bench { name: "chaos", about: "what is killed and replaced under load, and what it costs", run: chaos::run },
+    Bench {
+        name: "chaos",
+        about: "what is killed and replaced under load, and what it costs",
+        run: chaos::run,
+    },
     Bench { name: "runaway", about: "requests beside an endless one over HTTP", run: runaway::run },
 ];
 

@@ -76,7 +76,14 @@ impl Pair {
     }
 
     pub(crate) fn submit(&self) -> Ticket {
-        let request = Request { function: 1, body_len: 0, meta_len: 0, deadline_ns: u64::MAX, flags: 0, submitted_cycles: 0 };
+        let request = Request {
+            function: 1,
+            body_len: 0,
+            meta_len: 0,
+            deadline_ns: u64::MAX,
+            flags: 0,
+            submitted_cycles: 0,
+        };
         self.host.submit(self.host.reserve(0).expect("a slot is free"), &request)
     }
 
