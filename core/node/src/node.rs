@@ -229,7 +229,7 @@ impl Node {
     /// comes back it is attached to by itself.
     ///
     /// # Errors
-    /// [`ConnectError`](crate::ConnectError), within half a minute.
+    /// [`ConnectError`], within half a minute.
     pub fn connect(socket: impl AsRef<Path>) -> Result<Self, ConnectError> {
         attach::attachment::connect(socket.as_ref())
     }

@@ -14,7 +14,7 @@ const LONG_SLICES: u64 = 20;
 fn node(function: &str) -> Node {
     let limits = Limits { quantum_ns: 1_000_000, budget_ns: 600_000_000_000, ..Limits::default() };
     let config = FunctionConfig::default().limits(limits).deadline(Duration::MAX);
-    probe_node().function(function, config).deadline_default(LIMIT).start().unwrap()
+    probe_node().function(function, config).deadline_default(LIMIT).start().expect("the node starts")
 }
 
 /// Calls somebody else, after a while in which a slice may have become longer than a quantum.

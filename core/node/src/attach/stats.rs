@@ -21,7 +21,7 @@ const BYTES_MAX: usize = 256 << 20;
 /// Asks the node that listens at a socket for its counts. Only its own user and root may. Costs its calls nothing.
 ///
 /// # Errors
-/// [`ConnectError`](crate::ConnectError), within some seconds.
+/// [`ConnectError`], within some seconds.
 pub fn stats(socket: impl AsRef<Path>) -> Result<NodeStats, ConnectError> {
     let path = socket.as_ref();
     let (answer, fds) = Session::ask(path, Value::from(REQUEST))?;
