@@ -91,6 +91,10 @@ pub(crate) enum Command {
     ///
     /// NAME as for `rollback`. New calls of its functions are NOT_FOUND, calls that run end as ever.
     Remove(OfModule),
+    /// Let a banned function be called again, at a node that serves
+    ///
+    /// NAME is the function. A ban that its module has for breaking memory safety is lifted for the whole module. `describe` says why a function is banned.
+    LiftBan(OfModule),
     /// Say what this machine grants to a worker's sandbox
     ///
     /// Tries every layer in a child process, as this user. A layer that the kernel refuses is named with its reason; a worker starts without it, unless it

@@ -1,4 +1,4 @@
-//! `deploy`, `ls`, `describe`, `rollback`, `remove`: what an operator asks of a node that serves.
+//! `deploy`, `ls`, `describe`, `rollback`, `remove`, `lift-ban`: what an operator asks of a node that serves.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -33,6 +33,23 @@ pub(crate) fn describe(args: &OfModule) -> Result<(), Failure> {
     let request = AdminRequest::Describe { name: args.name.clone() };
     let AdminAnswer::Function(described) = ask(&args.node, &request)? else { return Err(Failure::OddAnswer) };
     if args.node.json { print_json(&described) } else { print(&description(&described)) }
+}
+
+/// Lifting what is not banned changes nothing, and is said.
+pub(crate) fn lift_ban(args: &OfModule) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Lifted<'a> {
+        function: &'a str,
+        lifted: bool,
+    }
+    let request = AdminRequest::LiftBan { name: args.name.clone() };
+    let AdminAnswer::Lifted(lifted) = ask(&args.node, &request)? else { return Err(Failure::OddAnswer) };
+    let function = args.name.as_str();
+    match args.node.json {
+        true => print_json(&Lifted { function, lifted }),
+        false if lifted => print(&format!("{function} may be called again\n")),
+        false => print(&format!("{function} was not banned\n")),
+    }
 }
 
 pub(crate) fn ls(node: &AtNode) -> Result<(), Failure> {
@@ -172,6 +189,7 @@ fn description(described: &FunctionDescription) -> String {
             module.functions.iter().filter(|other| *other != name).cloned().collect::<Vec<_>>().join(" "),
         ),
     ];
+    rows.extend(described.banned.clone().map(|cause| ("banned", cause)));
     rows.extend(module.previous.clone().map(|previous| ("before", previous)));
     rows.iter().map(|(key, value)| format!("{key:<12}{value}\n")).collect()
 }

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Command::Ls(args) => deploy::ls(&args).map(|()| ExitCode::SUCCESS),
         Command::Describe(args) => deploy::describe(&args).map(|()| ExitCode::SUCCESS),
         Command::Rollback(args) => deploy::rollback(&args).map(|()| ExitCode::SUCCESS),
+        Command::LiftBan(args) => deploy::lift_ban(&args).map(|()| ExitCode::SUCCESS),
         Command::Remove(args) => deploy::remove(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args),
         Command::Bench(args) => Ok(bench::run(&args)),

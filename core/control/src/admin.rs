@@ -35,6 +35,11 @@ pub enum AdminRequest {
         /// As in [`Rollback`](Self::Rollback).
         name: String,
     },
+    /// Let a banned function be called again. Answered by [`AdminAnswer::Lifted`].
+    LiftBan {
+        /// The function's name.
+        name: String,
+    },
 }
 
 /// What the node says to that.
@@ -52,6 +57,8 @@ pub enum AdminAnswer {
     },
     /// As asked.
     Function(FunctionDescription),
+    /// Whether there was a ban to lift.
+    Lifted(bool),
     /// Nothing was changed.
     Refused {
         /// One line.
@@ -160,6 +167,9 @@ pub struct FunctionDescription {
     pub idempotent: bool,
     /// How long its calls may have the core.
     pub limits: Limits,
+    /// Why it is banned, where it is.
+    #[serde(default)]
+    pub banned: Option<String>,
     /// What it is part of.
     pub module: ModuleInfo,
 }

@@ -159,14 +159,14 @@ impl Bans {
         self.banned.load().as_ref().clone()
     }
 
-    fn list(&self) -> Vec<Ban> {
+    pub(crate) fn list(&self) -> Vec<Ban> {
         let banned =
             |row: &Row| row.cause.map(|cause| Ban { function: row.name.clone(), cause, faults: row.faults });
         self.rows().values().filter_map(banned).collect()
     }
 
     /// `None` where no function has that name.
-    fn lift(&self, name: &str) -> Option<bool> {
+    pub(crate) fn lift(&self, name: &str) -> Option<bool> {
         let mut rows = self.rows();
         let meant: Vec<(u32, u32, Option<BanCause>)> = rows
             .iter()

@@ -287,9 +287,21 @@ impl Shared {
             }
             AdminRequest::Describe { name } => {
                 return match self.catalog.load().describe(&name) {
-                    Some(described) => AdminAnswer::Function(described),
+                    Some(mut described) => {
+                        let bans = self.hub.bans.list();
+                        let ban = bans.iter().find(|ban| ban.function == name);
+                        described.banned = ban.map(|ban| ban.cause.to_string());
+                        AdminAnswer::Function(described)
+                    }
                     None => AdminAnswer::Refused { reason: DeployError::NoFunction { name }.to_string() },
                 };
+            }
+            AdminRequest::LiftBan { name } => {
+                let Some(lifted) = self.hub.bans.lift(&name) else {
+                    return AdminAnswer::Refused { reason: DeployError::NoFunction { name }.to_string() };
+                };
+                self.hub.wake_supervisor();
+                return AdminAnswer::Lifted(lifted);
             }
         };
         done.map_or_else(|error| AdminAnswer::Refused { reason: error.to_string() }, AdminAnswer::Deployed)

@@ -218,6 +218,7 @@ impl Catalog {
             idempotent: info.idempotent,
             limits: info.limits,
             module: module.clone(),
+            banned: None,
         })
     }
 }

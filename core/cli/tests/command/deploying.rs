@@ -1,4 +1,4 @@
-//! `deploy`, `ls`, `describe`, `rollback`, `remove`, and SIGHUP to `serve`.
+//! `deploy`, `ls`, `describe`, `rollback`, `remove`, `lift-ban`, and SIGHUP to `serve`.
 
 use std::fs;
 use std::path::Path;
@@ -96,6 +96,26 @@ fn what_cannot_be_done_is_said_and_changes_nothing() {
     assert!(none.exit == Some(3) && none.err.contains("no socket"), "{}", none.err);
     fs::write(dir.join("microfaas.toml"), "[socket]\npath = \"s\"\n").unwrap();
     run(dir, &["ls"]).ok();
+    assert_eq!(server.end("-TERM").exit, Some(0));
+}
+
+#[test]
+fn a_ban_is_shown_and_lifted() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    fs::write(dir.join("microfaas.toml"), "[function.abort]\nban_after = 1\n").unwrap();
+    let mut server = serve(dir);
+    let abort = || at(dir, &["invoke", "abort", "--json"]).json()["status"].clone();
+    assert_eq!(abort(), "FAULT");
+    until("the ban", || abort() == "BANNED");
+    assert!(at(dir, &["describe", "abort"]).ok().text().contains("banned      too many faults\n"));
+    assert_eq!(at(dir, &["lift-ban", "abort"]).ok().text(), "abort may be called again\n");
+    until("the end of the ban", || abort() == "FAULT");
+    until("another ban", || abort() == "BANNED");
+    assert_eq!(at(dir, &["lift-ban", "abort", "--json"]).ok().json()["lifted"], true);
+    assert_eq!(at(dir, &["lift-ban", "echo"]).ok().text(), "echo was not banned\n");
+    let unknown = at(dir, &["lift-ban", "nobody"]);
+    assert!(unknown.exit == Some(1) && unknown.err.contains("nobody"), "{}", unknown.err);
     assert_eq!(server.end("-TERM").exit, Some(0));
 }
 
