@@ -15,8 +15,10 @@ pub(crate) fn ensure(_hub: &std::sync::Arc<crate::hub::Hub>) {}
 mod with_tokio {
     #![expect(unsafe_code, reason = "lends a descriptor to the runtime")]
 
+    use std::cell::Cell;
     use std::io;
     use std::os::fd::OwnedFd;
+    use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::{Arc, Mutex, PoisonError};
 
     use tokio::io::Interest;
@@ -28,10 +30,25 @@ mod with_tokio {
     /// Rounds without rest while answers keep coming, before the runtime's other tasks get a turn.
     const BUSY_MAX: u32 = 16;
 
+    /// Numbers nodes.
+    static NODES: AtomicU64 = AtomicU64::new(1);
+
+    thread_local! {
+        /// The node and the runtime of the driver that this thread has last made sure of: a driver ends with one of the two.
+        static LAST: Cell<Option<(u64, Id)>> = const { Cell::new(None) };
+    }
+
     /// The runtimes that have a driver of this node.
-    #[derive(Debug, Default)]
+    #[derive(Debug)]
     pub(crate) struct Drivers {
+        node: u64,
         running: Mutex<Vec<Id>>,
+    }
+
+    impl Default for Drivers {
+        fn default() -> Self {
+            Self { node: NODES.fetch_add(1, Ordering::Relaxed), running: Mutex::default() }
+        }
     }
 
     /// Takes its runtime off the list when the task ends, in whatever way.
@@ -48,9 +65,15 @@ mod with_tokio {
     }
 
     /// Starts a driver on the current runtime, unless it has one or there is no runtime.
+    ///
+    /// # Cost
+    /// A lock only where this thread has last polled a call of another node or on another runtime.
     pub(crate) fn ensure(hub: &Arc<Hub>) {
         let Ok(runtime) = Handle::try_current() else { return };
         let id = runtime.id();
+        if LAST.replace(Some((hub.drivers.node, id))) == Some((hub.drivers.node, id)) {
+            return;
+        }
         let mut running = hub.drivers.running.lock().unwrap_or_else(PoisonError::into_inner);
         if running.contains(&id) {
             return;

@@ -349,7 +349,8 @@ fn hundreds_of_deployments_leave_nothing_behind() {
     assert_eq!(node.workers()[0].pid, Some(pid), "no worker had to be replaced");
     // Images are 300 KiB and more.
     assert!(resident() < bytes + (2 << 20), "{bytes} bytes, then {}", resident());
-    assert!(maps() <= ranges + 4, "{ranges} ranges, then {}", maps());
+    // An image has five ranges at least: those of a tenth of them are more than the worker's own heap moves by.
+    assert!(maps() < ranges + 100, "{ranges} ranges, then {}", maps());
     until("closed descriptors", || descriptors() <= files);
 }
 
