@@ -15,7 +15,7 @@ use hyper::{HeaderMap, Request};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use microfaas_build::{BuildOptions, Profile, build};
 use microfaas_http::{Config, Gateway};
-use microfaas_node::{Node, NodeBuilder, Status};
+use microfaas_node::{FunctionConfig, Limits, Node, NodeBuilder, Status};
 use tokio::net::TcpStream;
 
 /// No test takes this long unless something hangs.
@@ -39,7 +39,7 @@ struct Served {
     addr: SocketAddr,
 }
 
-async fn serve(settings: fn(NodeBuilder) -> NodeBuilder) -> Served {
+async fn serve(settings: impl FnOnce(NodeBuilder) -> NodeBuilder) -> Served {
     let node = settings(Node::builder().modules(&*MODULES).workers(1)).start().unwrap();
     let node = Arc::new(node);
     let gateway = Gateway::bind("127.0.0.1:0", Config::default(), Arc::clone(&node)).await.unwrap();
@@ -159,7 +159,7 @@ fn no_slot_is_free() {
     run(async {
         let served = serve(|node| node.slots(2, 0)).await;
         // Two calls hold the two slots while the worker is busy with the first.
-        let busy: Vec<_> = (0..2).map(|_| tokio::spawn(call(served.addr, "sleep_spin", "1000000"))).collect();
+        let busy: Vec<_> = (0..2).map(|_| tokio::spawn(call(served.addr, "sleep_spin", "400000"))).collect();
         while served.node.stats().outstanding < 2 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -175,8 +175,11 @@ fn no_slot_is_free() {
 #[test]
 fn a_queued_call_whose_client_is_gone_never_runs() {
     run(async {
-        let served = serve(|node| node).await;
-        let first = tokio::spawn(call(served.addr, "sleep_spin", "2000000"));
+        // A quantum that no call of this test uses up, so that the second call queues behind the first.
+        let limits = Limits { quantum_ns: 5_000_000_000, budget_ns: 5_000_000_000, ..Limits::default() };
+        let served =
+            serve(|node| node.function("sleep_spin", FunctionConfig::default().limits(limits))).await;
+        let first = tokio::spawn(call(served.addr, "sleep_spin", "500000"));
         while served.node.stats().outstanding < 1 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
