@@ -206,8 +206,8 @@ pub const RULES: &[Rule] = &[
     rule(
         "rt_sigprocmask",
         &[int(0, number(libc::SIG_UNBLOCK))],
-        User::Function,
-        "abort unblocks its signal; unblocking never hides one",
+        User::Worker,
+        "an abort of its own unblocks its signal; unblocking never hides one",
     ),
     rule(
         "tgkill",

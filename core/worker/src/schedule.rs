@@ -76,6 +76,19 @@ struct Task {
     told: bool,
 }
 
+/// When a slice began. The first of a call has no reading of its CPU time: that is a system call.
+#[derive(Debug, Clone, Copy)]
+struct Began {
+    cycles: u64,
+    cpu_ns: Option<u64>,
+}
+
+impl Began {
+    fn first(cycles: u64) -> Self {
+        Self { cycles, cpu_ns: None }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Scheduler {
@@ -202,7 +215,7 @@ impl Scheduler {
         let (submission, started, ended, told) = (*submission, start, start, false);
         let mut task = Task { context, lane, submission, used_ns, slices_ns, slice_ns, started, ended, told };
         if let Exit::Suspended(at) = exit {
-            return self.decide(lanes, task, at, start, function, instance);
+            return self.decide(lanes, task, at, Began::first(start), function, instance);
         }
         function.was_short();
         task.ended = cycles();
@@ -251,23 +264,23 @@ impl Scheduler {
         function: &mut Function,
         instance: &mut Instance,
     ) -> After {
-        let (exit, start) = self.slice(&task, at, function, instance);
+        let (exit, began) = self.slice(&task, at, function, instance);
         if let Exit::Suspended(at) = exit {
-            return self.decide(lanes, task, at, start, function, instance);
+            return self.decide(lanes, task, at, began, function, instance);
         }
-        task.used_ns += self.slice_used(start);
+        task.used_ns += self.slice_used(began);
         task.ended = cycles();
         self.finish(lanes, &task, exit, function, instance)
     }
 
-    /// Lets a call that was started run for a slice. Returns when that began, too, in cycles.
+    /// Lets a call that was started run for a slice. Returns when that began, too.
     fn slice(
         &mut self,
         task: &Task,
         at: Suspended,
         function: &Function,
         instance: &mut Instance,
-    ) -> (Exit, u64) {
+    ) -> (Exit, Began) {
         let end = if task.told { function.budget_ns } else { function.soft_ns };
         let mut slice_ns = task.slice_ns.min(end.saturating_sub(task.used_ns));
         if task.submission.deadline_ns != u64::MAX {
@@ -276,23 +289,26 @@ impl Scheduler {
         // SAFETY: no call runs, so the state is the worker's.
         let state = unsafe { self.state.as_mut() };
         state.runtime.pending.store(u32::from(task.told), Ordering::Relaxed);
-        let start = timer::sync().cycles;
-        poke::limit(start.saturating_add(self.clock.to_cycles(slice_ns)));
+        let start = timer::sync();
+        poke::limit(start.cycles.saturating_add(self.clock.to_cycles(slice_ns)));
         // SAFETY: suspended on this context, its instance is as it left it.
         let exit = unsafe { self.contexts[task.context].resume(self.state, instance, at) };
-        (exit, start)
+        (exit, Began { cycles: start.cycles, cpu_ns: Some(start.cpu_ns) })
     }
 
-    /// CPU time since the reading `start`, which began a slice; takes a new reading.
-    fn slice_used(&self, start: u64) -> u64 {
+    /// CPU time in a slice that is over now; takes a new reading.
+    fn slice_used(&self, began: Began) -> u64 {
         let last = timer::last_sync();
         let now = timer::sync();
+        if let Some(cpu_ns) = began.cpu_ns {
+            return now.cpu_ns.saturating_sub(cpu_ns);
+        }
         let cpu_ns = now.cpu_ns.saturating_sub(last.cpu_ns);
-        if last.cycles >= start {
-            return self.clock.to_ns(last.cycles - start) + cpu_ns;
+        if last.cycles >= began.cycles {
+            return self.clock.to_ns(last.cycles - began.cycles) + cpu_ns;
         }
         let stolen_ns = self.between(last, now).saturating_sub(cpu_ns);
-        self.clock.to_ns(now.cycles.wrapping_sub(start)).saturating_sub(stolen_ns)
+        self.clock.to_ns(now.cycles.wrapping_sub(began.cycles)).saturating_sub(stolen_ns)
     }
 
     fn between(&self, from: Reading, to: Reading) -> u64 {
@@ -306,13 +322,13 @@ impl Scheduler {
         lanes: &mut Lanes,
         mut task: Task,
         mut at: Suspended,
-        mut start: u64,
+        mut began: Began,
         function: &mut Function,
         instance: &mut Instance,
     ) -> After {
         loop {
-            task.slices_ns += self.clock.to_ns(cycles().wrapping_sub(start));
-            task.used_ns += self.slice_used(start);
+            task.slices_ns += self.clock.to_ns(cycles().wrapping_sub(began.cycles));
+            task.used_ns += self.slice_used(began);
             // A slice may have passed while others had the core.
             if task.used_ns >= function.quantum_ns {
                 function.overran();
@@ -337,16 +353,16 @@ impl Scheduler {
                 disengage(lanes);
                 break;
             }
-            let (exit, began) = self.slice(&task, at, function, instance);
+            let (exit, start) = self.slice(&task, at, function, instance);
             if is_long {
                 disengage(lanes);
             }
             let Exit::Suspended(next) = exit else {
-                task.used_ns += self.slice_used(began);
+                task.used_ns += self.slice_used(start);
                 task.ended = cycles();
                 return self.finish(lanes, &task, exit, function, instance);
             };
-            (at, start) = (next, began);
+            (at, began) = (next, start);
         }
         task.slice_ns = function.quantum_ns;
         // SAFETY: no call runs, so the state is the worker's.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use microfaas_e2e::Watchdog;
 use microfaas_e2e::attacks;
-use microfaas_node::{FunctionConfig, Limits, Node, NodeBuilder, Request, Status};
+use microfaas_node::{Completion, FunctionConfig, Limits, Node, NodeBuilder, Request, Status};
 
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -123,6 +123,29 @@ fn an_abort_leaves_no_signal_blocked() {
     for name in ["abort", "overflow", "oom", "panic"] {
         let _ = node.call(name, b"".as_slice());
         assert_eq!(node.call("runaway", b"leaf".as_slice()).status, Status::Timeout, "after {name}");
+    }
+    pid(&node);
+}
+
+/// The C library keeps state for these that calls would share: glibc's `abort`, continued after another call has gone through it, ends in what looks like a wild access.
+#[test]
+fn calls_that_are_suspended_in_the_middle_of_their_abort_end_as_the_others_do() {
+    let _watchdog = Watchdog::new(LIMIT);
+    let quick = config(Duration::from_micros(20), Duration::from_secs(20));
+    let node = builder().function("end", quick).start().unwrap();
+    for round in 0..200 {
+        let code = round % 2;
+        let body = |i| format!("{code} {}", 15 + (i + round) % 8);
+        let calls: Vec<_> =
+            (0..64).map(|i| node.submit("end", Request::new(body(i).as_bytes())).unwrap()).collect();
+        for call in calls {
+            let Completion { status, detail, .. } = call.wait();
+            if code == 0 {
+                assert_eq!((status, &*detail), (Status::Fault, "abort (SIGABRT)"));
+            } else {
+                assert_eq!(status, Status::Denied, "{detail}");
+            }
+        }
     }
     pid(&node);
 }

@@ -1,14 +1,14 @@
 //! What makes a shared library a module.
 
 /// Exports functions from a shared library. For the shim crate that `microfaas build` generates, once in it:
-/// it takes the process's memory functions over inside that library.
+/// it takes the process's memory functions over inside that library, and the ways to end the process.
 ///
 /// ```ignore
 /// microfaas::export_module!([my_crate::__microfaas_hello, my_crate::admin::__microfaas_stop]);
 /// ```
 ///
 /// It defines the exported table `microfaas_module`, the note in `.note.microfaas`, the global allocator, and
-/// local definitions of the C library's memory functions.
+/// local definitions of the C library's functions that calls would share state by.
 #[macro_export]
 macro_rules! export_module {
     ([$($def:path),+ $(,)?]) => {
@@ -62,18 +62,40 @@ macro_rules! export_module {
             #[global_allocator]
             static ALLOCATOR: ModuleAllocator = ModuleAllocator;
         };
-        $crate::__define_memory_functions!(
-            malloc calloc free realloc posix_memalign aligned_alloc __cxa_thread_atexit_impl
+        $crate::__define_c_functions!(
+            malloc = libc_memory::malloc,
+            calloc = libc_memory::calloc,
+            free = libc_memory::free,
+            realloc = libc_memory::realloc,
+            posix_memalign = libc_memory::posix_memalign,
+            aligned_alloc = libc_memory::aligned_alloc,
+            __cxa_thread_atexit_impl = libc_memory::__cxa_thread_atexit_impl,
+            abort = libc_process::abort,
+            exit = libc_process::exit,
+            quick_exit = libc_process::exit,
+            _Exit = libc_process::exit,
+            fork = libc_process::fork,
+            posix_spawn = libc_process::spawn,
+            posix_spawnp = libc_process::spawn,
+            pthread_create = libc_process::spawn,
+            getaddrinfo = libc_process::getaddrinfo,
+            getpwnam_r = libc_process::getpw,
+            getpwuid_r = libc_process::getpw,
+            realpath = libc_process::realpath,
+            putenv = libc_process::setenv,
+            setenv = libc_process::setenv,
+            unsetenv = libc_process::unsetenv,
+            clearenv = libc_process::unsetenv,
         );
     };
 }
 
-/// Defines C symbols that jump to [`libc_memory`](super::libc_memory), in assembly: the compiler exports from a shared
-/// library what Rust code defines under a C name, and these must stay inside.
+/// Defines C symbols that jump to functions of [`libc_memory`](super::libc_memory) and [`libc_process`](super::libc_process), in assembly: the compiler exports
+/// from a shared library what Rust code defines under a C name, and these must stay inside.
 #[doc(hidden)]
 #[macro_export]
-macro_rules! __define_memory_functions {
-    ($($name:ident)+) => {$(
+macro_rules! __define_c_functions {
+    ($($name:ident = $module:ident :: $function:ident,)+) => {$(
         #[cfg(target_arch = "x86_64")]
         ::core::arch::global_asm!(
             concat!(".pushsection .text.microfaas_", stringify!($name), ",\"ax\",@progbits"),
@@ -84,7 +106,7 @@ macro_rules! __define_memory_functions {
             "jmp {}",
             concat!(".size ", stringify!($name), ", . - ", stringify!($name)),
             ".popsection",
-            sym $crate::__private::libc_memory::$name,
+            sym $crate::__private::$module::$function,
         );
         #[cfg(target_arch = "aarch64")]
         ::core::arch::global_asm!(
@@ -96,7 +118,7 @@ macro_rules! __define_memory_functions {
             "b {}",
             concat!(".size ", stringify!($name), ", . - ", stringify!($name)),
             ".popsection",
-            sym $crate::__private::libc_memory::$name,
+            sym $crate::__private::$module::$function,
         );
     )+};
 }

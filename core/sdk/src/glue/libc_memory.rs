@@ -6,7 +6,7 @@
 //! inside it ([`export_module!`](crate::export_module) gives them their C names), and they take from the arena.
 //!
 //! A block is preceded by `Header`, from which `free` learns its size. A pointer without one came from the C library
-//! itself (`realpath`, for one) and is left alone: a leak in a rare case rather than a corrupt heap.
+//! itself (`getline`, for one) and is left alone: a leak in a rare case rather than a corrupt heap.
 #![expect(unsafe_code, reason = "the C interface of an allocator")]
 
 use core::ffi::{c_int, c_void};

@@ -8,6 +8,7 @@ pub(crate) mod entry;
 mod export;
 pub(crate) mod invocation;
 pub mod libc_memory;
+pub mod libc_process;
 pub(crate) mod out;
 pub(crate) mod runtime;
 pub(crate) mod state;

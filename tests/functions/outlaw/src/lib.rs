@@ -164,6 +164,32 @@ pub fn change_directory(_: &[u8]) -> Result<String, Error> {
     report("directory", std::env::set_current_dir("/tmp"))
 }
 
+/// Resolves links in the file system.
+#[microfaas::function]
+pub fn canonical(_: &[u8]) -> Result<String, Error> {
+    report("canonical", std::fs::canonicalize("/tmp"))
+}
+
+/// Asks who the user is.
+#[microfaas::function]
+pub fn home(_: &[u8]) -> Result<String, Error> {
+    report("home", std::env::home_dir().ok_or("nobody's home"))
+}
+
+/// Leaves a variable to whoever comes next.
+#[microfaas::function]
+pub fn set_variable(_: &[u8]) -> String {
+    older::set_variable("MICROFAAS_OUTLAW", "was here");
+    "escaped: set".to_owned()
+}
+
+/// Law-abiding: the environment, and an unsetting.
+#[microfaas::function]
+pub fn environment(_: &[u8]) -> String {
+    older::remove_variable("MICROFAAS_OUTLAW");
+    format!("lawful {:?}", std::env::vars().collect::<Vec<_>>())
+}
+
 /// Law-abiding: a hash map with random seeds, which are new ones.
 #[microfaas::function]
 pub fn hash_map(_: &[u8]) -> String {
