@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Limits, PACKET_BYTES_MAX};
+use crate::{Limits, Loading, PACKET_BYTES_MAX};
 
 /// What an operator asks of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,6 +151,15 @@ pub struct ModuleInfo {
     pub functions: Vec<String>,
     /// Digest of the image before, to which it can be rolled back.
     pub previous: Option<String>,
+    /// When it is loaded.
+    #[serde(default)]
+    pub load: Loading,
+    /// In how many workers that serve it is loaded; in the others it is cold.
+    #[serde(default)]
+    pub loaded_in: usize,
+    /// How many workers serve.
+    #[serde(default)]
+    pub workers: usize,
 }
 
 /// A function in every detail.
@@ -230,6 +239,9 @@ mod tests {
             deployed_ms: 2,
             functions: (0..functions).map(|i| format!("{}-{i}", "f".repeat(50))).collect(),
             previous: None,
+            load: Loading::FirstCall,
+            loaded_in: 1,
+            workers: 2,
         }
     }
 

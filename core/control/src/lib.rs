@@ -59,6 +59,12 @@ pub enum ToWorker {
     /// A module to load. Descriptor: a sealed memfd with the shared library. Answered by [`ToNode::Loaded`]
     /// or [`ToNode::LoadFailed`].
     Load(Load),
+    /// Modules that are cold: there, and loaded when they are called. A call of one waits in the worker, which says [`ToNode::Wanted`] and gets a
+    /// [`Load`](Self::Load). No descriptors. Answered by [`ToNode::Shelved`].
+    Shelve {
+        /// As many as fit a packet.
+        modules: Vec<Load>,
+    },
     /// A module to unload: new calls do not ask for it any more. The calls that have started, and those that were submitted before the worker heard of it, are
     /// ended by it as ever. No descriptors. Answered by [`ToNode::Unloading`], and by [`ToNode::Unloaded`] when it is gone.
     Unload(Unload),
@@ -77,6 +83,7 @@ impl ToWorker {
             Self::Bans { .. } => "bans",
             Self::Ping => "ping",
             Self::Load(_) => "load",
+            Self::Shelve { .. } => "shelve",
             Self::Unload(_) => "unload",
             Self::Serve => "serve",
         }
@@ -87,9 +94,7 @@ impl ToWorker {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Start {
-    /// This worker's number in its node, from 0.
-    pub worker: u32,
-    /// Core to pin to; `None` leaves the scheduler free.
+    /// Core to pin to; `None` leaves the scheduler free. The node may move the worker later.
     pub cpu: Option<u32>,
     /// Longest spin before sleeping, in nanoseconds; 0 never spins.
     pub spin_ns_max: u64,
@@ -101,6 +106,11 @@ pub struct Start {
     pub init_bytes: u64,
     /// Most calls that may be suspended at once; 0 to [`SUSPENDED_MAX`].
     pub suspended_max: u32,
+    /// Most bytes of loaded modules; 0 for no limit. A module that takes more by itself is refused. Where a load would pass it, modules that do not
+    /// [stay](Load::stays) are unloaded before, the least recently used first.
+    pub modules_bytes_max: u64,
+    /// Most loaded modules, likewise; 0 for no limit.
+    pub modules_max: u32,
     /// Nanoseconds per cycle, times 2^32, as the node has measured; 0 where the worker is to measure by itself, which takes it 2 ms.
     pub cycle_rate: u64,
     /// Process id of the node, to notice its death between fork and the death signal's arming.
@@ -129,6 +139,10 @@ pub struct Load {
     pub module: u32,
     /// What to call the module in messages: its file name.
     pub label: String,
+    /// Bytes of its image: the least that it takes.
+    pub image_bytes: u64,
+    /// It is not unloaded to make room for others.
+    pub stays: bool,
     /// Function numbers in the node (dense, from 0) and the names that the module gives them.
     pub functions: Vec<FunctionSpec>,
 }
@@ -183,6 +197,28 @@ pub enum Policy {
     Share,
     /// The call is ended.
     Kill,
+}
+
+/// When a function's module is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Loading {
+    /// When a worker starts, and it stays loaded.
+    #[default]
+    Start,
+    /// When it is called for the first time; it may be unloaded when it was not called for a while and others need the room.
+    FirstCall,
+}
+
+impl Loading {
+    /// As it is written in settings.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::FirstCall => "first-call",
+        }
+    }
 }
 
 /// Least quantum: about what the timer's own lateness is on a virtual machine.
@@ -247,8 +283,24 @@ pub enum ToNode {
         writable_bytes: u64,
         /// Heap bytes that `init` holds.
         init_bytes: u64,
+        /// Bytes that it takes altogether: its image, the copies of what each reset restores, and the heap.
+        bytes: u64,
     },
-    /// The module was refused; the worker goes on without it.
+    /// The modules are known, and cold.
+    Shelved,
+    /// Answers nothing: a cold module has been called. Answered by a [`ToWorker::Load`] of it; not said again until then.
+    Wanted {
+        /// Its number.
+        module: u32,
+    },
+    /// Answers nothing: a module was unloaded to make room, and is cold.
+    Evicted {
+        /// Its number.
+        module: u32,
+        /// As in [`Unloaded`](Self::Unloaded).
+        stayed_bytes: u64,
+    },
+    /// The module was refused; the worker goes on without it. One that was cold is so still: it may be wanted again.
     LoadFailed {
         /// Its number.
         module: u32,
@@ -289,7 +341,9 @@ impl ToNode {
                 *lane == spec.lane
             }
             (ToWorker::RemoveLane { lane }, Self::LaneRemoved { lane: removed }) => removed == lane,
-            (ToWorker::Ping, Self::Pong) | (ToWorker::Bans { .. }, Self::BansKept) => true,
+            (ToWorker::Ping, Self::Pong)
+            | (ToWorker::Bans { .. }, Self::BansKept)
+            | (ToWorker::Shelve { .. }, Self::Shelved) => true,
             (ToWorker::Load(load), Self::Loaded { module, .. } | Self::LoadFailed { module, .. }) => {
                 *module == load.module
             }

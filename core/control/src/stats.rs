@@ -86,6 +86,26 @@ pub struct WorkerStats {
     pub calls: u64,
     /// Core time of these.
     pub cpu_ns: u64,
+    /// Its modules.
+    #[serde(default)]
+    pub modules: ModuleStats,
+}
+
+/// What a worker's place has loaded; what is counted is of all workers that it has had.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModuleStats {
+    /// Loaded now; a module with functions that keep state and others counts twice.
+    pub loaded: u64,
+    /// Bytes that these take.
+    pub bytes: u64,
+    /// Modules that were loaded for a call that waited.
+    pub cold_loads: u64,
+    /// How long these took, from when the node heard of the call, all together.
+    pub cold_load_ns: u64,
+    /// Modules that a call waited for and that could not be loaded.
+    pub cold_load_failures: u64,
+    /// Modules that were unloaded to make room for others.
+    pub evictions: u64,
 }
 
 /// What the node knows of the calls that it has submitted itself.

@@ -2,7 +2,7 @@
 
 use microfaas_control::{Limits, Policy};
 use microfaas_preempt::Entry;
-use microfaas_sys::clock::CycleClock;
+use microfaas_sys::clock::{CycleClock, cycles};
 
 /// Longest slice while a function is not known to overrun. The timer is then due a few times in this time at most, whatever the calls do, which costs half
 /// a percent of the core; the first overrun is noticed so much late.
@@ -18,6 +18,8 @@ pub enum Target {
     None,
     /// Its module was refused.
     Refused,
+    /// The module of this number has it, and is loaded when it is called.
+    Cold(u32),
     /// Its module is gone; calls that come late go to this number.
     Moved(u32),
     /// It can be called.
@@ -33,7 +35,7 @@ impl Target {
     pub fn loaded(&self) -> Option<&Function> {
         match self {
             Self::Loaded(function) | Self::Banned(function) => Some(function),
-            Self::None | Self::Refused | Self::Moved(_) => None,
+            Self::None | Self::Refused | Self::Cold(_) | Self::Moved(_) => None,
         }
     }
 
@@ -43,7 +45,7 @@ impl Target {
     pub fn loaded_mut(&mut self) -> Option<&mut Function> {
         match self {
             Self::Loaded(function) | Self::Banned(function) => Some(function),
-            Self::None | Self::Refused | Self::Moved(_) => None,
+            Self::None | Self::Refused | Self::Cold(_) | Self::Moved(_) => None,
         }
     }
 
@@ -72,6 +74,8 @@ pub struct Function {
     pub budget_ns: u64,
     /// Longest first slice, in nanoseconds.
     pub first_slice_ns_max: u64,
+    /// When its latest call was started, or else its module loaded, in cycles.
+    pub used: u64,
     coarse_cycles: u64,
     fine_cycles: u64,
     fine_calls: u32,
@@ -96,6 +100,7 @@ impl Function {
             soft_ns,
             budget_ns,
             first_slice_ns_max: first.max(COARSE_NS),
+            used: cycles(),
             coarse_cycles: clock.to_cycles(first.max(COARSE_NS)),
             fine_cycles: clock.to_cycles(first),
             fine_calls: 0,

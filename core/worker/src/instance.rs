@@ -35,6 +35,8 @@ pub struct Instance {
     heap: Heap,
     /// A suspended call has left its state here.
     held: bool,
+    /// Of all segments.
+    mapped: usize,
     /// What the ranges are part of; dropped last.
     library: Library,
 }
@@ -164,7 +166,7 @@ impl Instance {
                 Some(Segment { start, copy })
             })
             .collect();
-        Self { segments, heap, held: false, library }
+        Self { segments, heap, held: false, mapped: writable.mapped, library }
     }
 
     /// Drops the instance and unloads its library. Returns the bytes that the system's loader has kept mapped all the same.
@@ -286,6 +288,12 @@ impl Instance {
     #[must_use]
     pub fn writable_bytes(&self) -> usize {
         self.segments.iter().map(|s| s.copy.len()).sum()
+    }
+
+    /// Bytes that it takes altogether: the image in memory, and what `init` made and each reset restores, twice.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.mapped + self.writable_bytes() + 2 * self.kept_bytes()
     }
 
     /// Bytes of heap that `init` made.

@@ -8,6 +8,7 @@
 //! for waking a host that sleeps and giving back memory that a call used beyond what is kept.
 
 pub mod arena;
+pub mod cold;
 pub mod context;
 pub mod control;
 pub mod descriptor;

@@ -47,6 +47,10 @@ pub enum LoadError {
     Unsafe(String, String),
     /// It has this many writable bytes.
     Writable(usize),
+    /// It takes as many bytes by itself as the first, of which there may be no more than the second.
+    Room(u64, u64),
+    /// It was called, and is not wanted any more.
+    Unwanted,
 }
 
 impl std::fmt::Display for LoadError {
@@ -64,6 +68,10 @@ impl std::fmt::Display for LoadError {
             }
             Self::Missing(name) => write!(f, "its table has no function {name}"),
             Self::Init(name, how) | Self::Unsafe(name, how) => write!(f, "init of {name}: {how}"),
+            Self::Room(bytes, max) => {
+                write!(f, "it takes {bytes} bytes when it is loaded, allowed are {max} (modules_bytes_max)")
+            }
+            Self::Unwanted => write!(f, "another version is in its place"),
             Self::Writable(n) => {
                 write!(
                     f,

@@ -1,4 +1,8 @@
-//! What is loaded: the dispatch table, the instances behind it, and modules that come and go while the worker serves.
+//! Which modules there are: the dispatch table, the instances behind it, and modules that come and go while the worker serves.
+//!
+//! A module is loaded, or cold: then its functions are in the table all the same, and the first call of one has the node send the module
+//! ([`Wants`]). Where there is no [`Room`] for it, others are unloaded before and are cold then, the least recently used first; only those that the node does not want
+//! to stay, and that no call is in the hands of the worker of. When a function was used is a stamp in its row, which a call touches anyway.
 //!
 //! A module that is to go does so when nothing can want it any more: no call of it is suspended or waits, and every submission that the rings held when the
 //! worker heard of it has been taken. What carries one of its numbers afterwards has come late, from a host that had looked the number up before,
@@ -6,20 +10,23 @@
 //! all the same (a thread-local destructor pins it, for one); what stays is looked up and reported, so that the node can replace a worker
 //! in which too much has stayed.
 
+use std::collections::BTreeMap;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 
 use microfaas_control::{Load, ToNode, Unload};
 use microfaas_lane::worker::Submission;
-use microfaas_sys::clock::CycleClock;
+use microfaas_sys::clock::{CycleClock, cycles, monotonic_ns};
 
+use crate::cold::{Room, Wants};
 use crate::context::Context;
 use crate::function::{Function, Target};
 use crate::host_calls::State;
 use crate::instance::Instance;
 use crate::kept::none_is_current;
 use crate::lanes::Lanes;
-use crate::loader::{LoadError, load};
+use crate::loader::{self, LoadError, load};
 
 /// Longest way from a number that is not in use any more to the one that is in its place. A worker that was told of every change knows each at one step.
 const STEPS_MAX: usize = 8;
@@ -30,8 +37,17 @@ pub struct Modules {
     targets: Vec<Target>,
     /// By the number in [`Function::instance`]; one that is gone leaves its place to the next.
     instances: Vec<Option<Instance>>,
-    loaded: Vec<Loaded>,
+    /// By their numbers in the node, without those that are leaving.
+    known: BTreeMap<u32, Module>,
     leaving: Vec<Leaving>,
+    wants: Wants,
+    room: Room,
+    /// The limits are passed, since calls are in hand of what could be unloaded.
+    crowded: bool,
+    /// The module that was loaded last: it has its first calls before it gives way to others.
+    newest: Option<u32>,
+    /// Functions that are banned, loaded or not, in order.
+    banned: Vec<u32>,
     /// Loads that were tried.
     loads: u32,
 }
@@ -43,6 +59,8 @@ pub enum Standing {
     Ready,
     /// It waits for a suspended one of a function that keeps its state.
     Held,
+    /// It waits for its module, which is to be [wanted](Modules::want).
+    Cold,
     /// It goes to the function's [successor](Modules::successor).
     Moved,
     /// The function's module was refused.
@@ -55,64 +73,223 @@ pub enum Standing {
 
 /// A module that can be called.
 #[derive(Debug)]
-struct Loaded {
-    /// Its number in the node.
-    number: u32,
-    instance: usize,
+struct Module {
     functions: Vec<u32>,
+    /// `None` while it is cold.
+    instance: Option<usize>,
+    /// It is not unloaded to make room.
+    stays: bool,
+    /// What it takes when it is loaded; before it was, what its image does.
+    bytes: u64,
 }
 
 /// A module on its way out.
 #[derive(Debug)]
 struct Leaving {
-    module: Loaded,
+    number: u32,
+    module: Module,
     successors: Vec<(u32, u32)>,
     /// Lanes, and the position in their rings up to which submissions may be meant for it.
     rings: Vec<(usize, u64)>,
 }
 
 impl Modules {
+    /// With these limits, of which 0 is none.
+    #[must_use]
+    pub fn new(bytes_max: u64, count_max: u32) -> Self {
+        Self { room: Room::new(bytes_max, count_max as usize), ..Self::default() }
+    }
+
+    /// These modules are there, and cold.
+    pub fn shelve(&mut self, modules: Vec<Load>) -> ToNode {
+        for load in modules {
+            for spec in &load.functions {
+                self.set(spec.function, Target::Cold(load.module));
+                for alias in &spec.aliases {
+                    self.redirect(*alias, spec.function);
+                }
+            }
+            self.known.insert(load.module, Module::of(&load, load.image_bytes));
+        }
+        ToNode::Shelved
+    }
+
     /// Loads a module and runs its `init`. Returns what to tell the node, and whether the worker may go on: not where `init` broke memory safety.
     pub fn load(
         &mut self,
         request: &Load,
         fd: OwnedFd,
-        (context, state): (&mut Context, NonNull<State>),
+        lent: (&mut Context, NonNull<State>),
         init_bytes: usize,
         clock: &CycleClock,
     ) -> (ToNode, Result<(), LoadError>) {
         let module = request.module;
-        // What `init` writes to is no heap of a call.
-        none_is_current();
-        self.loads = self.loads.wrapping_add(1);
-        match load(fd, request, self.loads, context, state, init_bytes) {
+        match self.try_load(request, fd, lent, init_bytes) {
             Ok(loaded) => {
+                let bytes = loaded.instance.bytes() as u64;
                 let answer = ToNode::Loaded {
                     module,
                     writable_bytes: loaded.instance.writable_bytes() as u64,
                     init_bytes: loaded.instance.kept_bytes() as u64,
+                    bytes,
                 };
                 let instance = self.place(loaded.instance);
                 let number = u32::try_from(instance).unwrap_or(u32::MAX);
                 for ((index, entry), spec) in loaded.entries.into_iter().zip(&request.functions) {
-                    let function = Function::new(entry, number, &spec.limits, clock);
-                    self.set(index, Target::Loaded(function));
+                    let mut target = Target::Loaded(Function::new(entry, number, &spec.limits, clock));
+                    target.ban(self.is_banned(index));
+                    self.set(index, target);
                     for alias in &spec.aliases {
                         self.redirect(*alias, index);
                     }
                 }
-                let functions = request.functions.iter().map(|spec| spec.function).collect();
-                self.loaded.push(Loaded { number: module, instance, functions });
+                self.room.take(bytes);
+                self.wants.settle(module);
+                self.newest = Some(module);
+                self.crowded = true;
+                let loaded = Module { instance: Some(instance), ..Module::of(request, bytes) };
+                match self.leaving.iter_mut().find(|leaving| leaving.number == module) {
+                    Some(leaving) => leaving.module = loaded,
+                    None => drop(self.known.insert(module, loaded)),
+                }
                 (answer, Ok(()))
             }
             Err(error) => {
-                for spec in &request.functions {
-                    self.set(spec.function, Target::Refused);
+                if self.find_module(module).is_some() {
+                    self.wants.failed(module, monotonic_ns());
+                } else {
+                    for spec in &request.functions {
+                        self.set(spec.function, Target::Refused);
+                    }
                 }
                 let answer = ToNode::LoadFailed { module, reason: error.to_string() };
                 (answer, if error.betrays() { Err(error) } else { Ok(()) })
             }
         }
+    }
+
+    fn try_load(
+        &mut self,
+        request: &Load,
+        fd: OwnedFd,
+        (context, state): (&mut Context, NonNull<State>),
+        init_bytes: usize,
+    ) -> Result<loader::Loaded, LoadError> {
+        let is_leaving = self.leaving.iter().any(|leaving| leaving.number == request.module);
+        if is_leaving && !request.functions.iter().any(|spec| self.is_cold(spec.function)) {
+            return Err(LoadError::Unwanted);
+        }
+        // What `init` writes to is no heap of a call.
+        none_is_current();
+        self.loads = self.loads.wrapping_add(1);
+        let loaded = load(fd, request, self.loads, context, state, init_bytes)?;
+        let bytes = loaded.instance.bytes() as u64;
+        if self.room.is_too_small_for(bytes) {
+            // What stays of it is not counted: it was not in use.
+            let _ = loaded.instance.unload();
+            return Err(LoadError::Room(bytes, self.room.bytes_max()));
+        }
+        Ok(loaded)
+    }
+
+    /// Unloads the module that was used least recently of those that may go, where there is no room: for what is to be loaded, or for what is. `is_in_use` says whether
+    /// a call of a function number is suspended or waits. Returns what to tell the node.
+    #[cold]
+    pub fn evict(&mut self, request: Option<&Load>, is_in_use: impl Fn(u32) -> bool) -> Option<ToNode> {
+        let (count, bytes) = request.map_or((0, 0), |request| {
+            let known = self.find_module(request.module).map_or(0, |module| module.bytes);
+            (1, known.max(request.image_bytes))
+        });
+        if self.room.fits(count, bytes) {
+            self.crowded = false;
+            return None;
+        }
+        let newest = if request.is_none() { self.newest } else { None };
+        let may_go = |(number, module): &(&u32, &Module)| {
+            module.instance.is_some() && !module.stays && Some(**number) != newest
+        };
+        let (mut oldest, mut is_any_busy) = (None, false);
+        let now = cycles();
+        for (number, module) in self.known.iter().filter(may_go) {
+            if module.functions.iter().any(|&function| is_in_use(function)) {
+                is_any_busy = true;
+                continue;
+            }
+            let age = self.age(module, now);
+            if oldest.is_none_or(|(_, least)| age > least) {
+                oldest = Some((*number, age));
+            }
+        }
+        let Some((number, _)) = oldest else {
+            self.crowded = is_any_busy;
+            return None;
+        };
+        let (functions, instance) = {
+            let module = self.known.get_mut(&number)?;
+            (module.functions.clone(), module.instance.take()?)
+        };
+        for function in functions {
+            self.set(function, Target::Cold(number));
+        }
+        let bytes = self.known.get(&number).map_or(0, |module| module.bytes);
+        let stayed_bytes = self.drop_instance(instance, bytes);
+        Some(ToNode::Evicted { module: number, stayed_bytes })
+    }
+
+    /// Cycles since the latest use.
+    fn age(&self, module: &Module, now: u64) -> u64 {
+        let rows = module.functions.iter().filter_map(|&f| self.targets.get(f as usize)?.loaded());
+        rows.map(|function| now.wrapping_sub(function.used)).min().unwrap_or(u64::MAX)
+    }
+
+    /// Returns the bytes that have stayed.
+    fn drop_instance(&mut self, instance: usize, bytes: u64) -> u64 {
+        // A fault handler that looks for its heap finds none.
+        none_is_current();
+        self.room.give(bytes);
+        self.instances[instance].take().map_or(0, Instance::unload) as u64
+    }
+
+    fn find_module(&self, number: u32) -> Option<&Module> {
+        let leaving = || self.leaving.iter().find(|leaving| leaving.number == number);
+        self.known.get(&number).or_else(|| leaving().map(|leaving| &leaving.module))
+    }
+
+    fn is_cold(&self, function: u32) -> bool {
+        matches!(self.targets.get(function as usize), Some(Target::Cold(_)))
+    }
+
+    /// A call of this function waits for its module, which is cold.
+    #[cold]
+    pub fn want(&mut self, function: u32) {
+        if let Some(Target::Cold(module)) = self.targets.get(function as usize) {
+            self.wants.add(*module);
+        }
+    }
+
+    /// Whether the node is to be asked for a module.
+    #[inline]
+    #[must_use]
+    pub fn is_want_due(&self) -> bool {
+        self.wants.is_due()
+    }
+
+    /// What the node is asked for by `say`, as far as it can be now.
+    ///
+    /// # Errors
+    /// Those of `say`, but where the socket is full: then it is asked later.
+    #[cold]
+    pub fn say_wants(&mut self, say: impl Fn(&ToNode) -> io::Result<()>) -> io::Result<()> {
+        while let Some(module) = self.wants.next() {
+            match say(&ToNode::Wanted { module }) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wants.unsaid(module);
+                    break;
+                }
+                said => said?,
+            }
+        }
+        Ok(())
     }
 
     fn place(&mut self, instance: Instance) -> usize {
@@ -148,24 +325,22 @@ impl Modules {
     /// A module is to go. Returns what to tell the node. [`sweep`](Self::sweep) says when it has gone.
     pub fn unload(&mut self, request: Unload, lanes: &Lanes) -> ToNode {
         let Unload { module, successors } = request;
-        let found = self.loaded.iter().position(|loaded| loaded.number == module);
         for (from, to) in &successors {
             self.redirect(*from, *to);
         }
-        if let Some(found) = found {
-            let gone = self.loaded.swap_remove(found);
+        if let Some(gone) = self.known.remove(&module) {
             let rings =
                 (0..lanes.end()).filter_map(|index| Some((index, lanes.get(index)?.end.all_submitted())));
-            self.leaving.push(Leaving { module: gone, successors, rings: rings.collect() });
+            self.leaving.push(Leaving { number: module, module: gone, successors, rings: rings.collect() });
         }
         ToNode::Unloading { module }
     }
 
-    /// Whether a module is on its way out.
+    /// Whether a module is on its way out, or is to be unloaded when no call of it is in hand.
     #[inline]
     #[must_use]
-    pub fn is_leaving(&self) -> bool {
-        !self.leaving.is_empty()
+    pub fn is_unsettled(&self) -> bool {
+        self.crowded || !self.leaving.is_empty()
     }
 
     /// Drops a module that is on its way out and that nothing wants any more; `is_in_use` says whether a call of a function number is suspended or waits.
@@ -180,15 +355,15 @@ impl Modules {
                 && !leaving.module.functions.iter().any(|&function| is_in_use(function))
         };
         let done = self.leaving.iter().position(is_done)?;
-        let Leaving { module, successors, .. } = self.leaving.swap_remove(done);
+        let Leaving { number, module, successors, .. } = self.leaving.swap_remove(done);
         for function in &module.functions {
             let successor = successors.iter().find(|(from, _)| from == function);
             self.set(*function, successor.map_or(Target::None, |(_, to)| Target::Moved(*to)));
         }
-        // A fault handler that looks for its heap finds none.
-        none_is_current();
-        let stayed = self.instances[module.instance].take().map_or(0, Instance::unload);
-        Some(ToNode::Unloaded { module: module.number, stayed_bytes: stayed as u64 })
+        self.wants.settle(number);
+        let stayed_bytes =
+            module.instance.map_or(0, |instance| self.drop_instance(instance, module.bytes));
+        Some(ToNode::Unloaded { module: number, stayed_bytes })
     }
 
     /// What is to be done with a call.
@@ -200,6 +375,8 @@ impl Modules {
             Some(Target::Loaded(function)) => self.standing_of_stateful(function),
             Some(Target::Moved(_)) => Standing::Moved,
             Some(Target::Refused) => Standing::Refused,
+            Some(Target::Cold(_)) if self.is_banned(function) => Standing::Banned,
+            Some(Target::Cold(module)) => self.standing_of_cold(*module),
             Some(Target::Banned(_)) => Standing::Banned,
             Some(Target::None) | None => Standing::Unknown,
         }
@@ -209,12 +386,24 @@ impl Modules {
     #[cold]
     #[must_use]
     pub fn standing_unbanned(&self, function: u32) -> Standing {
-        let function = self.targets.get(function as usize).and_then(Target::loaded);
-        match function {
-            Some(function) if function.stateful => self.standing_of_stateful(function),
-            Some(_) => Standing::Ready,
-            None => Standing::Unknown,
+        match self.targets.get(function as usize) {
+            Some(Target::Cold(module)) => self.standing_of_cold(*module),
+            target => match target.and_then(Target::loaded) {
+                Some(function) if function.stateful => self.standing_of_stateful(function),
+                Some(_) => Standing::Ready,
+                None => Standing::Unknown,
+            },
         }
+    }
+
+    #[cold]
+    fn standing_of_cold(&self, module: u32) -> Standing {
+        if self.wants.rests(module, monotonic_ns) { Standing::Refused } else { Standing::Cold }
+    }
+
+    #[cold]
+    fn is_banned(&self, function: u32) -> bool {
+        self.banned.binary_search(&function).is_ok()
     }
 
     fn standing_of_stateful(&self, function: &Function) -> Standing {
@@ -222,10 +411,11 @@ impl Modules {
         if instance.is_some_and(Instance::is_held) { Standing::Held } else { Standing::Ready }
     }
 
-    /// Bans these functions, whose numbers are in order, and no others.
-    pub fn ban(&mut self, functions: &[u32]) {
+    /// Bans these functions, whose numbers are in order, and no others. Those of cold modules are banned too.
+    pub fn ban(&mut self, functions: Vec<u32>) {
+        self.banned = functions;
         for (number, target) in (0u32..).zip(&mut self.targets) {
-            target.ban(functions.binary_search(&number).is_ok());
+            target.ban(self.banned.binary_search(&number).is_ok());
         }
     }
 
@@ -247,5 +437,13 @@ impl Modules {
             function = *to;
         }
         Submission { function, ..*submission }
+    }
+}
+
+impl Module {
+    /// Cold.
+    fn of(load: &Load, bytes: u64) -> Self {
+        let functions = load.functions.iter().map(|spec| spec.function).collect();
+        Self { functions, instance: None, stays: load.stays, bytes }
     }
 }

@@ -182,6 +182,7 @@ impl Scheduler {
         instance: &mut Instance,
     ) -> After {
         let start = cycles();
+        function.used = start;
         let mut slice = function.first_slice();
         if submission.deadline_ns != u64::MAX {
             let Some(rest) = submission.deadline_ns.checked_sub(self.ns_at(start)) else {

@@ -42,6 +42,8 @@ struct Worker {
     scheduler: Scheduler,
     /// Calls, each with its lane, that wait because a suspended call holds the state that their function keeps. They have not started.
     waiting: VecDeque<(usize, Submission)>,
+    /// Calls, each with its lane, that wait for their modules, which are cold. They have not started. Unlike those above they do not keep the worker awake.
+    cold: VecDeque<(usize, Submission)>,
     /// The lane that is looked at first: where calls cannot be started for want of room, lanes take turns.
     turn: usize,
     idle: Idle,
@@ -119,10 +121,11 @@ impl Worker {
             Ok(scheduler) => Ok(Self {
                 control,
                 lanes: Lanes::default(),
-                modules: Modules::default(),
+                modules: Modules::new(settings.modules_bytes_max, settings.modules_max),
                 sandbox: Sandbox::new(settings.sandbox, settings.node_pid),
                 scheduler,
                 waiting: VecDeque::new(),
+                cold: VecDeque::new(),
                 turn: 0,
                 idle: Idle::new(settings.spin_ns_max),
                 settings,
@@ -169,14 +172,20 @@ impl Worker {
                 self.control.say(&ToNode::LaneRemoved { lane })?;
             }
             ToWorker::Bans { functions } => {
-                self.modules.ban(&functions);
+                self.modules.ban(functions);
+                self.release()?;
                 self.control.say(&ToNode::BansKept)?;
             }
             ToWorker::Ping => self.control.say(&ToNode::Pong)?,
             ToWorker::Load(request) => self.receive_module(&request, fds)?,
+            ToWorker::Shelve { modules } => {
+                let answer = self.modules.shelve(modules);
+                self.control.say(&answer)?;
+            }
             ToWorker::Unload(request) => {
                 let answer = self.modules.unload(request, &self.lanes);
                 self.control.say(&answer)?;
+                self.release()?;
                 self.sweep()?;
             }
             ToWorker::Serve => {
@@ -198,6 +207,7 @@ impl Worker {
     fn cut(&mut self, number: usize) {
         self.scheduler.drop_lane(number, &mut self.modules);
         self.waiting.retain(|(lane, _)| *lane != number);
+        self.cold.retain(|(lane, _)| *lane != number);
         drop(self.lanes.remove(number));
     }
 
@@ -220,21 +230,53 @@ impl Worker {
             let reason = format!("{count} descriptors with a module, not 1");
             return self.control.say(&ToNode::LoadFailed { module: request.module, reason });
         };
+        self.evict(Some(request))?;
         let init_bytes = usize::try_from(self.settings.init_bytes).unwrap_or(usize::MAX);
         let clock = *self.scheduler.clock();
         let (answer, after) = self.modules.load(request, fd, self.scheduler.lend(), init_bytes, &clock);
+        let called = request.functions.iter().map(|spec| spec.function);
+        let called = called.into_iter().find(|of| self.cold.iter().any(|(_, call)| call.function == *of));
+        if let (Err(_), Some(function)) = (&after, called) {
+            // Whoever calls it next is not to lose a worker by it.
+            self.control.say(&ToNode::Fault { function, is_unsafe: true })?;
+        }
         self.control.say(&answer)?;
+        self.release()?;
         after.map_err(|error| io::Error::other(format!("memory safety is broken: {error}")))
     }
 
-    /// Drops modules that are on their way out and that nothing wants any more.
+    /// Drops modules that are on their way out and that nothing wants any more, and those that there is no room for.
     fn sweep(&mut self) -> io::Result<()> {
-        let (scheduler, waiting) = (&self.scheduler, &self.waiting);
-        let is_in_use = |function| {
-            scheduler.has_call_of(function) || waiting.iter().any(|(_, call)| call.function == function)
-        };
+        let (scheduler, waiting) = (&self.scheduler, [&self.waiting, &self.cold]);
+        let is_in_use = |function| is_in_use(function, scheduler, waiting);
         while let Some(gone) = self.modules.sweep(&self.lanes, is_in_use) {
             self.control.say(&gone)?;
+        }
+        self.evict(None)
+    }
+
+    /// Unloads what there is no room for: beside a module that is to be loaded, where one is given.
+    fn evict(&mut self, request: Option<&Load>) -> io::Result<()> {
+        let (scheduler, waiting) = (&self.scheduler, [&self.waiting, &self.cold]);
+        let is_in_use = |function| is_in_use(function, scheduler, waiting);
+        while let Some(gone) = self.modules.evict(request, is_in_use) {
+            self.control.say(&gone)?;
+        }
+        Ok(())
+    }
+
+    /// Lets calls go on that waited for their modules, where those are not cold any more. What cannot be run any more is answered at once: the worker may be about to end.
+    fn release(&mut self) -> io::Result<()> {
+        for _ in 0..self.cold.len() {
+            let Some((index, submission)) = self.cold.pop_front() else { return Ok(()) };
+            match self.standing(index, submission.function) {
+                Standing::Cold => self.cold.push_back((index, submission)),
+                Standing::Refused | Standing::Banned => {
+                    self.lanes[index].held -= 1;
+                    self.take(index, &submission)?;
+                }
+                _ => self.waiting.push_back((index, submission)),
+            }
         }
         Ok(())
     }
@@ -256,8 +298,12 @@ impl Worker {
                 busy = true;
                 self.take_waiting()?;
             }
-            if self.modules.is_leaving() {
+            if self.modules.is_unsettled() {
                 self.sweep()?;
+            }
+            if self.modules.is_want_due() {
+                busy = true;
+                self.modules.say_wants(|message| self.control.say(message))?;
             }
             if self.control_waits() {
                 busy = true;
@@ -357,8 +403,8 @@ impl Worker {
             current = self.modules.successor(submission);
             (submission, standing) = (&current, self.standing(index, current.function));
         }
-        if standing == Standing::Held {
-            return self.hold(index, submission);
+        if matches!(standing, Standing::Held | Standing::Cold) {
+            return self.hold(index, submission, standing);
         }
         let lane = &mut self.lanes[index];
         let _ = lane.end.prefetch_next();
@@ -419,13 +465,18 @@ impl Worker {
 
     /// Lets a call wait that cannot start now. No honest host has more of them than slots.
     #[cold]
-    fn hold(&mut self, index: usize, submission: &Submission) -> io::Result<()> {
+    fn hold(&mut self, index: usize, submission: &Submission, standing: Standing) -> io::Result<()> {
         let lane = &mut self.lanes[index];
         if lane.held == lane.end.geometry().slots() {
             return self.fault(index, "more calls than slots");
         }
         lane.held += 1;
-        self.waiting.push_back((index, *submission));
+        if standing == Standing::Cold {
+            self.modules.want(submission.function);
+            self.cold.push_back((index, *submission));
+        } else {
+            self.waiting.push_back((index, *submission));
+        }
         Ok(())
     }
 
@@ -461,8 +512,11 @@ impl Worker {
     fn sleep(&mut self) -> io::Result<bool> {
         let start = monotonic_ns();
         let woken = self.wait_on_bells(start + SLEEP_NS_MAX);
+        // The node may have moved this process.
+        let core = affinity::current();
         for lane in self.lanes.iter() {
             lane.end.worker_words().worker_epoch.wake();
+            lane.runs_on(core);
         }
         self.idle.slept(monotonic_ns() - start);
         if woken? == Woken::TimedOut { self.hear() } else { Ok(false) }
@@ -487,6 +541,12 @@ impl Worker {
         }
         futex::wait_any(&waiters[..count], deadline_ns)
     }
+}
+
+/// Whether a call of this function is suspended or waits.
+fn is_in_use(function: u32, scheduler: &Scheduler, waiting: [&VecDeque<(usize, Submission)>; 2]) -> bool {
+    let waits = |(_, call): &(usize, Submission)| call.function == function;
+    scheduler.has_call_of(function) || waiting.into_iter().flatten().any(waits)
 }
 
 fn waiter(lane: &Lane) -> Waiter<'_> {

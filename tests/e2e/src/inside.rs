@@ -68,13 +68,14 @@ impl Inside {
     pub fn new(suspended_max: u32) -> io::Result<Self> {
         let settings = Start {
             cycle_rate: 0,
-            worker: 0,
             cpu: None,
             spin_ns_max: 0,
             stack_bytes: 1 << 20,
             arena_bytes: 128 << 20,
             init_bytes: 64 << 20,
             suspended_max,
+            modules_bytes_max: 0,
+            modules_max: 0,
             node_pid: std::process::id(),
             sandbox: microfaas_control::sandbox::SandboxPolicy::default(),
         };
@@ -105,8 +106,13 @@ impl Inside {
             aliases: Vec::new(),
             limits,
         });
-        let request =
-            Load { module: instance, label: module.display().to_string(), functions: specs.collect() };
+        let request = Load {
+            module: instance,
+            label: module.display().to_string(),
+            image_bytes: 0,
+            stays: true,
+            functions: specs.collect(),
+        };
         let fd = File::open(module)?.into();
         let (context, state) = self.scheduler.lend();
         let loaded = load(fd, &request, instance, context, state, 64 << 20).map_err(io::Error::other)?;

@@ -1,4 +1,4 @@
-//! Any number of versions of the module of `tests/functions/versions`, which is built once.
+//! Any number of versions of the module of `tests/functions/versions`, and of modules like that of `tests/functions/numbered`: each is built once.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -13,15 +13,17 @@ const MARKER: &[u8] = b"microfaas-version-marker:";
 /// Where it cannot be built.
 fn built() -> &'static [u8] {
     static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
-    BYTES.get_or_init(|| {
-        let crate_dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../functions/versions");
-        let programs = crate::program("microfaas-worker");
-        let scratch = programs.parent().expect("a program is in a folder").join("e2e-modules");
-        let mut options = microfaas_build::BuildOptions::new([crate_dir], scratch.join("out"));
-        options.target_dir = Some(scratch.join("target"));
-        let built = microfaas_build::build(&options, &mut |_| {}).unwrap_or_else(|error| panic!("{error}"));
-        std::fs::read(&built[0].path).expect("what was built can be read")
-    })
+    BYTES.get_or_init(|| build("versions"))
+}
+
+fn build(name: &str) -> Vec<u8> {
+    let crate_dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../functions").join(name);
+    let programs = crate::program("microfaas-worker");
+    let scratch = programs.parent().expect("a program is in a folder").join("e2e-modules");
+    let mut options = microfaas_build::BuildOptions::new([crate_dir], scratch.join("out"));
+    options.target_dir = Some(scratch.join("target"));
+    let built = microfaas_build::build(&options, &mut |_| {}).unwrap_or_else(|error| panic!("{error}"));
+    std::fs::read(&built[0].path).expect("what was built can be read")
 }
 
 /// Version `number` of the module; `init` does what `letter` says, nothing special for `-`.
@@ -71,4 +73,34 @@ pub fn put(directory: &Path, name: &str, bytes: &[u8]) -> PathBuf {
     std::fs::write(&half, bytes).expect("writing into a directory for tests");
     std::fs::rename(half, &whole).expect("renaming in a directory for tests");
     whole
+}
+
+/// A module with one function, [`numbered_name`], which only this number has and which answers [`numbered_answer`].
+///
+/// # Panics
+/// Where it cannot be built.
+#[must_use]
+pub fn numbered(number: u32) -> Vec<u8> {
+    static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
+    let mut bytes = BYTES.get_or_init(|| build("numbered")).clone();
+    for (from, to) in [("numbered_00000000", numbered_name(number)), ("version-00000000", numbered_answer(number))] {
+        let mut at = 0;
+        while let Some(found) = bytes[at..].windows(from.len()).position(|part| part == from.as_bytes()) {
+            at += found;
+            bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+        }
+    }
+    bytes
+}
+
+/// The function of a numbered module.
+#[must_use]
+pub fn numbered_name(number: u32) -> String {
+    format!("numbered_{number:08}")
+}
+
+/// What it answers.
+#[must_use]
+pub fn numbered_answer(number: u32) -> String {
+    format!("version-{number:08}")
 }

@@ -98,8 +98,9 @@ impl Worker {
                 }
                 (ToWorker::Load(load), _) => {
                     self.functions.extend(load.functions);
-                    ToNode::Loaded { module: load.module, writable_bytes: 0, init_bytes: 0 }
+                    ToNode::Loaded { module: load.module, writable_bytes: 0, init_bytes: 0, bytes: 0 }
                 }
+                (ToWorker::Shelve { .. }, _) => ToNode::Shelved,
                 (ToWorker::Serve, _) => {
                     self.say(&ToNode::Ready { sandbox: SandboxReport::default() })?;
                     return Ok(());
