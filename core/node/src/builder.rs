@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use microfaas_control::sandbox::SandboxPolicy;
-use microfaas_control::{BUDGET_NS_MAX, Limits, QUANTUM_NS_MIN, SUSPENDED_MAX};
+use microfaas_control::{BUDGET_NS_MAX, Limits, Loading, QUANTUM_NS_MIN, SUSPENDED_MAX};
 use microfaas_lane::layout::Geometry;
 use microfaas_sys::affinity;
 
@@ -21,15 +21,18 @@ use crate::hub::Hub;
 use crate::image::Source;
 use crate::launch::Plan;
 use crate::node::Shared;
-use crate::registry::{FunctionConfig, Settings};
+use crate::function::{FunctionConfig, Settings};
 use crate::rollout::Rollout;
 use crate::seat::Seat;
 use crate::supervisor::{Patience, Supervisor};
 use crate::{DeployError, Node, NodeError, deploy};
 
 const WORKERS: RangeInclusive<u64> = 1..=1024;
+const SPARES: RangeInclusive<u64> = 0..=64;
 const STACK_BYTES: RangeInclusive<u64> = 64 << 10..=1 << 30;
 const ARENA_BYTES: RangeInclusive<u64> = 64 << 10..=64 << 30;
+/// 0 is no limit.
+const MODULES_BYTES: RangeInclusive<u64> = 0..=1 << 40;
 const SPIN_NS: RangeInclusive<u64> = 0..=1_000_000_000;
 const HEARTBEAT_NS: RangeInclusive<u64> = 10_000_000..=u64::MAX;
 /// A deadline of nothing would never let a call start.
@@ -51,10 +54,14 @@ pub struct NodeBuilder {
     stall: Duration,
     heartbeat: Duration,
     restarts: u32,
+    spares: u32,
     stack_bytes: u64,
     arena_bytes: u64,
     init_bytes: u64,
     suspended_max: u32,
+    modules_bytes_max: u64,
+    modules_max: u32,
+    load_default: Loading,
     ban_after: u32,
     sandbox: SandboxPolicy,
     worker_binary: Option<PathBuf>,
@@ -75,10 +82,14 @@ impl Default for NodeBuilder {
             stall: Duration::from_secs(1),
             heartbeat: Duration::from_secs(2),
             restarts: 5,
+            spares: 1,
             stack_bytes: 1 << 20,
             arena_bytes: 128 << 20,
             init_bytes: 64 << 20,
             suspended_max: 16,
+            modules_bytes_max: 0,
+            modules_max: 0,
+            load_default: Loading::Start,
             ban_after: 0,
             sandbox: SandboxPolicy::default(),
             worker_binary: None,
@@ -181,6 +192,13 @@ impl NodeBuilder {
         self
     }
 
+    /// How many processes, up to 64, have all modules loaded and wait for a worker to end, so that one of them takes its place in well under a millisecond where a new process
+    /// takes several. Each costs the memory of a worker that does nothing, and no core time. 0 for none. Default: 1.
+    pub fn spares(mut self, count: u32) -> Self {
+        self.spares = count;
+        self
+    }
+
     /// Bytes of a call's stack, 64 KiB to 1 GiB. Default: 1 MiB.
     pub fn stack_bytes(mut self, bytes: u64) -> Self {
         self.stack_bytes = bytes;
@@ -202,6 +220,27 @@ impl NodeBuilder {
     /// Most calls that a worker may have suspended at once, 0 to 1024. Default: 16.
     pub fn suspended_max(mut self, count: u32) -> Self {
         self.suspended_max = count;
+        self
+    }
+
+    /// When modules are loaded whose functions' own settings do not say. Default: when a worker starts.
+    pub fn load_default(mut self, when: Loading) -> Self {
+        self.load_default = when;
+        self
+    }
+
+    /// Most bytes of loaded modules in each worker, up to 1 TiB: images, the copies of what is reset, and what `init` has allocated; 0 for no limit. Where the load of a
+    /// module would pass it, others that are [loaded when they are called](Loading::FirstCall) are unloaded before, the least recently used first: they are cold then,
+    /// and their next call loads them again. Modules that are loaded at the start, those with calls in hand and those that keep state count, and stay. A module that
+    /// takes more by itself cannot be loaded, so it is not deployed. Default: 0.
+    pub fn modules_bytes_max(mut self, bytes: u64) -> Self {
+        self.modules_bytes_max = bytes;
+        self
+    }
+
+    /// Most loaded modules in each worker, kept to as [`modules_bytes_max`](Self::modules_bytes_max) is; 0 for no limit. Default: 0.
+    pub fn modules_max(mut self, count: u32) -> Self {
+        self.modules_max = count;
         self
     }
 
@@ -247,7 +286,12 @@ impl NodeBuilder {
             self.workers.unwrap_or_else(|| u32::try_from(cpus.len().max(2) - 1).unwrap_or(1).min(1024));
         self.check(workers)?;
         let settings =
-            Settings { functions: self.functions, deadline: self.deadline, ban_after: self.ban_after };
+Settings {
+            functions: self.functions,
+            deadline: self.deadline,
+            ban_after: self.ban_after,
+            load: self.load_default,
+        };
         check_settings(&settings)?;
         let (registry, versions) = deploy::first(&self.sources, settings)?;
         let program = find_worker::find(self.worker_binary.as_deref())?;
@@ -268,6 +312,8 @@ impl NodeBuilder {
             arena_bytes: self.arena_bytes,
             init_bytes: self.init_bytes,
             suspended_max: self.suspended_max,
+            modules_bytes_max: self.modules_bytes_max,
+            modules_max: self.modules_max,
             sandbox: self.sandbox,
         };
         let stall_ns = nanoseconds(self.stall);
@@ -280,9 +326,14 @@ impl NodeBuilder {
             None => None,
         };
         let (started, outcome) = mpsc::sync_channel(1);
-        let rollout = Rollout::new(registry);
+        let rollout = Rollout::new(registry, Arc::clone(&shared.stock));
         let supervisor = {
-            let patience = Patience { stall_ns, heartbeat: self.heartbeat, restarts: self.restarts };
+            let patience = Patience {
+                stall_ns,
+                heartbeat: self.heartbeat,
+                restarts: self.restarts,
+                spares: self.spares,
+            };
             Supervisor::new(Arc::clone(&shared), plan, rollout, patience, inbox, started)
         };
         let thread = spawn("microfaas-node", move || supervisor.run())?;
@@ -298,10 +349,12 @@ impl NodeBuilder {
         self.geometry.check()?;
         let fields = [
             ("workers", u64::from(workers), WORKERS),
+            ("spares", u64::from(self.spares), SPARES),
             ("stack_bytes", self.stack_bytes, STACK_BYTES),
             ("arena_bytes", self.arena_bytes, ARENA_BYTES),
             ("init_bytes", self.init_bytes, ARENA_BYTES),
             ("suspended_max", u64::from(self.suspended_max), 0..=u64::from(SUSPENDED_MAX)),
+            ("modules_bytes_max", self.modules_bytes_max, MODULES_BYTES),
             ("spin (ns)", nanoseconds(self.spin), SPIN_NS),
             ("heartbeat (ns)", nanoseconds(self.heartbeat), HEARTBEAT_NS),
             (

@@ -21,12 +21,14 @@ use crate::attach::bulletin::Cut;
 use crate::completion::printable;
 use crate::hub::Hub;
 use crate::lane::Lane;
+use crate::node::Shared;
 use crate::registry::Wish;
 use crate::rollout::DeployReply;
+use crate::shelf::News;
 
 /// Commands that may wait for the supervisor; who comes then is held up.
 const WAITING_MAX: usize = 64;
-/// How long a worker may take to keep a list of bans: it may have a long call in its hands, which is suspended for that.
+/// How long a worker may take to keep a list of bans.
 const BANS_WITHIN: Duration = Duration::from_secs(10);
 
 /// What a worker is to be asked.
@@ -35,7 +37,7 @@ pub(crate) struct Question {
     pub(crate) message: ToWorker,
     /// Go beside the message, and are closed when it was sent or cannot be.
     pub(crate) fds: Vec<Arc<OwnedFd>>,
-    /// How long the worker may take from when it is asked; then it is replaced.
+    /// How long the worker may take from when it is asked, beside what the calls in its hands may hold it up for; then it is replaced.
     pub(crate) within: Duration,
     /// Which process of the worker's place is meant; any where `None`.
     pub(crate) generation: Option<u32>,
@@ -94,8 +96,8 @@ pub(crate) enum Heard {
     Own(ToNode),
     /// Unasked: it has cut a lane. The worker is for the caller to fill in.
     Cut(Cut),
-    /// Unasked: a module that it was to unload is gone.
-    Unloaded { part: u32, stayed_bytes: u64 },
+    /// Unasked: of its modules.
+    News(News),
 }
 
 /// What other threads want of the supervisor.
@@ -204,25 +206,31 @@ impl Talk {
         Self { control, generation, waiting: VecDeque::new(), asked: None, unsent: None }
     }
 
+    /// Takes another generation's part: what is asked of that one is meant.
+    pub(crate) fn speaks_as(&mut self, generation: u32) {
+        self.generation = generation;
+    }
+
     /// Asks, now or when it is its turn.
-    pub(crate) fn ask(&mut self, lane: &Lane, question: Question, asker: Asker) {
+    pub(crate) fn ask(&mut self, shared: &Shared, lane: &Lane, mut question: Question, asker: Asker) {
         if let Asker::Thread(reply) = &asker
             && question.generation.is_some_and(|generation| generation != self.generation)
         {
             return tell(reply, Err(AskError::NotServing));
         }
+        question.within = shared.answer_within(question.within);
         self.waiting.push_back((question, asker));
         self.ask_next(lane);
     }
 
     /// Tells the worker which functions are banned.
-    pub(crate) fn ban(&mut self, lane: &Lane, mut functions: Vec<u32>) {
+    pub(crate) fn ban(&mut self, shared: &Shared, lane: &Lane, mut functions: Vec<u32>) {
         functions.truncate(BANS_MAX);
         let message = ToWorker::Bans { functions };
         let question = Question { message, fds: Vec::new(), within: BANS_WITHIN, generation: None };
         // Nobody waits for the answer; that it comes is seen to as for any other.
         let (to, _) = sync_channel(1);
-        self.ask(lane, question, Asker::Thread(Reply { to, wake: None }));
+        self.ask(shared, lane, question, Asker::Thread(Reply { to, wake: None }));
     }
 
     /// The worker completes calls: it has its time for a sign of life anew.
@@ -233,14 +241,14 @@ impl Talk {
     }
 
     /// Asks the worker for a sign of life, unless it has to answer something anyway.
-    pub(crate) fn ping(&mut self, lane: &Lane, within: Duration) {
+    pub(crate) fn ping(&mut self, shared: &Shared, lane: &Lane, within: Duration) {
         if self.asked.is_some() {
             return;
         }
         let question = Question { message: ToWorker::Ping, fds: Vec::new(), within, generation: None };
         // As for bans.
         let (to, _) = sync_channel(1);
-        self.ask(lane, question, Asker::Thread(Reply { to, wake: None }));
+        self.ask(shared, lane, question, Asker::Thread(Reply { to, wake: None }));
     }
 
     fn ask_next(&mut self, lane: &Lane) {
@@ -295,7 +303,13 @@ impl Talk {
                     lane.hub.bans.fault(function, is_unsafe);
                     Heard::Told
                 }
-                ToNode::Unloaded { module, stayed_bytes } => Heard::Unloaded { part: module, stayed_bytes },
+                ToNode::Wanted { module } => Heard::News(News::Wanted { part: module }),
+                ToNode::Unloaded { module, stayed_bytes } => {
+                    Heard::News(News::Unloaded { part: module, stayed_bytes })
+                }
+                ToNode::Evicted { module, stayed_bytes } => {
+                    Heard::News(News::Evicted { part: module, stayed_bytes })
+                }
                 _ => return Err(words()),
             },
         };

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use microfaas_control::Loading;
 use microfaas_control::admin::{AdminAnswer, AdminRequest, Deployed, FunctionDescription, ModuleInfo};
 use microfaas_manifest::InspectError;
 use thiserror::Error;
@@ -12,7 +13,9 @@ use thiserror::Error;
 use crate::builder::{DEADLINE, check_settings};
 use crate::image::{Source, read_all};
 use crate::node::Shared;
-use crate::registry::{FunctionConfig, Registry, Settings, Version, Wish};
+use crate::function::{FunctionConfig, Settings};
+use crate::registry::{Registry, Wish};
+use crate::version::Version;
 use crate::{Node, NodeError};
 
 /// Why nothing was deployed. Each prints as one line; callers notice nothing.
@@ -168,6 +171,7 @@ pub struct Reload {
     functions: Vec<(String, FunctionConfig)>,
     deadline: Option<Duration>,
     ban_after: u32,
+    load: Loading,
 }
 
 impl Reload {
@@ -198,6 +202,12 @@ impl Reload {
     /// As [`NodeBuilder::ban_after`](crate::NodeBuilder::ban_after).
     pub fn ban_after(mut self, faults: u32) -> Self {
         self.ban_after = faults;
+        self
+    }
+
+    /// As [`NodeBuilder::load_default`](crate::NodeBuilder::load_default).
+    pub fn load_default(mut self, when: Loading) -> Self {
+        self.load = when;
         self
     }
 }
@@ -240,8 +250,8 @@ impl Node {
     /// As [`deploy`](Self::deploy), and where a setting is wrong.
     pub fn reload(&self, reload: Reload) -> Result<Deployed, DeployError> {
         let since = Instant::now();
-        let Reload { sources, functions, deadline, ban_after } = reload;
-        let settings = Settings { functions, deadline: deadline.unwrap_or(DEADLINE), ban_after };
+        let Reload { sources, functions, deadline, ban_after, load } = reload;
+        let settings = Settings { functions, deadline: deadline.unwrap_or(DEADLINE), ban_after, load };
         check_settings(&settings)?;
         self.shared().carry_out(Wish::Exactly(read_all(&sources)?, settings), since)
     }
@@ -249,13 +259,13 @@ impl Node {
     /// The modules that are in use, by name.
     #[must_use]
     pub fn list(&self) -> Vec<ModuleInfo> {
-        self.shared().catalog.load().modules.clone()
+        self.shared().catalog.load().with_stock(self.shared()).collect()
     }
 
     /// A function in every detail; `None` where there is none of that name.
     #[must_use]
     pub fn describe(&self, function: &str) -> Option<FunctionDescription> {
-        self.shared().catalog.load().describe(function)
+        self.shared().catalog.load().describe(self.shared(), function)
     }
 }
 
@@ -281,12 +291,12 @@ impl Shared {
             AdminRequest::Remove { name } => self.carry_out(Wish::Remove(name), Instant::now()),
             AdminRequest::List { after } => {
                 let catalog = self.catalog.load();
-                let is_later = |module: &&ModuleInfo| after.as_ref().is_none_or(|after| module.name > *after);
-                let modules = catalog.modules.iter().filter(is_later).cloned().collect();
+                let is_later = |module: &ModuleInfo| after.as_ref().is_none_or(|after| module.name > *after);
+                let modules = catalog.with_stock(self).filter(is_later).collect();
                 return AdminAnswer::Modules { modules, more: false };
             }
             AdminRequest::Describe { name } => {
-                return match self.catalog.load().describe(&name) {
+                return match self.catalog.load().describe(self, &name) {
                     Some(mut described) => {
                         let bans = self.hub.bans.list();
                         let ban = bans.iter().find(|ban| ban.function == name);

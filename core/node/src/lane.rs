@@ -108,6 +108,11 @@ impl Lane {
         }
     }
 
+    /// Of a lane that no submitter knows yet: whose its calls are, and where they count.
+    pub(crate) fn belongs_to(&mut self, worker: u32, load: &Arc<CachePadded<Load>>, counters: &Arc<Counters>) {
+        (self.worker, self.load, self.counters) = (worker, Arc::clone(load), Arc::clone(counters));
+    }
+
     pub(crate) fn note(&self, ticket: Ticket) -> &Note {
         &self.notes[ticket.slot as usize]
     }

@@ -16,11 +16,15 @@ use microfaas_sys::process::{self, Process, Spawn};
 use microfaas_sys::{eventfd, socket};
 
 use crate::LaunchError;
+use crate::command::Talk;
 use crate::completion::printable;
 use crate::lane::Lane;
+use crate::live::Live;
 use crate::memory::{LaneMemory, RegionFds};
 use crate::node::Shared;
-use crate::rollout::{ANSWER_WITHIN, Rollout, Shelf};
+use crate::rollout::{ANSWER_WITHIN, Errand, Rollout};
+use crate::seat::Seat;
+use crate::shelf::Shelf;
 
 /// What all workers of a node have in common.
 #[derive(Debug)]
@@ -33,7 +37,20 @@ pub(crate) struct Plan {
     pub(crate) arena_bytes: u64,
     pub(crate) init_bytes: u64,
     pub(crate) suspended_max: u32,
+    pub(crate) modules_bytes_max: u64,
+    pub(crate) modules_max: u32,
     pub(crate) sandbox: SandboxPolicy,
+}
+
+/// What a process is started for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// To serve in this place.
+    Place(usize),
+    /// To wait until a place is in need of it.
+    Spare,
+    /// To try out what is deployed, and never to serve.
+    Trial,
 }
 
 /// What was asked last.
@@ -43,6 +60,8 @@ enum Step {
     AddLane,
     /// This part of a module.
     Load(u32),
+    /// Modules that are cold.
+    Shelve,
     Serve,
 }
 
@@ -52,6 +71,7 @@ impl Step {
             Self::Start => "start",
             Self::AddLane => "add_lane",
             Self::Load(_) => "load",
+            Self::Shelve => "shelve",
             Self::Serve => "serve",
         }
     }
@@ -70,8 +90,7 @@ pub(crate) struct Launch {
     pub(crate) shelf: Shelf,
     /// What it counts in.
     pub(crate) counted: Region,
-    /// It tries out what is deployed, and is never to serve.
-    trial: bool,
+    role: Role,
     pub(crate) answer_by: Instant,
 }
 
@@ -79,20 +98,18 @@ pub(crate) struct Launch {
 #[derive(Debug)]
 pub(crate) enum Progress {
     Asked,
-    Serving(Arc<Lane>, SandboxReport),
+    /// It can take calls.
+    Up(SandboxReport),
     /// It has loaded what was to be tried out.
     Tried,
 }
 
 impl Launch {
-    /// Makes a lane, starts the process, asks the first question. The calling thread must live as long as the worker is to.
-    pub(crate) fn begin(plan: &Plan, shared: &Shared, index: usize) -> Result<Self, LaunchError> {
-        Self::start(plan, shared, index, shared.seats[index].info().cpu)
-    }
-
-    fn start(plan: &Plan, shared: &Shared, index: usize, cpu: Option<u32>) -> Result<Self, LaunchError> {
+    /// Makes a lane, starts the process, asks the first question. The calling thread must live as long as the worker is to. But for a place's own core, it runs
+    /// wherever there is one.
+    pub(crate) fn begin(plan: &Plan, shared: &Shared, role: Role) -> Result<Self, LaunchError> {
         let (memory, fds) = LaneMemory::create(plan.geometry).map_err(LaunchError::Memory)?;
-        let (counted, counters) = Region::create().map_err(LaunchError::Memory)?;
+        let (counted, count_in) = Region::create().map_err(LaunchError::Memory)?;
         let event = eventfd::create().map_err(LaunchError::Memory)?;
         shared.hub.listen(event.as_fd()).map_err(LaunchError::Memory)?;
         let (mine, theirs) = socket::pair().map_err(LaunchError::Socket)?;
@@ -105,17 +122,14 @@ impl Launch {
         };
         let process = process::spawn(&spawn)
             .map_err(|source| LaunchError::Spawn { program: plan.program.clone(), source })?;
-        let seat = &shared.seats[index];
-        let info = seat.info();
-        let lane = Lane::new(
-            memory,
-            info.index,
-            event,
-            Arc::clone(&shared.hub),
-            process.signaller(),
-            Arc::clone(&seat.load),
-            Arc::clone(&seat.counters),
-        );
+        let seat = match role {
+            Role::Place(index) => Some(&shared.seats[index]),
+            Role::Spare | Role::Trial => None,
+        };
+        let (load, counters) = seat.map(|seat| (Arc::clone(&seat.load), Arc::clone(&seat.counters))).unwrap_or_default();
+        let (index, cpu) = seat.map(Seat::info).map_or((u32::MAX, None), |info| (info.index, info.cpu));
+        let (hub, signaller) = (Arc::clone(&shared.hub), process.signaller());
+        let lane = Lane::new(memory, index, event, hub, signaller, load, counters);
         let launch = Self {
             process,
             control: mine,
@@ -124,30 +138,25 @@ impl Launch {
             step: Step::Start,
             shelf: Shelf::default(),
             counted,
-            trial: false,
+            role,
             answer_by: Instant::now() + ANSWER_WITHIN,
         };
         let start = Start {
-            worker: info.index,
             cpu,
             spin_ns_max: plan.spin_ns,
             stack_bytes: plan.stack_bytes,
             arena_bytes: plan.arena_bytes,
             init_bytes: plan.init_bytes,
             suspended_max: plan.suspended_max,
+            modules_bytes_max: plan.modules_bytes_max,
+            modules_max: plan.modules_max,
             cycle_rate: microfaas_sys::clock::known_rate(),
             node_pid: std::process::id(),
             sandbox: plan.sandbox,
         };
         // A worker that has died already is noticed by its process, with a better message.
-        let _ = launch.send(&ToWorker::Start(start), &[counters.as_fd()]);
+        let _ = launch.send(&ToWorker::Start(start), &[count_in.as_fd()]);
         Ok(launch)
-    }
-
-    /// As [`begin`](Self::begin), of a process in nobody's place that loads what is deployed, wherever there is a core.
-    pub(crate) fn try_out(plan: &Plan, shared: &Shared) -> Result<Self, LaunchError> {
-        let launch = Self::start(plan, shared, 0, None)?;
-        Ok(Self { trial: true, ..launch })
     }
 
     fn send(&self, message: &ToWorker, fds: &[std::os::fd::BorrowedFd<'_>]) -> Result<(), LaunchError> {
@@ -160,7 +169,6 @@ impl Launch {
         &mut self,
         shared: &Shared,
         rollout: &mut Rollout,
-        worker: usize,
     ) -> Result<Progress, LaunchError> {
         let step = self.step;
         let message = self.receive()?;
@@ -171,13 +179,13 @@ impl Launch {
                 Ok(Progress::Asked)
             }
             (Step::AddLane, ToNode::LaneAdded { lane: 0 }) => self.ask_module(rollout),
-            (Step::Load(part), ToNode::Loaded { module, writable_bytes, init_bytes }) if module == part => {
-                tracing::debug!(worker, module, writable_bytes, init_bytes, "loaded");
-                self.shelf.loaded(true);
+            (Step::Load(part), ToNode::Loaded { module, writable_bytes, init_bytes, bytes }) if module == part => {
+                tracing::debug!(role = ?self.role, module, writable_bytes, init_bytes, bytes, "loaded");
+                self.shelf.loaded(bytes);
                 self.ask_module(rollout)
             }
             (Step::Load(part), ToNode::LoadFailed { module, reason }) if module == part => {
-                self.shelf.loaded(false);
+                self.shelf.answered();
                 let path = rollout.path(part).unwrap_or_default();
                 // What is being deployed is not this worker's fault, and what is wanted no more none at all.
                 if !rollout.refused(shared, part, &reason) && rollout.path(part).is_some() {
@@ -185,9 +193,11 @@ impl Launch {
                 }
                 self.ask_module(rollout)
             }
-            (Step::Serve, ToNode::Ready { sandbox }) => {
-                Ok(Progress::Serving(Arc::clone(&self.lane), sandbox))
+            (Step::Shelve, ToNode::Shelved) => {
+                self.shelf.answered();
+                self.ask_module(rollout)
             }
+            (Step::Serve, ToNode::Ready { sandbox }) => Ok(Progress::Up(sandbox)),
             _ => Err(LaunchError::Protocol { step: step.name() }),
         }
     }
@@ -218,16 +228,25 @@ impl Launch {
 
     /// Asks for the next part that the worker is to have, or to serve.
     fn ask_module(&mut self, rollout: &Rollout) -> Result<Progress, LaunchError> {
-        let Some((part, message, image)) = rollout.load(&self.shelf, self.trial) else {
-            if self.trial {
+        let Some(errand) = rollout.errand(&self.shelf, self.role) else {
+            if self.role == Role::Trial {
                 return Ok(Progress::Tried);
             }
             self.step(Step::Serve);
             return self.send(&ToWorker::Serve, &[]).map(|()| Progress::Asked);
         };
-        self.step(Step::Load(part));
-        self.shelf.loads(part);
-        self.send(&message, &[image.as_fd()]).map(|()| Progress::Asked)
+        self.step(match errand {
+            Errand::Load { part, .. } => Step::Load(part),
+            Errand::Shelve { .. } => Step::Shelve,
+        });
+        let (message, fds) = errand.begin(&mut self.shelf);
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        self.send(&message, &fds).map(|()| Progress::Asked)
+    }
+
+    /// A process that is [up](Progress::Up), as this generation of its place, with what it counts in.
+    pub(crate) fn finish(self, generation: u32) -> (Live, Region) {
+        (Live::new(self.process, Talk::new(self.control, generation), self.lane, self.shelf), self.counted)
     }
 
     /// The worker took too long over the last question.

@@ -14,7 +14,7 @@ use microfaas_metrics::{FUNCTIONS, Region, Usage};
 
 use crate::node::Shared;
 use crate::seat::Seat;
-use crate::{Stats, WorkerInfo};
+use crate::{Stats, Stocked, WorkerInfo};
 
 /// Statuses of calls.
 const STATUSES: usize = Status::ALL.len();
@@ -67,6 +67,8 @@ pub struct WorkerMetrics {
     pub info: WorkerInfo,
     /// Slots of the node's own lane to it: most calls that this host can have there at once; 0 while there is none.
     pub slots: u32,
+    /// What it has loaded.
+    pub stocked: Stocked,
     /// How many of its processes ended without being told to, by cause, in the order of [`RestartCause::ALL`].
     pub restarts: [u64; RestartCause::ALL.len()],
 }
@@ -251,7 +253,9 @@ impl Shared {
             }
         }
         let functions = functions.into_values().collect();
-        Metrics { functions, others, workers: self.seats.iter().map(worker).collect(), stats: self.stats() }
+        let workers = self.seats.iter().enumerate();
+        let workers = workers.map(|(index, seat)| worker(seat, self.stock.of(index)));
+        Metrics { functions, others, workers: workers.collect(), stats: self.stats() }
     }
 }
 
@@ -268,9 +272,9 @@ impl FunctionMetrics {
     }
 }
 
-fn worker(seat: &Seat) -> WorkerMetrics {
+fn worker(seat: &Seat, stocked: Stocked) -> WorkerMetrics {
     let slots = seat.lane().map_or(0, |lane| lane.host.geometry().slots());
-    WorkerMetrics { info: seat.info(), slots, restarts: seat.tally.restarts() }
+    WorkerMetrics { info: seat.info(), slots, stocked, restarts: seat.tally.restarts() }
 }
 
 #[cfg(test)]

@@ -24,8 +24,11 @@ use crate::lane::Lane;
 use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::notice::History;
-use crate::registry::{Catalog, FunctionInfo};
+use crate::catalog::Catalog;
+use crate::function::FunctionInfo;
 use crate::seat::Seat;
+use crate::stock::Stock;
+use crate::spare::SpareBoard;
 use crate::{CallError, Completion, NodeBuilder, Response, Scarce, WorkerInfo};
 
 /// One machine's runtime, in this process: its workers and its functions. Cheap to clone; the last one dropped shuts it down at once.
@@ -57,8 +60,11 @@ pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     /// The way to the supervisor.
     pub(crate) desk: Desk,
+    /// What is loaded where; the supervisor keeps it.
+    pub(crate) stock: Arc<Stock>,
     /// What the supervisor lets the attach server know.
     pub(crate) bulletin: Bulletin,
+    pub(crate) spares: SpareBoard,
     pub(crate) closed: AtomicBool,
     /// When the supervisor is to stop waiting for calls that run; set once.
     pub(crate) stop_by: Mutex<Option<Instant>>,
@@ -146,12 +152,14 @@ impl Shared {
         let (desk, inbox) = Desk::new(Arc::clone(&hub));
         let shared = Arc::new(Self {
             id: NODES.fetch_add(1, Ordering::Relaxed),
+            stock: Arc::new(Stock::new(seats.len())),
             names: Names::default(),
             catalog: Arc::new(Catalog::default()).into(),
             seats,
             hub,
             desk,
             bulletin: Bulletin::default(),
+            spares: SpareBoard::default(),
             closed: AtomicBool::new(false),
             stop_by: Mutex::new(None),
         });

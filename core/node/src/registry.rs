@@ -5,173 +5,20 @@
 //! whatever was deployed meanwhile: workers hand such a call to the current version.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::AtomicU32;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use microfaas_control::admin::{Deployed, FunctionDescription, ModuleChange, ModuleInfo, Outcome};
-use microfaas_control::{FunctionSpec, Limits, Load};
+use microfaas_control::admin::{Deployed, ModuleChange, ModuleInfo, Outcome};
+use microfaas_control::{FunctionSpec, Load, Loading};
 
 use crate::DeployError;
 use crate::call::nanoseconds;
+use crate::catalog::Catalog;
+use crate::function::Settings;
 use crate::image::Image;
 use crate::names::{Entry, NAMES_MAX};
-
-/// Settings of one function.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct FunctionConfig {
-    /// How long a caller waits who sets no deadline; the node's default where `None`.
-    pub deadline: Option<Duration>,
-    /// Running it twice does no harm, so a call whose worker died may be run again.
-    pub idempotent: bool,
-    /// How long its calls may have the core.
-    pub limits: Limits,
-    /// How many of its calls may end FAULT or DENIED before it is banned; 0 is never, the node's default where `None`.
-    pub ban_after: Option<u32>,
-    /// Most of its calls that a host may have on their way, waiting or running: more are OVERLOADED. 0 for no limit. Each host that is attached has
-    /// as many.
-    pub concurrency: u32,
-}
-
-impl FunctionConfig {
-    /// Sets [`concurrency`](Self::concurrency).
-    #[must_use]
-    pub fn concurrency(mut self, calls: u32) -> Self {
-        self.concurrency = calls;
-        self
-    }
-
-    /// Sets [`deadline`](Self::deadline).
-    #[must_use]
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = Some(deadline);
-        self
-    }
-
-    /// Sets [`idempotent`](Self::idempotent).
-    #[must_use]
-    pub fn idempotent(mut self, idempotent: bool) -> Self {
-        self.idempotent = idempotent;
-        self
-    }
-
-    /// Sets [`limits`](Self::limits).
-    #[must_use]
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// Sets [`ban_after`](Self::ban_after).
-    #[must_use]
-    pub fn ban_after(mut self, faults: u32) -> Self {
-        self.ban_after = Some(faults);
-        self
-    }
-}
-
-/// One function of a node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct FunctionInfo {
-    /// Its number, from 0; its name keeps it.
-    pub id: u32,
-    /// Its name.
-    pub name: String,
-    /// The module's file.
-    pub module: PathBuf,
-    /// How long a caller waits who sets no deadline.
-    pub deadline: Duration,
-    /// See [`FunctionConfig::idempotent`].
-    pub idempotent: bool,
-    /// How long its calls may have the core.
-    pub limits: Limits,
-    /// See [`FunctionConfig::concurrency`].
-    pub concurrency: u32,
-}
-
-/// Settings of functions, whether there are such functions or not.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    pub(crate) functions: Vec<(String, FunctionConfig)>,
-    /// Where a function has none of its own.
-    pub(crate) deadline: Duration,
-    /// Where a function has none of its own; 0 is never.
-    pub(crate) ban_after: u32,
-}
-
-impl Settings {
-    /// The last of a name counts.
-    fn of(&self, name: &str) -> FunctionConfig {
-        let found = self.functions.iter().rfind(|(of, _)| of == name);
-        let mut config = found.map(|(_, config)| config.clone()).unwrap_or_default();
-        config.deadline.get_or_insert(self.deadline);
-        config.ban_after.get_or_insert(self.ban_after);
-        config
-    }
-}
-
-/// One function of a [`Version`].
-#[derive(Debug)]
-struct Member {
-    /// Its name's number.
-    name: u32,
-    /// This version's own.
-    function: u32,
-    config: FunctionConfig,
-}
-
-/// An image as workers have it, or are to have it.
-#[derive(Debug)]
-pub(crate) struct Version {
-    image: Arc<Image>,
-    /// In the order of the image's functions.
-    members: Vec<Member>,
-    /// What workers load: one copy, or one for functions that keep their state and one for the others, which start each call from the beginning, with the same
-    /// statics. Without aliases.
-    parts: Vec<Load>,
-    since: SystemTime,
-}
-
-impl Version {
-    pub(crate) fn image(&self) -> &Image {
-        &self.image
-    }
-
-    /// The numbers that submissions to it carry.
-    pub(crate) fn numbers(&self) -> impl Iterator<Item = u32> + '_ {
-        self.members.iter().map(|member| member.function)
-    }
-
-    /// Its functions by these numbers, for the watch over faults.
-    pub(crate) fn watched(&self) -> (Vec<FunctionInfo>, Vec<(String, FunctionConfig)>) {
-        let pairs = self.image.functions.iter().zip(&self.members);
-        let info = |(name, member): (&String, &Member)| FunctionInfo {
-            id: member.function,
-            ..self.info(name, member)
-        };
-        let config = |(name, member): (&String, &Member)| (name.clone(), member.config.clone());
-        (pairs.clone().map(info).collect(), pairs.map(config).collect())
-    }
-
-    fn info(&self, name: &str, member: &Member) -> FunctionInfo {
-        FunctionInfo {
-            id: member.name,
-            name: name.to_owned(),
-            module: self.image.path.clone(),
-            deadline: member.config.deadline.unwrap_or(Duration::MAX),
-            idempotent: member.config.idempotent,
-            limits: member.config.limits,
-            concurrency: member.config.concurrency,
-        }
-    }
-
-    /// Numbers of what workers load.
-    pub(crate) fn parts(&self) -> impl Iterator<Item = u32> + '_ {
-        self.parts.iter().map(|part| part.module)
-    }
-}
+use crate::version::{Member, Part, Version};
 
 /// What is wanted.
 #[derive(Debug)]
@@ -193,34 +40,6 @@ pub(crate) struct Plan {
     gone: Vec<String>,
     unchanged: Vec<String>,
     settings: Option<Settings>,
-}
-
-/// What readers see, all of it from one moment.
-#[derive(Debug, Default)]
-pub(crate) struct Catalog {
-    pub(crate) by_name: HashMap<String, u32>,
-    /// In the order of their numbers.
-    pub(crate) functions: Vec<FunctionInfo>,
-    /// In the order of their names.
-    pub(crate) modules: Vec<ModuleInfo>,
-    /// Whose a number is or was that submissions carry, of all that there are. A name keeps its numbers.
-    pub(crate) owners: Vec<String>,
-}
-
-impl Catalog {
-    pub(crate) fn describe(&self, name: &str) -> Option<FunctionDescription> {
-        let info = self.functions.iter().find(|info| info.name == name)?;
-        let module = self.modules.iter().find(|module| module.functions.iter().any(|of| of == name))?;
-        Some(FunctionDescription {
-            name: info.name.clone(),
-            id: info.id,
-            deadline_ns: Some(nanoseconds(info.deadline)).filter(|&ns| ns != u64::MAX),
-            idempotent: info.idempotent,
-            limits: info.limits,
-            module: module.clone(),
-            banned: None,
-        })
-    }
 }
 
 /// Modules that were removed whose images are kept, for whoever wants one back: each holds a descriptor and its file's size in memory.
@@ -261,6 +80,11 @@ impl Registry {
 
     pub(crate) fn active(&self) -> impl Iterator<Item = &Arc<Version>> {
         self.active.values()
+    }
+
+    /// The version of a module that is in use.
+    pub(crate) fn active_of(&self, module: &str) -> Option<&Arc<Version>> {
+        self.active.get(module)
     }
 
     /// What a wish comes to.
@@ -390,11 +214,22 @@ impl Registry {
             members.push(Member { name: number, function, config });
         }
         let mut parts = Vec::new();
-        for functions in [others, stateful] {
-            if !functions.is_empty() {
-                parts.push(Load { module: self.next_part, label: image.name.clone(), functions });
-                self.next_part = self.next_part.wrapping_add(1);
+        for (functions, is_stateful) in [(others, false), (stateful, true)] {
+            if functions.is_empty() {
+                continue;
             }
+            let of_part = |member: &Member| functions.iter().any(|spec| spec.function == member.function);
+            let mut members = members.iter().filter(|member| of_part(member));
+            let is_lazy = members.all(|member| member.config.load == Some(Loading::FirstCall));
+            let load = Load {
+                module: self.next_part,
+                label: image.name.clone(),
+                image_bytes: image.bytes,
+                stays: !is_lazy || is_stateful,
+                functions,
+            };
+            parts.push(Part { load, is_lazy, lost: AtomicU32::new(0) });
+            self.next_part = self.next_part.wrapping_add(1);
         }
         Version { image, members, parts, since: SystemTime::now() }
     }
@@ -431,7 +266,7 @@ impl Registry {
 
     /// What a worker is to be told that loads this part: late calls of its names go to it where no other version is in use.
     pub(crate) fn load(&self, version: &Version, part: u32) -> Option<Load> {
-        let mut load = version.parts.iter().find(|load| load.module == part)?.clone();
+        let mut load = version.part(part)?.load.clone();
         for spec in &mut load.functions {
             let Some(member) = version.members.iter().find(|member| member.function == spec.function) else {
                 continue;
@@ -445,10 +280,8 @@ impl Registry {
 
     /// Where calls of a version go that come late, now that it is not in use any more.
     pub(crate) fn successors(&self, version: &Version, part: u32) -> Vec<(u32, u32)> {
-        let of_part = |member: &&Member| {
-            let mut loads = version.parts.iter().filter(|load| load.module == part);
-            loads.any(|load| load.functions.iter().any(|spec| spec.function == member.function))
-        };
+        let specs = || version.part(part).into_iter().flat_map(|part| &part.load.functions);
+        let of_part = |member: &&Member| specs().any(|spec| spec.function == member.function);
         let mut pairs = Vec::new();
         for member in version.members.iter().filter(of_part) {
             if let Some(current) = self.current(member.name) {
@@ -539,7 +372,15 @@ impl Registry {
                 deployed_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
                 functions: version.image.functions.clone(),
                 previous: self.previous.get(name).map(|image| image.digest.to_string()),
+                load: if version.parts.iter().all(|part| part.is_lazy) {
+                    Loading::FirstCall
+                } else {
+                    Loading::Start
+                },
+                loaded_in: 0,
+                workers: 0,
             });
+            catalog.parts.push(version.parts().collect());
         }
         catalog.functions.sort_by_key(|info| info.id);
         catalog.owners.resize(self.next_number as usize, String::new());

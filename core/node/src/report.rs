@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use microfaas_control::stats::{FunctionStats, HostStats, Latency, NodeStats, WorkerStats};
+use microfaas_control::stats::{FunctionStats, HostStats, Latency, ModuleStats, NodeStats, WorkerStats};
 use microfaas_lane::Status;
 use microfaas_metrics::{Histogram, Usage, bucket_of, lower_bound_ns};
 
@@ -92,6 +92,14 @@ fn worker<'a>(worker: &WorkerMetrics, usages: impl Iterator<Item = &'a Usage>) -
         state: state.to_owned(),
         generation: info.generation,
         restarts: restarts.map(|(cause, times)| (cause.name().to_owned(), times)).collect(),
+        modules: ModuleStats {
+            loaded: worker.stocked.modules,
+            bytes: worker.stocked.bytes,
+            cold_loads: worker.stocked.cold_loads,
+            cold_load_ns: worker.stocked.cold_load_ns,
+            cold_load_failures: worker.stocked.cold_load_failures,
+            evictions: worker.stocked.evictions,
+        },
         slots: worker.slots,
         slots_in_use: info.outstanding,
         calls,

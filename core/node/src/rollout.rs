@@ -7,65 +7,63 @@
 //! what is wanted. One worker at a time loads them, since a worker runs no calls while a module's `init` runs; when all that serve have them, the names
 //! are switched, all at once, and the old modules are wanted no more. Where one is refused, the new ones are wanted no more instead, and nothing
 //! has changed for any caller.
+//!
+//! A module that is to be loaded when it is called is loaded in that process too, and no worker waits for it: workers are told that it is there, which is all that is
+//! wanted of them. One that has the version before loaded gets the new one loaded as well, so that what is called a lot is as warm as before.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use microfaas_control::admin::Deployed;
-use microfaas_control::{ToNode, ToWorker, Unload};
+use microfaas_control::{PACKET_BYTES_MAX, ToNode, ToWorker, Unload, encode};
 
 use crate::DeployError;
 use crate::command::Question;
 use crate::completion::printable;
+use crate::launch::Role;
 use crate::node::Shared;
-use crate::registry::{Plan, Registry, Version, Wish};
+use crate::registry::{Plan, Registry, Wish};
+use crate::shelf::{News, Shelf};
+use crate::stock::Stock;
+use crate::version::{Part, Version};
 
 /// How long a worker may take over one answer. Loading a module runs its `init`, which may be long.
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// Bytes of unloaded modules that may stay mapped in a worker; then it is replaced when it has nothing to do.
+pub(crate) const STAYED_BYTES_MAX: u64 = 256 << 20;
 /// How long a deployment waits while no worker serves.
 const SERVED_WITHIN: Duration = Duration::from_secs(30);
-/// Workers that may be lost while they load what is deployed: one may be chance.
+/// Workers that may be lost while they load what is deployed, or called for the first time: one may be chance.
 const LOST_MAX: u32 = 1;
+/// Bytes of what a worker is told of cold modules at a time, which fit a packet with what is around them.
+const SHELVED_BYTES_MAX: usize = PACKET_BYTES_MAX - 1024;
 
 pub(crate) type DeployReply = SyncSender<Result<Deployed, DeployError>>;
 
-/// What one worker process has of the modules' parts.
-#[derive(Debug, Default)]
-pub(crate) struct Shelf {
-    has: BTreeSet<u32>,
-    /// Of those, what it is unloading.
-    leaving: BTreeSet<u32>,
-    /// What it is loading.
-    loading: Option<u32>,
-    /// A question of this module's has not been answered.
-    asked: bool,
-    /// Bytes that are mapped though they were unloaded.
-    stayed_bytes: u64,
+/// What a process is to do next, to have what it is to have.
+#[derive(Debug)]
+pub(crate) enum Errand {
+    Load { part: u32, message: ToWorker, image: Arc<OwnedFd> },
+    Shelve { parts: Vec<u32>, message: ToWorker },
 }
 
-impl Shelf {
-    /// The worker is asked to load this.
-    pub(crate) fn loads(&mut self, part: u32) {
-        self.loading = Some(part);
-    }
-
-    /// The answer to that has come.
-    pub(crate) fn loaded(&mut self, well: bool) {
-        if let Some(part) = self.loading.take().filter(|_| well) {
-            self.has.insert(part);
+impl Errand {
+    /// The process is asked for it: the message, and what goes beside it.
+    pub(crate) fn begin(self, shelf: &mut Shelf) -> (ToWorker, Vec<Arc<OwnedFd>>) {
+        match self {
+            Self::Load { part, message, image } => {
+                shelf.loads(part);
+                (message, vec![image])
+            }
+            Self::Shelve { parts, message } => {
+                shelf.shelves(parts);
+                (message, Vec::new())
+            }
         }
-    }
-
-    /// Bytes that are mapped though they were unloaded.
-    pub(crate) fn stayed_bytes(&self) -> u64 {
-        self.stayed_bytes
-    }
-
-    fn holds(&self, part: u32) -> bool {
-        self.has.contains(&part) || self.loading == Some(part)
     }
 }
 
@@ -79,7 +77,7 @@ struct Job {
     reply: DeployReply,
     since: Instant,
     /// The worker whose turn it is.
-    turn: Option<usize>,
+    turn: Option<Role>,
     lost: u32,
 }
 
@@ -94,16 +92,17 @@ pub(crate) struct Rollout {
     job: Option<Job>,
     jobs: u64,
     queue: VecDeque<(Wish, Instant, DeployReply)>,
+    stock: Arc<Stock>,
 }
 
 impl Rollout {
     /// With a registry whose versions are what every worker starts with.
-    pub(crate) fn new(registry: Registry) -> Self {
+    pub(crate) fn new(registry: Registry, stock: Arc<Stock>) -> Self {
         let mut wanted = BTreeMap::new();
         for version in registry.active() {
             wanted.extend(version.parts().map(|part| (part, Arc::clone(version))));
         }
-        Self { registry, wanted, retired: Vec::new(), job: None, jobs: 0, queue: VecDeque::new() }
+        Self { registry, wanted, retired: Vec::new(), job: None, jobs: 0, queue: VecDeque::new(), stock }
     }
 
     /// A wish, to be carried out when those before it are.
@@ -133,13 +132,53 @@ impl Rollout {
         }
     }
 
-    /// What a worker has to load first, and what it is told. `trial`: the worker is to serve nobody, and has to load nothing but what is deployed.
-    pub(crate) fn load(&self, shelf: &Shelf, trial: bool) -> Option<(u32, ToWorker, Arc<OwnedFd>)> {
+    /// What a process has to do first, if anything. One that tries things out has to load nothing but what is being deployed; a spare, which no
+    /// deployment is to wait for, nothing of that.
+    pub(crate) fn errand(&self, shelf: &Shelf, role: Role) -> Option<Errand> {
         let tried = self.job.as_ref().is_none_or(|job| job.tried);
-        let is_due = |part| if trial { self.is_staged(part) } else { tried || !self.is_staged(part) };
-        let (part, version) = self.wanted.iter().find(|(part, _)| !shelf.holds(**part) && is_due(**part))?;
-        let load = self.registry.load(version, *part)?;
-        Some((*part, ToWorker::Load(load), Arc::clone(&version.image().sealed)))
+        let is_due = |part| match role {
+            Role::Trial => self.is_staged(part),
+            Role::Spare => !self.is_staged(part),
+            Role::Place(_) => tried || !self.is_staged(part),
+        };
+        let mut missing = self.wanted.iter().filter(|(part, _)| !shelf.holds(**part) && is_due(**part)).peekable();
+        let (first, version) = missing.peek()?;
+        if self.is_to_load(version, **first, shelf, role) {
+            return self.load(version, **first, role);
+        }
+        let (mut parts, mut modules, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for (part, version) in missing {
+            let load = self.registry.load(version, *part)?;
+            bytes += encode(&load).map_or(PACKET_BYTES_MAX, |packet| packet.len() + 1);
+            // The first one goes in any case: what does not fit a packet alone cannot be sent, and that is said.
+            if self.is_to_load(version, *part, shelf, role) || bytes > SHELVED_BYTES_MAX && !parts.is_empty() {
+                break;
+            }
+            parts.push(*part);
+            modules.push(load);
+        }
+        Some(Errand::Shelve { parts, message: ToWorker::Shelve { modules } })
+    }
+
+    /// Whether a process is to have this part loaded without a call.
+    fn is_to_load(&self, version: &Version, part: u32, shelf: &Shelf, role: Role) -> bool {
+        let is_lazy = version.part(part).is_some_and(|part| part.is_lazy);
+        let before = || self.registry.active_of(&version.image().name);
+        let was_loaded = || before().is_some_and(|before| before.parts().any(|part| shelf.is_loaded(part)));
+        !is_lazy || role == Role::Trial || was_loaded()
+    }
+
+    fn load(&self, version: &Version, part: u32, role: Role) -> Option<Errand> {
+        let mut load = self.registry.load(version, part)?;
+        // What is tried out is there until all of it was.
+        load.stays |= role == Role::Trial;
+        Some(Errand::Load { part, message: ToWorker::Load(load), image: Arc::clone(&version.image().sealed) })
+    }
+
+    /// The version of a part that workers may have.
+    fn version_of(&self, part: u32) -> Option<&Arc<Version>> {
+        let retired = || self.retired.iter().find(|version| version.part(part).is_some());
+        self.wanted.get(&part).or_else(retired)
     }
 
     /// The deployment whose modules are to be tried out.
@@ -157,7 +196,7 @@ impl Rollout {
     /// The process that loaded them did not get far; `shelf` says how far.
     pub(crate) fn trial_failed(&mut self, shared: &Shared, shelf: &Shelf, reason: &str) {
         let reason = printable(reason.as_bytes());
-        self.give_up(match shelf.loading.and_then(|part| self.path(part)) {
+        self.give_up(match shelf.loading().and_then(|part| self.path(part)) {
             Some(path) => DeployError::LoadFailed { path, reason },
             None => DeployError::NoTrial(reason),
         });
@@ -171,82 +210,128 @@ impl Rollout {
 
     /// Whether a worker has all that calls may ask of it.
     pub(crate) fn may_open(&self, shelf: &Shelf) -> bool {
-        self.wanted.keys().all(|&part| shelf.has.contains(&part) || self.is_staged(part))
+        self.wanted.keys().all(|&part| shelf.knows(part) || self.is_staged(part))
     }
 
-    /// What a worker that serves is to be asked now.
-    pub(crate) fn next(&mut self, worker: usize, shelf: &mut Shelf) -> Option<Question> {
-        if shelf.asked {
+    /// What a worker that serves, or a spare, is to be asked now.
+    pub(crate) fn next(&mut self, role: Role, shelf: &mut Shelf) -> Option<Question> {
+        if let Role::Place(worker) = role {
+            self.stock.show(worker, shelf);
+        }
+        if shelf.is_asked() {
             return None;
         }
-        let question = |message, fds| Question { message, fds, within: ANSWER_WITHIN, generation: None };
-        if let Some((part, message, fd)) = self.load(shelf, false)
-            && self.takes_turn(worker, part)
-        {
-            shelf.asked = true;
-            shelf.loads(part);
-            return Some(question(message, vec![fd]));
+        let question = |(message, fds)| Question { message, fds, within: ANSWER_WITHIN, generation: None };
+        if let Some(errand) = self.wanted_first(shelf, role) {
+            return Some(question(errand.begin(shelf)));
         }
-        let part = shelf
-            .has
-            .iter()
-            .copied()
-            .find(|part| !self.wanted.contains_key(part) && !shelf.leaving.contains(part))?;
-        let version = self.retired.iter().find(|version| version.parts().any(|of| of == part))?;
-        let successors = self.registry.successors(version, part);
-        shelf.asked = true;
-        shelf.leaving.insert(part);
-        Some(question(ToWorker::Unload(Unload { module: part, successors }), Vec::new()))
+        if let Some(errand) = self.errand(shelf, role)
+            && self.takes_turn(role, &errand)
+        {
+            return Some(question(errand.begin(shelf)));
+        }
+        let part = shelf.staying().find(|part| !self.wanted.contains_key(part))?;
+        let successors = self.registry.successors(self.version_of(part)?, part);
+        shelf.unloads(part);
+        Some(question((ToWorker::Unload(Unload { module: part, successors }), Vec::new())))
+    }
+
+    /// What calls in a worker have waited for the longest.
+    fn wanted_first(&self, shelf: &mut Shelf, role: Role) -> Option<Errand> {
+        while let Some(part) = shelf.first_want() {
+            let errand = self.version_of(part).and_then(|version| self.load(version, part, role));
+            if errand.is_some() {
+                return errand;
+            }
+            shelf.drop_want(part);
+        }
+        None
     }
 
     /// Whether this worker may load this part now.
-    fn takes_turn(&mut self, worker: usize, part: u32) -> bool {
-        if !self.is_staged(part) {
-            return true;
+    fn takes_turn(&mut self, role: Role, errand: &Errand) -> bool {
+        match errand {
+            Errand::Load { part, .. } if self.is_staged(*part) => {}
+            _ => return true,
         }
         let Some(job) = &mut self.job else { return true };
-        *job.turn.get_or_insert(worker) == worker
+        *job.turn.get_or_insert(role) == role
     }
 
-    fn gives_turn(&mut self, worker: usize) {
-        if let Some(job) = self.job.as_mut().filter(|job| job.turn == Some(worker)) {
+    fn gives_turn(&mut self, role: Role) {
+        if let Some(job) = self.job.as_mut().filter(|job| job.turn == Some(role)) {
             job.turn = None;
         }
     }
 
-    /// What a worker that serves has answered.
+    /// What a worker that serves, or a spare, has answered.
     ///
     /// # Errors
     /// Why it cannot go on: it cannot load what callers may ask for.
     pub(crate) fn answered(
         &mut self,
         shared: &Shared,
-        worker: usize,
+        role: Role,
         shelf: &mut Shelf,
         answer: ToNode,
     ) -> Result<(), String> {
-        shelf.asked = false;
-        self.gives_turn(worker);
+        self.gives_turn(role);
         match answer {
-            ToNode::Loaded { module, writable_bytes, init_bytes } => {
-                shelf.loaded(true);
-                tracing::debug!(worker, module, writable_bytes, init_bytes, "loaded");
+            ToNode::Loaded { module, writable_bytes, init_bytes, bytes } => {
+                let waited = shelf.loaded(bytes);
+                if let Some(part) = self.part(module) {
+                    part.lost.store(0, Ordering::Relaxed);
+                }
+                if let (Some(waited), Role::Place(worker)) = (waited, role) {
+                    self.stock.warmed(worker, waited);
+                }
+                tracing::debug!(?role, module, ?waited, writable_bytes, init_bytes, bytes, "loaded");
             }
             ToNode::LoadFailed { module, reason } => {
-                shelf.loaded(false);
-                if !self.refused(shared, module, &reason) && self.wanted.contains_key(&module) {
+                shelf.answered();
+                if shelf.is_cold(module) {
+                    self.stays_cold(role, module, &reason);
+                } else if !self.refused(shared, module, &reason) && self.wanted.contains_key(&module) {
                     return Err(printable(reason.as_bytes()));
                 }
             }
-            _ => {}
+            _ => shelf.answered(),
         }
         Ok(())
     }
 
-    /// A worker has unloaded a module. False where it was not to.
-    pub(crate) fn unloaded(shelf: &mut Shelf, part: u32, stayed_bytes: u64) -> bool {
-        shelf.stayed_bytes = shelf.stayed_bytes.saturating_add(stayed_bytes);
-        shelf.leaving.remove(&part) && shelf.has.remove(&part)
+    /// What a call wanted could not be loaded.
+    fn stays_cold(&self, role: Role, part: u32, reason: &str) {
+        // Where it is not wanted any more, that may be why.
+        let Some(path) = self.path(part) else { return };
+        let reason = printable(reason.as_bytes());
+        tracing::warn!(?role, module = %path.display(), reason, "a module that was called cannot be loaded");
+        if let Role::Place(worker) = role {
+            self.stock.failed(worker);
+        }
+    }
+
+    /// What a worker has said of its modules, unasked.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn news(&self, role: Role, shelf: &mut Shelf, news: News) -> Result<(), String> {
+        let (part, is_right) = match news {
+            News::Wanted { part } => (part, shelf.wants(part)),
+            News::Unloaded { part, stayed_bytes } => (part, shelf.unloaded(part, stayed_bytes)),
+            News::Evicted { part, stayed_bytes } => {
+                if let Role::Place(worker) = role {
+                    self.stock.evicted(worker);
+                }
+                tracing::debug!(?role, module = part, stayed_bytes, "unloaded to make room");
+                (part, shelf.evicted(part, stayed_bytes))
+            }
+        };
+        if is_right { Ok(()) } else { Err(format!("module {part} is {}", news.name())) }
+    }
+
+    fn part(&self, part: u32) -> Option<&Part> {
+        self.version_of(part)?.part(part)
     }
 
     /// A worker cannot load this part. True where it is of the deployment, which has failed then.
@@ -267,9 +352,15 @@ impl Rollout {
     }
 
     /// A worker has ended, or is about to. `silent`: since it took too long over its answer.
-    pub(crate) fn lost(&mut self, shared: &Shared, worker: usize, shelf: &Shelf, silent: bool) {
-        self.gives_turn(worker);
-        let Some(part) = shelf.loading.filter(|&part| self.is_staged(part)) else { return };
+    pub(crate) fn lost(&mut self, shared: &Shared, role: Role, shelf: &Shelf, silent: bool) {
+        self.gives_turn(role);
+        let Some(part) = shelf.loading() else { return };
+        if shelf.is_cold(part) {
+            self.lost_to_call(shared, part);
+        }
+        if !self.is_staged(part) {
+            return;
+        }
         let path = self.wanted[&part].image().path.clone();
         let Some(job) = &mut self.job else { return };
         job.lost += 1;
@@ -280,6 +371,22 @@ impl Rollout {
             self.give_up(DeployError::WorkersLost { path });
         }
         self.start_next(shared);
+    }
+
+    /// A worker has ended while it loaded what calls wanted, which another one will be asked for next.
+    fn lost_to_call(&self, shared: &Shared, part: u32) {
+        let Some((version, lost)) = self.version_of(part).zip(self.part(part).map(|part| &part.lost)) else {
+            return;
+        };
+        if lost.fetch_add(1, Ordering::Relaxed) < LOST_MAX {
+            return;
+        }
+        let module = version.image().path.display();
+        tracing::error!(%module, "workers were lost while they loaded a module that was called");
+        if let Some(function) = version.numbers().next() {
+            // All of the module, whichever of them was called.
+            shared.hub.bans.fault(function, true);
+        }
     }
 
     /// The deployment has failed: what it has brought is wanted no more.
@@ -330,7 +437,7 @@ impl Rollout {
         if let Some(first) = first
             && std::iter::once(first)
                 .chain(serving)
-                .all(|shelf| staged().all(|part| shelf.has.contains(&part)))
+                .all(|shelf| staged().all(|part| shelf.knows(part)))
         {
             self.switch(shared);
         } else if first.is_none() && job.since.elapsed() >= SERVED_WITHIN {

@@ -10,9 +10,22 @@ use nix::unistd::Pid;
 /// # Errors
 /// `EINVAL` where the core does not exist or is not allowed to this process.
 pub fn pin_to(cpu: u32) -> io::Result<()> {
+    pin_thread(Pid::from_raw(0), cpu)
+}
+
+/// Moves another process, which has one thread, to one core. Its number must not have passed to another: it is a child that was not reaped.
+///
+/// # Errors
+/// `EINVAL` where the core does not exist or is not allowed to that process; `EPERM` where it is another user's, and this process may not all the same
+/// (`CAP_SYS_NICE`).
+pub fn pin(pid: u32, cpu: u32) -> io::Result<()> {
+    pin_thread(Pid::from_raw(i32::try_from(pid).map_err(io::Error::other)?), cpu)
+}
+
+fn pin_thread(thread: Pid, cpu: u32) -> io::Result<()> {
     let mut set = CpuSet::new();
     set.set(usize::try_from(cpu).map_err(io::Error::other)?)?;
-    Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
+    Ok(sched_setaffinity(thread, &set)?)
 }
 
 /// The cores that the calling thread may use, in order. See `sched_getaffinity(2)`.
@@ -47,6 +60,17 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn a_child_can_be_moved() {
+        let mut child = std::process::Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+        let last = *allowed().unwrap().last().unwrap();
+        pin(child.id(), last).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(status.contains(&format!("Cpus_allowed_list:\t{last}\n")), "{status}");
     }
 
     #[test]

@@ -144,6 +144,13 @@ impl Process {
         poll::is_readable(self.as_fd(), timeout)
     }
 
+    /// Whether a signal has stopped it, and none has continued it. Its descriptor says nothing of that.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        let flags = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        matches!(waitid(Id::PIDFd(self.as_fd()), flags), Ok(WaitStatus::Stopped(..)))
+    }
+
     /// Sends `SIGKILL`. A process that has ended is no error.
     ///
     /// # Errors
@@ -282,6 +289,22 @@ mod tests {
         assert!(process.wait(None).unwrap());
         assert_eq!(process.reap().unwrap(), Exit::Signal(9));
         assert_eq!(Exit::Signal(9).to_string(), "SIGKILL");
+    }
+
+    #[test]
+    fn a_stopped_child_says_so_until_it_is_continued() {
+        let (_mine, theirs) = socket::pair().unwrap();
+        let process = shell("read line <&3", theirs.as_fd());
+        assert!(!process.is_stopped());
+        process.signal(libc::SIGSTOP).unwrap();
+        while !process.is_stopped() {
+            std::thread::yield_now();
+        }
+        assert!(process.is_stopped(), "asking does not change it");
+        process.signal(libc::SIGCONT).unwrap();
+        assert!(!process.is_stopped());
+        process.kill().unwrap();
+        assert_eq!(process.reap().unwrap(), Exit::Signal(9));
     }
 
     #[test]

@@ -154,6 +154,14 @@ impl Lane {
         self.is_nodes && self.end.host_words().control.0.load(Ordering::Acquire) != self.control_seen
     }
 
+    /// Tells the host which core its calls run on, where that is another than before.
+    pub fn runs_on(&self, core: Option<u32>) {
+        let (word, core) = (&self.end.worker_words().worker_cpu.0, core.map_or(0, |core| core + 1));
+        if word.load(Ordering::Relaxed) != core {
+            word.store(core, Ordering::Relaxed);
+        }
+    }
+
     /// Publishes a completion, and wakes whoever sleeps for it, unless another submission waits: then the worker is to claim that one first
     /// and [`announce`](Self::announce) before it runs it. The claim waits for the completion to be visible in any case, so the fence that
     /// waking needs costs little there, and would wait for as long here.
@@ -217,9 +225,7 @@ pub fn add_lane(spec: &LaneSpec, fds: Vec<OwnedFd>) -> io::Result<Lane> {
     // SAFETY: three mappings of the geometry's sizes, kept beside the end for its life; the geometry was checked; the node makes one worker's end
     // of each lane.
     let end = unsafe { WorkerLane::new(bases, geometry) };
-    let cpu = affinity::current().map_or(0, |cpu| cpu + 1);
-    end.worker_words().worker_cpu.0.store(cpu, Ordering::Relaxed);
-    Ok(Lane {
+    let lane = Lane {
         end,
         event,
         control_seen: 0,
@@ -229,7 +235,9 @@ pub fn add_lane(spec: &LaneSpec, fds: Vec<OwnedFd>) -> io::Result<Lane> {
         copies: spec.copies,
         held: 0,
         _mappings: [down, bulk, up],
-    })
+    };
+    lane.runs_on(affinity::current());
+    Ok(lane)
 }
 
 fn map(fd: BorrowedFd<'_>, len: usize, region: Region, spec: &LaneSpec) -> io::Result<Mapping> {

@@ -13,10 +13,10 @@ pub struct Idle {
 }
 
 impl Idle {
-    /// Starts with the longest spin.
+    /// Starts without spinning: a spare sleeps until it has a worker's place, and one that has calls soon learns.
     #[must_use]
     pub fn new(spin_ns_max: u64) -> Self {
-        Self { spin_ns: spin_ns_max, spin_ns_max }
+        Self { spin_ns: 0, spin_ns_max }
     }
 
     /// How long to spin before the next sleep, in nanoseconds.
@@ -42,6 +42,8 @@ mod tests {
     #[test]
     fn short_sleeps_make_it_spin_and_long_ones_stop_it() {
         let mut idle = Idle::new(100_000);
+        assert_eq!(idle.spin_ns(false), 0);
+        idle.slept(30_000);
         for _ in 0..20 {
             idle.slept(1_000_000_000);
         }

@@ -104,6 +104,8 @@ pub fn hostile_node(behaviour: &str) -> (NodeBuilder, TempDir) {
         .modules(directory.path())
         .worker_binary(hostile_worker())
         .worker_env(BEHAVIOUR, behaviour)
+        // What does not answer the node once it serves is no spare for long.
+        .spares(0)
         .workers(1);
     (builder, directory)
 }

@@ -291,7 +291,7 @@ fn a_stopped_worker_is_replaced_and_never_answers_later() {
 #[test]
 fn a_worker_that_is_busy_gives_signs_of_life() {
     let _watchdog = Watchdog::new(LIMIT);
-    let node = probe_node().heartbeat(Duration::from_millis(200)).start().unwrap();
+    let node = probe_node().heartbeat(Duration::from_millis(400)).start().unwrap();
     for _ in 0..3 {
         let busy = node.submit("sleep_spin", Request::new(b"900000").deadline(PATIENCE)).unwrap();
         assert_eq!(busy.wait().status, Status::Ok);

@@ -10,7 +10,7 @@ use microfaas_control::attach::Function;
 use crate::FunctionInfo;
 use crate::names::{Entry, NAMES_MAX};
 use crate::node::Shared;
-use crate::registry::Catalog;
+use crate::catalog::Catalog;
 
 /// See the module. It outlives connections, and so do the handles of the host's callers.
 #[derive(Debug, Default)]

@@ -110,10 +110,6 @@ impl Server {
         fds: Vec<Arc<OwnedFd>>,
         within: Duration,
     ) {
-        // A worker listens between slices, and a slice is as long as a quantum: it may be in one, and give another call its first and a third one its next before it looks.
-        let slice_ns =
-            self.catalog.functions.iter().map(|function| function.limits.quantum_ns).max().unwrap_or(0);
-        let within = within.saturating_add(Duration::from_nanos(slice_ns.saturating_mul(3)));
         let question = Question { message, fds, within, generation: Some(generation) };
         let pending = self.shared.desk.post_waking(worker, question, Some(Arc::clone(&self.wake)));
         self.asks.push(Ask { pending, purpose, worker, generation, number });

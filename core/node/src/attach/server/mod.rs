@@ -23,7 +23,8 @@ use crate::attach::stats;
 use crate::call::nanoseconds;
 use crate::command::Pending;
 use crate::node::Shared;
-use crate::registry::{Catalog, FunctionInfo};
+use crate::catalog::Catalog;
+use crate::function::FunctionInfo;
 use crate::seat::WorkerState;
 
 /// How long a connection may say nothing at first.

@@ -1,0 +1,277 @@
+//! The workers' places: what is in each of them, and how one worker follows another.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use microfaas_control::sandbox::SandboxReport;
+use microfaas_metrics::Region;
+use microfaas_sys::process::Process;
+
+use super::{Supervisor, failed, reap};
+use crate::LaunchError;
+use crate::attach::bulletin::Cut;
+use crate::command::Heard;
+use crate::lane::Shut;
+use crate::launch::{Launch, Progress, Role};
+use crate::live::Live;
+use crate::metrics::RestartCause;
+use crate::shelf::Shelf;
+use crate::seat::WorkerState;
+
+/// How long one that serves may take to end by itself after it has spoken. The supervisor does nothing else meanwhile, so it is short; a worker that is
+/// about to end keeps its exit status when it is killed.
+const LAST_STEPS: Duration = Duration::from_millis(20);
+/// What is heard of one that has ended; more than a socket holds of honest ones.
+const LAST_PACKETS: u32 = 1024;
+/// How long a worker that has closed its control socket while it was started may take to end by itself.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What is in a worker's place.
+#[derive(Debug)]
+pub(super) enum Place {
+    Launching(Box<Launch>),
+    Serving {
+        live: Box<Live>,
+        /// It takes calls: it has all that they may ask for.
+        open: bool,
+    },
+    /// Nothing until then.
+    Pausing(Instant),
+}
+
+impl Place {
+    /// What the process has of the modules.
+    pub(super) fn shelf(&self) -> Option<&Shelf> {
+        match self {
+            Self::Launching(launch) => Some(&launch.shelf),
+            Self::Serving { live, .. } => Some(&live.shelf),
+            Self::Pausing(_) => None,
+        }
+    }
+
+    pub(super) fn serving_shelf(&self) -> Option<&Shelf> {
+        self.shelf().filter(|_| matches!(self, Self::Serving { .. }))
+    }
+
+    /// The process that serves.
+    pub(super) fn live(&mut self) -> Option<&mut Live> {
+        match self {
+            Self::Serving { live, .. } => Some(live),
+            _ => None,
+        }
+    }
+
+    /// What is to be watched of the process.
+    pub(super) fn descriptors(&self) -> Option<(&Process, BorrowedFd<'_>)> {
+        match self {
+            Self::Launching(launch) => Some((&launch.process, launch.control.as_fd())),
+            Self::Serving { live, .. } => Some((&live.process, live.control())),
+            Self::Pausing(_) => None,
+        }
+    }
+}
+
+impl Supervisor {
+    /// A worker is to be in this place: a spare, or else one that is started.
+    pub(super) fn fill(&mut self, index: usize) -> Result<(), LaunchError> {
+        let seat = &self.shared.seats[index];
+        let info = seat.info();
+        if let Some(mut spare) = self.spares.take(info.cpu) {
+            let pid = spare.live.process.pid();
+            seat.update(|info| (info.pid, info.generation) = (Some(pid), info.generation + 1));
+            if spare.live.takes(info.index, seat) {
+                tracing::info!(worker = index, pid, "a spare takes the place");
+                let lane = Arc::clone(&spare.live.lane);
+                self.serving(index, spare.live, spare.counted, spare.sandbox);
+                self.open_when_ready(index);
+                // It looks where it is when it wakes.
+                lane.ring_worker();
+                return Ok(());
+            }
+        }
+        let launch = Launch::begin(&self.plan, &self.shared, Role::Place(index))?;
+        self.shared.seats[index].update(|info| {
+            info.pid = Some(launch.process.pid());
+            info.generation += 1;
+            info.state = WorkerState::Starting;
+        });
+        self.places[index] = Place::Launching(Box::new(launch));
+        Ok(())
+    }
+
+    /// Something has happened to the process in this place.
+    pub(super) fn look_at(&mut self, index: usize, ended: bool, spoke: bool) {
+        if ended {
+            self.ended(index);
+            return;
+        }
+        if !spoke {
+            return;
+        }
+        match &mut self.places[index] {
+            Place::Launching(launch) => match launch.answer(&self.shared, &mut self.rollout) {
+                Ok(Progress::Asked | Progress::Tried) => {}
+                Ok(Progress::Up(sandbox)) => self.came_up(index, sandbox),
+                Err(error) => self.launch_failed(index, error),
+            },
+            Place::Serving { live, .. } => {
+                let said = match live.hear() {
+                    Ok(Heard::Told) => return,
+                    Ok(Heard::Own(answer)) => {
+                        let role = Role::Place(index);
+                        match self.rollout.answered(&self.shared, role, &mut live.shelf, answer) {
+                            Ok(()) => return,
+                            Err(reason) => reason,
+                        }
+                    }
+                    Ok(Heard::News(news)) => {
+                        match self.rollout.news(Role::Place(index), &mut live.shelf, news) {
+                            Ok(()) => return,
+                            Err(reason) => reason,
+                        }
+                    }
+                    Ok(Heard::Cut(cut)) => {
+                        if self.shared.bulletin.cut(Cut { worker: index, ..cut.clone() }) {
+                            return;
+                        }
+                        cut.reason
+                    }
+                    Err(said) => said,
+                };
+                self.dismiss(index, &said);
+            }
+            Place::Pausing(_) => {}
+        }
+    }
+
+    /// A worker that serves is of no use any more: it has spoken out of turn, cannot be told anything, or holds too much.
+    pub(super) fn dismiss(&mut self, index: usize, said: &str) {
+        let Place::Serving { live, .. } = &self.places[index] else { return };
+        tracing::warn!(worker = index, said, "worker is of no use any more, it will be replaced");
+        if !live.process.wait(Some(LAST_STEPS)).unwrap_or(false) {
+            self.shared.seats[index].tally.doom(RestartCause::Protocol);
+            let _ = live.process.kill();
+        }
+        self.ended(index);
+    }
+
+    /// The process that was started for this place is up.
+    fn came_up(&mut self, index: usize, sandbox: SandboxReport) {
+        let place = std::mem::replace(&mut self.places[index], Place::Pausing(Instant::now()));
+        let Place::Launching(launch) = place else { return };
+        for (layer, reason) in sandbox.refused() {
+            tracing::info!(
+                worker = index,
+                layer = layer.describe(),
+                reason,
+                "a layer of the sandbox was refused"
+            );
+        }
+        let (mut live, counted) = launch.finish(self.shared.seats[index].info().generation);
+        let banned = self.shared.hub.bans.numbers();
+        if !banned.is_empty() {
+            live.ban(&self.shared, banned);
+        }
+        self.serving(index, Box::new(live), counted, sandbox);
+    }
+
+    /// A process that is up is in this place from now on. It takes calls as soon as it has what was deployed since it came up, if anything.
+    fn serving(&mut self, index: usize, live: Box<Live>, counted: Region, sandbox: SandboxReport) {
+        let seat = &self.shared.seats[index];
+        seat.tally.begin(counted);
+        seat.sealed(sandbox);
+        self.places[index] = Place::Serving { live, open: false };
+    }
+
+    /// Lets the worker in this place take calls, if it has all that these may ask for.
+    pub(super) fn open_when_ready(&mut self, index: usize) {
+        let Place::Serving { live, open } = &mut self.places[index] else { return };
+        if *open || !self.rollout.may_open(&live.shelf) {
+            return;
+        }
+        *open = true;
+        let seat = &self.shared.seats[index];
+        seat.open(Arc::clone(&live.lane));
+        seat.update(|info| info.state = WorkerState::Serving);
+        tracing::info!(worker = index, pid = live.process.pid(), "worker serves");
+        self.shared.bulletin.changed();
+    }
+
+    /// The process of this place has ended, or is about to.
+    pub(super) fn ended(&mut self, index: usize) {
+        let place = std::mem::replace(&mut self.places[index], Place::Pausing(Instant::now()));
+        match place {
+            Place::Launching(launch) => {
+                self.rollout.lost(&self.shared, Role::Place(index), &launch.shelf, false);
+                let exit = reap(&launch.process);
+                self.launch_failed_after(index, LaunchError::Died(exit));
+            }
+            Place::Serving { mut live, .. } => {
+                self.rollout.lost(&self.shared, Role::Place(index), &live.shelf, live.is_silent());
+                // What it had to say of its calls is heard to the end.
+                let _ = (0..LAST_PACKETS).all(|_| live.hear().is_ok());
+                let seat = &self.shared.seats[index];
+                seat.close();
+                live.lane.shut_down(Shut::Lost);
+                seat.tally.end(self.shared.catalog.load().owners.len());
+                self.replace(index, RestartCause::Died);
+                tracing::warn!(worker = index, pid = live.process.pid(), "worker ended");
+                self.dying.push(live.process);
+            }
+            Place::Pausing(until) => self.places[index] = Place::Pausing(until),
+        }
+    }
+
+    pub(super) fn launch_failed(&mut self, index: usize, error: LaunchError) {
+        let place = std::mem::replace(&mut self.places[index], Place::Pausing(Instant::now()));
+        let Place::Launching(launch) = place else { return };
+        let silent = matches!(error, LaunchError::Silent { .. });
+        self.rollout.lost(&self.shared, Role::Place(index), &launch.shelf, silent);
+        // A closed socket is an end that is still on its way; its exit status says more.
+        let ending = matches!(error, LaunchError::Socket(_));
+        let alone = ending && launch.process.wait(Some(LAST_WORDS)).unwrap_or(false);
+        let _ = launch.process.kill();
+        let exit = reap(&launch.process);
+        self.launch_failed_after(index, if alone { LaunchError::Died(exit) } else { error });
+    }
+
+    pub(super) fn launch_failed_after(&mut self, index: usize, error: LaunchError) {
+        if self.started.is_some() {
+            self.failure.get_or_insert_with(|| failed(index, error));
+        } else {
+            tracing::error!(worker = index, %error, "worker did not come up");
+            self.replace(index, RestartCause::Launch);
+        }
+    }
+
+    /// Decides when the next worker takes this place. A spare that may do so now does.
+    fn replace(&mut self, index: usize, cause: RestartCause) {
+        self.shared.seats[index].tally.restarted(cause);
+        let now = Instant::now();
+        let pause = self.restarts[index].ended(now);
+        self.shared.seats[index].update(|info| {
+            info.pid = None;
+            info.restarts += 1;
+            info.state = if pause.is_zero() { WorkerState::Starting } else { WorkerState::BackingOff };
+        });
+        self.places[index] = Place::Pausing(now + pause);
+        if !pause.is_zero() {
+            tracing::error!(worker = index, ?pause, "worker ends too often, its replacement waits");
+        } else if self.spares.any() {
+            self.fill_when_due(index, now);
+        }
+        self.shared.bulletin.changed();
+    }
+
+    /// Puts the next worker into this place where its time has come.
+    pub(super) fn fill_when_due(&mut self, index: usize, now: Instant) {
+        if matches!(self.places[index], Place::Pausing(until) if until <= now)
+            && !self.shared.closed.load(Ordering::Relaxed)
+            && let Err(error) = self.fill(index)
+        {
+            self.launch_failed_after(index, error);
+        }
+    }
+}
