@@ -281,6 +281,30 @@ impl WorkerLane {
         Some(unpack(word).1)
     }
 
+    /// Function number of the next submission, if it is there.
+    #[inline]
+    #[must_use]
+    pub fn next_function(&self) -> Option<u32> {
+        self.ring(self.bases.down).peek(self.head).map(|(_, word)| unpack(word).1)
+    }
+
+    /// How far, from a position on, the submissions that are there are all of one function; and whether one of another function follows, rather than none.
+    ///
+    /// # Cost
+    /// A look at a line for each, which popping them needs too. At most as many as the ring has.
+    #[must_use]
+    pub fn run_of(&self, function: u32, from: u64) -> (u64, bool) {
+        let ring = self.ring(self.bases.down);
+        for position in from.max(self.head)..self.all_submitted() {
+            match ring.peek(position) {
+                None => return (position, false),
+                Some((_, word)) if unpack(word).1 != function => return (position, true),
+                Some(_) => {}
+            }
+        }
+        (self.all_submitted(), false)
+    }
+
     /// Entries are plain data that anyone can make, so what leads to an address is checked where it does.
     #[inline]
     fn assert_slot(&self, slot: u32) {

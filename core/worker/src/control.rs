@@ -140,8 +140,6 @@ pub struct Lane {
     is_nodes: bool,
     /// The host is not trusted: see `private`.
     pub copies: bool,
-    /// Calls that wait because a suspended call holds what they need.
-    pub held: u32,
     _mappings: [Mapping; 3],
 }
 
@@ -233,7 +231,6 @@ pub fn add_lane(spec: &LaneSpec, fds: Vec<OwnedFd>) -> io::Result<Lane> {
         event_waits: false,
         is_nodes: spec.lane as usize == NODE,
         copies: spec.copies,
-        held: 0,
         _mappings: [down, bulk, up],
     };
     lane.runs_on(affinity::current());

@@ -13,40 +13,44 @@ pub const NODE: usize = 0;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Lanes(Vec<Option<Lane>>);
+pub struct Lanes {
+    lanes: Vec<Option<Lane>>,
+    /// Others than the call that runs now want the core, and are in no ring: it is not to have more than its slice.
+    pub has_rival: bool,
+}
 
 impl Lanes {
     /// Those that are there.
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = &Lane> {
-        self.0.iter().flatten()
+        self.lanes.iter().flatten()
     }
 
     /// As [`iter`](Self::iter), to change them.
     #[inline]
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
-        self.0.iter_mut().flatten()
+        self.lanes.iter_mut().flatten()
     }
 
     /// All numbers are below this.
     #[inline]
     #[must_use]
     pub fn end(&self) -> usize {
-        self.0.len()
+        self.lanes.len()
     }
 
     /// The lane of this number.
     #[inline]
     #[must_use]
     pub fn get(&self, number: usize) -> Option<&Lane> {
-        self.0.get(number)?.as_ref()
+        self.lanes.get(number)?.as_ref()
     }
 
     /// As [`get`](Self::get), to change it.
     #[inline]
     #[must_use]
     pub fn get_mut(&mut self, number: usize) -> Option<&mut Lane> {
-        self.0.get_mut(number)?.as_mut()
+        self.lanes.get_mut(number)?.as_mut()
     }
 
     /// Makes room for a lane of this number.
@@ -61,10 +65,10 @@ impl Lanes {
                 futex::WAIT_ANY_MAX
             )));
         }
-        if index >= self.0.len() {
-            self.0.resize_with(index + 1, || None);
+        if index >= self.lanes.len() {
+            self.lanes.resize_with(index + 1, || None);
         }
-        match &mut self.0[index] {
+        match &mut self.lanes[index] {
             Some(_) => Err(io::Error::other(format!("lane {number} twice"))),
             vacant => Ok(vacant),
         }
@@ -72,9 +76,9 @@ impl Lanes {
 
     /// Takes a lane out. Nothing of the worker's may name it any more.
     pub fn remove(&mut self, number: usize) -> Option<Lane> {
-        let lane = self.0.get_mut(number)?.take();
-        while self.0.last().is_some_and(Option::is_none) {
-            self.0.pop();
+        let lane = self.lanes.get_mut(number)?.take();
+        while self.lanes.last().is_some_and(Option::is_none) {
+            self.lanes.pop();
         }
         lane
     }
@@ -83,7 +87,7 @@ impl Lanes {
     #[inline]
     #[must_use]
     pub fn control_waits(&self) -> bool {
-        self.0.first().and_then(Option::as_ref).is_some_and(Lane::control_waits)
+        self.lanes.first().and_then(Option::as_ref).is_some_and(Lane::control_waits)
     }
 }
 
@@ -92,13 +96,13 @@ impl Index<usize> for Lanes {
 
     #[inline]
     fn index(&self, number: usize) -> &Lane {
-        self.0[number].as_ref().expect("calls of a lane are dropped before it is")
+        self.lanes[number].as_ref().expect("calls of a lane are dropped before it is")
     }
 }
 
 impl IndexMut<usize> for Lanes {
     #[inline]
     fn index_mut(&mut self, number: usize) -> &mut Lane {
-        self.0[number].as_mut().expect("calls of a lane are dropped before it is")
+        self.lanes[number].as_mut().expect("calls of a lane are dropped before it is")
     }
 }

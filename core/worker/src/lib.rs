@@ -8,6 +8,7 @@
 //! for waking a host that sleeps and giving back memory that a call used beyond what is kept.
 
 pub mod arena;
+pub mod backlog;
 pub mod cold;
 pub mod context;
 pub mod control;
@@ -22,6 +23,8 @@ pub mod lanes;
 pub mod loader;
 pub mod modules;
 pub mod private;
+pub mod queues;
 pub mod sandbox;
 pub mod schedule;
 pub mod serve;
+pub mod turns;

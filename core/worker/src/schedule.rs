@@ -101,6 +101,8 @@ pub struct Scheduler {
     clock: CycleClock,
     recorder: Recorder,
     arena_bytes: u64,
+    /// See [`spent`](Self::spent).
+    spent: u64,
 }
 
 impl Scheduler {
@@ -121,6 +123,7 @@ impl Scheduler {
             clock,
             recorder,
             arena_bytes: settings.arena_bytes,
+            spent: 0,
         })
     }
 
@@ -137,11 +140,38 @@ impl Scheduler {
         !self.free.is_empty()
     }
 
-    /// Whether calls are suspended.
+    /// Contexts that no call has.
     #[inline]
     #[must_use]
-    pub fn has_suspended(&self) -> bool {
-        !self.suspended.is_empty()
+    pub fn free(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Contexts in all.
+    #[inline]
+    #[must_use]
+    pub fn contexts(&self) -> usize {
+        self.contexts.len()
+    }
+
+    /// How many calls are suspended.
+    #[inline]
+    #[must_use]
+    pub fn suspended(&self) -> usize {
+        self.suspended.len()
+    }
+
+    /// Lane and function of the call that was suspended last.
+    #[must_use]
+    pub fn last_suspended(&self) -> Option<(usize, u32)> {
+        self.suspended.back().map(|(task, _)| (task.lane, task.submission.function))
+    }
+
+    /// Cycles that calls have had the core for, so far.
+    #[inline]
+    #[must_use]
+    pub fn spent(&self) -> u64 {
+        self.spent
     }
 
     /// A context of its own and the host calls' state, for loading a module. No call may run.
@@ -216,21 +246,27 @@ impl Scheduler {
         let (submission, started, ended, told) = (*submission, start, start, false);
         let mut task = Task { context, lane, submission, used_ns, slices_ns, slice_ns, started, ended, told };
         if let Exit::Suspended(at) = exit {
+            self.spent += cycles().saturating_sub(start);
             return self.decide(lanes, task, at, Began::first(start), function, instance);
         }
         function.was_short();
         task.ended = cycles();
+        self.spent += task.ended.saturating_sub(start);
         task.used_ns = self.clock.to_ns(task.ended.wrapping_sub(start));
         self.finish(lanes, &task, exit, function, instance)
     }
 
-    /// Gives the call that has waited longest its next slice. `find` looks up function and instance by the function's number.
+    /// Gives a call its next slice: of those whose lane and function are wanted, the one that has waited longest. `find` looks up function and instance by the
+    /// function's number.
     pub fn resume_next<'a>(
         &mut self,
         lanes: &mut Lanes,
+        is_wanted: impl Fn(usize, u32) -> bool,
         find: impl FnOnce(u32) -> Option<(&'a mut Function, &'a mut Instance)>,
     ) -> After {
-        let Some((task, at)) = self.suspended.pop_front() else { return After::Serve };
+        let is_next = |(task, _): &(Task, Suspended)| is_wanted(task.lane, task.submission.function);
+        let next = self.suspended.iter().position(is_next);
+        let Some((task, at)) = next.and_then(|next| self.suspended.remove(next)) else { return After::Serve };
         let Some((function, instance)) = find(task.submission.function) else { return After::Serve };
         instance.enter();
         // SAFETY: no call runs, so the state is the worker's.
@@ -294,6 +330,7 @@ impl Scheduler {
         poke::limit(start.cycles.saturating_add(self.clock.to_cycles(slice_ns)));
         // SAFETY: suspended on this context, its instance is as it left it.
         let exit = unsafe { self.contexts[task.context].resume(self.state, instance, at) };
+        self.spent += cycles().saturating_sub(start.cycles);
         (exit, Began { cycles: start.cycles, cpu_ns: Some(start.cpu_ns) })
     }
 
@@ -345,7 +382,8 @@ impl Scheduler {
             task.told |= task.used_ns >= function.soft_ns;
             let has_room = self.has_room();
             let is_ready = |lane: &Lane| has_room && lane.end.is_ready();
-            if !self.suspended.is_empty() || lanes.control_waits() || lanes.iter().any(is_ready) {
+            let has_rival = has_room && lanes.has_rival || !self.suspended.is_empty();
+            if has_rival || lanes.control_waits() || lanes.iter().any(is_ready) {
                 break;
             }
             task.slice_ns = task.slice_ns.saturating_mul(2).min(COARSE_NS.max(function.quantum_ns));

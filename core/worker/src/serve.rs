@@ -1,6 +1,7 @@
-//! The worker's loop: poll the lanes, run what comes, spin for a while, sleep.
+//! The worker's loop: serve what the lanes bring, round by round, spin for a while, sleep.
 
-use std::collections::VecDeque;
+mod rounds;
+
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use microfaas_sys::affinity;
 use microfaas_sys::clock::{CycleClock, cycles, monotonic_ns};
 use microfaas_sys::futex::{self, Waiter, Woken};
 
+use crate::backlog::Backlog;
 use crate::control::{Control, Heard, Lane, add_lane};
 use crate::execute::refuse;
 use crate::idle::Idle;
@@ -25,7 +27,7 @@ use crate::modules::{Modules, Standing};
 use crate::sandbox::Sandbox;
 use crate::schedule::{After, Scheduler};
 
-/// Calls that one lane may have run before the next lane is looked at.
+/// Most calls of a [round](rounds).
 const BATCH: u32 = 16;
 /// Longest sleep: an orphan notices within this time that its node is gone, if the death signal was not armed in time.
 const SLEEP_NS_MAX: u64 = 1_000_000_000;
@@ -40,12 +42,16 @@ struct Worker {
     modules: Modules,
     sandbox: Sandbox,
     scheduler: Scheduler,
-    /// Calls, each with its lane, that wait because a suspended call holds the state that their function keeps. They have not started.
-    waiting: VecDeque<(usize, Submission)>,
-    /// Calls, each with its lane, that wait for their modules, which are cold. They have not started. Unlike those above they do not keep the worker awake.
-    cold: VecDeque<(usize, Submission)>,
-    /// The lane that is looked at first: where calls cannot be started for want of room, lanes take turns.
+    /// Calls that were taken off the rings and have not started.
+    backlog: Backlog,
+    /// The lane whose ring is looked at first.
     turn: usize,
+    /// The last round ended with the rings not all empty, as far as it knows.
+    is_behind: bool,
+    /// Something that calls may wait for has happened.
+    stirred: bool,
+    /// The longest round, in cycles.
+    round_cycles: u64,
     idle: Idle,
 }
 
@@ -123,10 +129,12 @@ impl Worker {
                 lanes: Lanes::default(),
                 modules: Modules::new(settings.modules_bytes_max, settings.modules_max),
                 sandbox: Sandbox::new(settings.sandbox, settings.node_pid),
+                round_cycles: scheduler.clock().to_cycles(rounds::ROUND_NS),
                 scheduler,
-                waiting: VecDeque::new(),
-                cold: VecDeque::new(),
+                backlog: Backlog::default(),
                 turn: 0,
+                is_behind: false,
+                stirred: false,
                 idle: Idle::new(settings.spin_ns_max),
                 settings,
             }),
@@ -152,6 +160,7 @@ impl Worker {
 
     /// Does what one message says. True for `serve`.
     fn obey(&mut self, message: ToWorker, fds: Vec<OwnedFd>) -> io::Result<bool> {
+        self.stirred = true;
         match message {
             ToWorker::Start(_) => return Err(io::Error::other("the node sent `start` twice")),
             ToWorker::AddLane(spec) => {
@@ -173,7 +182,7 @@ impl Worker {
             }
             ToWorker::Bans { functions } => {
                 self.modules.ban(functions);
-                self.release()?;
+                self.refuse_waiting()?;
                 self.control.say(&ToNode::BansKept)?;
             }
             ToWorker::Ping => self.control.say(&ToNode::Pong)?,
@@ -185,7 +194,7 @@ impl Worker {
             ToWorker::Unload(request) => {
                 let answer = self.modules.unload(request, &self.lanes);
                 self.control.say(&answer)?;
-                self.release()?;
+                self.refuse_waiting()?;
                 self.sweep()?;
             }
             ToWorker::Serve => {
@@ -200,14 +209,15 @@ impl Worker {
     fn add_lane(&mut self, spec: &LaneSpec, fds: Vec<OwnedFd>) -> io::Result<()> {
         let vacant = self.lanes.vacant(spec.lane)?;
         *vacant = Some(add_lane(spec, fds)?);
+        self.backlog.add_lane(spec.lane as usize, spec.geometry.slots(), self.scheduler.contexts());
         Ok(())
     }
 
     /// Drops what a lane's host still wants, and the lane. Nothing of its memory is touched afterwards.
     fn cut(&mut self, number: usize) {
         self.scheduler.drop_lane(number, &mut self.modules);
-        self.waiting.retain(|(lane, _)| *lane != number);
-        self.cold.retain(|(lane, _)| *lane != number);
+        self.backlog.remove_lane(number);
+        self.stirred = true;
         drop(self.lanes.remove(number));
     }
 
@@ -235,20 +245,19 @@ impl Worker {
         let clock = *self.scheduler.clock();
         let (answer, after) = self.modules.load(request, fd, self.scheduler.lend(), init_bytes, &clock);
         let called = request.functions.iter().map(|spec| spec.function);
-        let called = called.into_iter().find(|of| self.cold.iter().any(|(_, call)| call.function == *of));
+        let called = called.into_iter().find(|function| self.backlog.has_calls_of(*function));
         if let (Err(_), Some(function)) = (&after, called) {
             // Whoever calls it next is not to lose a worker by it.
             self.control.say(&ToNode::Fault { function, is_unsafe: true })?;
         }
         self.control.say(&answer)?;
-        self.release()?;
+        self.refuse_waiting()?;
         after.map_err(|error| io::Error::other(format!("memory safety is broken: {error}")))
     }
 
     /// Drops modules that are on their way out and that nothing wants any more, and those that there is no room for.
     fn sweep(&mut self) -> io::Result<()> {
-        let (scheduler, waiting) = (&self.scheduler, [&self.waiting, &self.cold]);
-        let is_in_use = |function| is_in_use(function, scheduler, waiting);
+        let is_in_use = |function| is_in_use(function, &self.scheduler, &self.backlog);
         while let Some(gone) = self.modules.sweep(&self.lanes, is_in_use) {
             self.control.say(&gone)?;
         }
@@ -257,26 +266,22 @@ impl Worker {
 
     /// Unloads what there is no room for: beside a module that is to be loaded, where one is given.
     fn evict(&mut self, request: Option<&Load>) -> io::Result<()> {
-        let (scheduler, waiting) = (&self.scheduler, [&self.waiting, &self.cold]);
-        let is_in_use = |function| is_in_use(function, scheduler, waiting);
+        let is_in_use = |function| is_in_use(function, &self.scheduler, &self.backlog);
         while let Some(gone) = self.modules.evict(request, is_in_use) {
             self.control.say(&gone)?;
         }
         Ok(())
     }
 
-    /// Lets calls go on that waited for their modules, where those are not cold any more. What cannot be run any more is answered at once: the worker may be about to end.
-    fn release(&mut self) -> io::Result<()> {
-        for _ in 0..self.cold.len() {
-            let Some((index, submission)) = self.cold.pop_front() else { return Ok(()) };
-            match self.standing(index, submission.function) {
-                Standing::Cold => self.cold.push_back((index, submission)),
-                Standing::Refused | Standing::Banned => {
-                    self.lanes[index].held -= 1;
-                    self.take(index, &submission)?;
-                }
-                _ => self.waiting.push_back((index, submission)),
-            }
+    /// Answers calls at once that wait and cannot be run any more: the worker may be about to end.
+    fn refuse_waiting(&mut self) -> io::Result<()> {
+        let is_over = |modules: &Modules, index, function| {
+            matches!(standing(modules, index, function), Standing::Refused | Standing::Banned)
+        };
+        while let Some((index, submission)) =
+            self.backlog.take_out(|index, function| is_over(&self.modules, index, function))
+        {
+            self.take(index, &submission)?;
         }
         Ok(())
     }
@@ -284,20 +289,7 @@ impl Worker {
     fn run(&mut self) -> io::Result<()> {
         let mut idle_since = None;
         loop {
-            let mut busy = self.poll_lanes()?;
-            if self.scheduler.has_suspended() {
-                busy = true;
-                let modules = &mut self.modules;
-                let after = self.scheduler.resume_next(&mut self.lanes, |number| modules.find(number));
-                self.go_on(after)?;
-                // What comes next may take long, and its host may sleep.
-                self.lanes.iter_mut().for_each(Lane::announce);
-            }
-            // Also where the call that they waited for has gone with its lane.
-            if !self.waiting.is_empty() {
-                busy = true;
-                self.take_waiting()?;
-            }
+            let mut busy = self.round()?;
             if self.modules.is_unsettled() {
                 self.sweep()?;
             }
@@ -334,65 +326,10 @@ impl Worker {
         }
     }
 
-    /// Looks at every lane once, taking a batch from each while calls can be started. True where anything was found.
-    #[inline]
-    fn poll_lanes(&mut self) -> io::Result<bool> {
-        let (mut found, mut turn) = (false, None);
-        let end = self.lanes.end();
-        let first = if self.turn < end { self.turn } else { 0 };
-        for index in (first..end).chain(0..first) {
-            for taken in 0..BATCH {
-                // What the node has to say does not wait for a slice of each call that is there.
-                if !self.scheduler.has_room() || self.scheduler.has_suspended() && self.control_waits() {
-                    // The first that got nothing is the first when there is room again.
-                    turn.get_or_insert(index + usize::from(taken > 0));
-                    break;
-                }
-                let Some(lane) = self.lanes.get_mut(index) else { break };
-                let popped = lane.end.pop();
-                let submission = match popped {
-                    Ok(Some(submission)) => submission,
-                    Ok(None) => break,
-                    Err(fault) => {
-                        let reason = format!("a submission that cannot be one: {:?}", fault.submission);
-                        self.fault(index, &reason)?;
-                        break;
-                    }
-                };
-                found = true;
-                self.take(index, &submission)?;
-            }
-            if let Some(lane) = self.lanes.get_mut(index) {
-                lane.announce();
-            }
-        }
-        self.turn = turn.unwrap_or(0);
-        Ok(found)
-    }
-
-    /// Tries once more what waits, before anything that has come later.
-    fn take_waiting(&mut self) -> io::Result<()> {
-        let mut next = 0;
-        while next < self.waiting.len() && self.scheduler.has_room() {
-            let (index, function) = (self.waiting[next].0, self.waiting[next].1.function);
-            if self.standing(index, function) == Standing::Held {
-                next += 1;
-            } else if let Some((index, submission)) = self.waiting.remove(next) {
-                self.lanes[index].held -= 1;
-                self.take(index, &submission)?;
-            }
-        }
-        Ok(())
-    }
-
     /// What is to be done with a call that came by this lane.
     #[inline]
     fn standing(&self, index: usize, function: u32) -> Standing {
-        match self.modules.standing(function) {
-            // The node itself submits none of these, and may have lifted the ban by now.
-            Standing::Banned if index == NODE => self.modules.standing_unbanned(function),
-            standing => standing,
-        }
+        standing(&self.modules, index, function)
     }
 
     #[inline]
@@ -404,7 +341,7 @@ impl Worker {
             (submission, standing) = (&current, self.standing(index, current.function));
         }
         if matches!(standing, Standing::Held | Standing::Cold) {
-            return self.hold(index, submission, standing);
+            return self.wait_in_backlog(index, submission).map(drop);
         }
         let lane = &mut self.lanes[index];
         let _ = lane.end.prefetch_next();
@@ -461,23 +398,6 @@ impl Worker {
                 Err(io::Error::other(format!("a function broke memory safety: {}", fault.describe())))
             }
         }
-    }
-
-    /// Lets a call wait that cannot start now. No honest host has more of them than slots.
-    #[cold]
-    fn hold(&mut self, index: usize, submission: &Submission, standing: Standing) -> io::Result<()> {
-        let lane = &mut self.lanes[index];
-        if lane.held == lane.end.geometry().slots() {
-            return self.fault(index, "more calls than slots");
-        }
-        lane.held += 1;
-        if standing == Standing::Cold {
-            self.modules.want(submission.function);
-            self.cold.push_back((index, *submission));
-        } else {
-            self.waiting.push_back((index, *submission));
-        }
-        Ok(())
     }
 
     /// Whether every host that has said where it runs shares this core.
@@ -543,10 +463,19 @@ impl Worker {
     }
 }
 
+/// What is to be done with a call that came by a lane.
+#[inline]
+fn standing(modules: &Modules, index: usize, function: u32) -> Standing {
+    match modules.standing(function) {
+        // The node itself submits none of these, and may have lifted the ban by now.
+        Standing::Banned if index == NODE => modules.standing_unbanned(function),
+        standing => standing,
+    }
+}
+
 /// Whether a call of this function is suspended or waits.
-fn is_in_use(function: u32, scheduler: &Scheduler, waiting: [&VecDeque<(usize, Submission)>; 2]) -> bool {
-    let waits = |(_, call): &(usize, Submission)| call.function == function;
-    scheduler.has_call_of(function) || waiting.into_iter().flatten().any(waits)
+fn is_in_use(function: u32, scheduler: &Scheduler, backlog: &Backlog) -> bool {
+    scheduler.has_call_of(function) || backlog.has_calls_of(function)
 }
 
 fn waiter(lane: &Lane) -> Waiter<'_> {

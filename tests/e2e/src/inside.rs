@@ -187,11 +187,12 @@ impl Inside {
     /// # Panics
     /// Where it broke memory safety.
     pub fn resume(&mut self) -> bool {
-        if !self.scheduler.has_suspended() {
+        if self.scheduler.suspended() == 0 {
             return false;
         }
         let (functions, instances) = (&mut self.functions, &mut self.instances);
-        let after = self.scheduler.resume_next(&mut self.lanes, |number| {
+        let any = |_, _| true;
+        let after = self.scheduler.resume_next(&mut self.lanes, any, |number| {
             let function = functions.get_mut(number as usize)?;
             let instance = instances.get_mut(function.instance as usize)?;
             Some((function, instance))
