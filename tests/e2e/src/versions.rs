@@ -88,6 +88,7 @@ pub fn numbered(number: u32) -> Vec<u8> {
         while let Some(found) = bytes[at..].windows(from.len()).position(|part| part == from.as_bytes()) {
             at += found;
             bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+            at += to.len();
         }
     }
     bytes
