@@ -86,6 +86,9 @@ impl Stage {
         let ledger = Arc::new(Ledger::new(REQUESTS));
         let slots = free_slots(&node);
         until(SETTLE, || node.poll() == 0 && node.stats().outstanding == 0);
+        if !until(HEAL, || has_spares(&node)) {
+            return Err(Stop::Failed(format!("no spare within {HEAL:?}: {:?}", node.spares())));
+        }
         let stats = node.stats();
         let watcher = Some(Watcher::start(&node));
         let before = Footprint::now();
@@ -112,12 +115,13 @@ impl Stage {
         put(self.folder(), MODULE, &trial.modules.version(version))
     }
 
-    /// Waits until all workers serve; notes it where they do not.
+    /// Waits until all workers serve and the spare is there; notes it where they do not.
     pub fn heal(&self, trial: &mut Trial) {
         let start = Instant::now();
-        let healed = until(HEAL, || serves(&self.node));
+        let healed = until(HEAL, || serves(&self.node) && has_spares(&self.node));
         trial.expect(healed, || {
-            format!("not all workers serve {HEAL:?} after the experiment: {:?}", self.node.workers())
+            let (workers, spares) = (self.node.workers(), self.node.spares());
+            format!("not all workers serve {HEAL:?} after the experiment: {workers:?}, {spares:?}")
         });
         trial.figure("heal_ms", start.elapsed().as_secs_f64() * 1000.0);
     }
@@ -153,10 +157,11 @@ impl Stage {
         }
         self.check_restarts(trial);
         enter(&self.ledger, trial);
-        let workers: Vec<u32> = self.node.workers().iter().filter_map(|worker| worker.pid).collect();
+        let mut processes: Vec<u32> = self.node.workers().iter().filter_map(|worker| worker.pid).collect();
+        processes.extend(self.node.spares().ready);
         self.node.shutdown(Duration::from_secs(1));
         let left: Vec<u32> =
-            workers.into_iter().filter(|pid| Path::new(&format!("/proc/{pid}")).exists()).collect();
+            processes.into_iter().filter(|pid| Path::new(&format!("/proc/{pid}")).exists()).collect();
         trial.expect(left.is_empty(), || format!("processes {left:?} are left of a node that was stopped"));
     }
 
@@ -225,6 +230,13 @@ pub fn enter(ledger: &Ledger, trial: &mut Trial) {
 #[must_use]
 pub fn serves(node: &Node) -> bool {
     node.workers().iter().all(|worker| worker.state == WorkerState::Serving)
+}
+
+/// Whether all processes that are to wait for a worker to end are there.
+#[must_use]
+pub fn has_spares(node: &Node) -> bool {
+    let spares = node.spares();
+    spares.starting.is_empty() && spares.ready.len() == spares.wanted as usize
 }
 
 /// Puts a load on a node until the ledger is full.

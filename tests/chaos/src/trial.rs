@@ -52,8 +52,10 @@ pub struct Verdict {
     pub counts: Counts,
     /// What was measured; informational.
     pub figures: BTreeMap<String, f64>,
-    /// Milliseconds from the SIGKILL of a worker until another served in its place.
+    /// Milliseconds from the SIGKILL of a worker until a spare served in its place.
     pub replace_ms: Vec<f64>,
+    /// The same where no spare was ready.
+    pub replace_started_ms: Vec<f64>,
 }
 
 impl Verdict {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use microfaas_node::{Status, WorkerState};
 
 use crate::load::Load;
-use crate::stage::{HEAL, Stage, serves};
+use crate::stage::{HEAL, Stage, has_spares, serves};
 use crate::trial::{Stop, Trial};
 use crate::victim::{Worker, until};
 
@@ -22,16 +22,22 @@ pub(super) fn one_at_a_time(trial: &mut Trial) -> Result<(), Stop> {
         let again = Load { functions: vec!["answer_again"], threads: 2, ..load.clone() };
         let loads = vec![stage.load(&load, trial), stage.load(&again, trial)];
         for kill in 0..FREE_KILLS * WORKERS {
+            // Every other time there may be no spare yet.
+            if kill % 4 < WORKERS && !until(HEAL, || has_spares(&stage.node)) {
+                trial.expect(false, || format!("no spare: {:?}", stage.node.spares()));
+            }
             std::thread::sleep(trial.some_time(Duration::from_millis(30)));
             let Some(worker) = Worker::of(&stage.node, kill % WORKERS)? else { continue };
+            let waits = has_spares(&stage.node);
             match worker.kill_and_wait(&stage.node, HEAL)? {
-                Some(time) => trial.verdict.replace_ms.push(time.as_secs_f64() * 1000.0),
+                Some(time) if waits => trial.verdict.replace_ms.push(time.as_secs_f64() * 1000.0),
+                Some(time) => trial.verdict.replace_started_ms.push(time.as_secs_f64() * 1000.0),
                 None => trial.expect(false, || format!("worker {} is not replaced", worker.index)),
             }
         }
         stage.finish(loads, trial);
     }
-    let kills = trial.verdict.replace_ms.len();
+    let kills = trial.verdict.replace_ms.len() + trial.verdict.replace_started_ms.len();
     trial.expect(kills > 0, || "no worker was killed".to_owned());
     trial.figure("kills", kills as f64);
     Ok(())
