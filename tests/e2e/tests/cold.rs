@@ -410,6 +410,8 @@ fn thousands_of_cold_modules_cost_a_worker_little() {
     }
     until("room", || stocked(&node).modules == 20);
     kill(node.workers()[0].pid.unwrap());
+    until("another worker", || node.stats().restarts == 1);
+    until_serves(&node);
     call(&node, 5);
     assert_eq!(node.list().len(), MODULES as usize + 1);
     until("a load", || loaded(&node) == files(&[5]));

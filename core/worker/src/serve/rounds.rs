@@ -209,7 +209,7 @@ impl Worker {
                 self.go_on(after)?;
             }
             Step::Park => {
-                self.want_module(turn);
+                self.want_module(turn)?;
                 self.backlog.park(turn);
                 return Ok(());
             }
@@ -251,14 +251,16 @@ impl Worker {
         !matches!(standing, Standing::Held | Standing::Cold)
     }
 
-    /// Where a function's module is cold, the node is to be asked for it.
-    fn want_module(&mut self, turn: Turn) {
+    /// Where a function's module is cold, asks the node for it: now, since what is next may have the core for long.
+    fn want_module(&mut self, turn: Turn) -> io::Result<()> {
         if let Some(submission) = self.backlog.first_call(turn) {
             let current = self.modules.successor(submission);
             if self.standing(turn.lane, current.function) == Standing::Cold {
                 self.modules.want(current.function);
+                return self.modules.say_wants(|message| self.control.say(message));
             }
         }
+        Ok(())
     }
 
     /// See "Contexts".
