@@ -44,12 +44,12 @@ pub(crate) fn reload(node: &Node, sources: &Sources) -> Result<Deployed, Failure
     if let Some(known) = known_functions(&settings.node.modules) {
         settings.check_functions(&known)?;
     }
-    let NodeSettings { deadline, ban_after, .. } = settings.node;
+    let NodeSettings { deadline, ban_after, load, .. } = settings.node;
     let mut reload = settings.node.modules.iter().fold(Reload::default(), |reload, dir| reload.modules(dir));
     if let Some(deadline) = deadline {
         reload = reload.deadline_default(deadline);
     }
-    reload = reload.ban_after(ban_after.unwrap_or_default());
+    reload = reload.ban_after(ban_after.unwrap_or_default()).load_default(load.unwrap_or_default());
     for (name, config) in function_configs(&settings) {
         reload = reload.function(name, config);
     }
@@ -64,6 +64,7 @@ fn function_configs(settings: &Settings) -> impl Iterator<Item = (&str, Function
             .concurrency(function.concurrency.unwrap_or_default());
         config.deadline = function.deadline;
         config.ban_after = function.ban_after;
+        config.load = function.load;
         (function.name.as_str(), config)
     })
 }
@@ -77,7 +78,8 @@ pub(crate) fn node(settings: &Settings) -> Result<Node, Failure> {
         settings.check_functions(&known)?;
     }
     let NodeSettings { workers, pin, spin, deadline, stall, stack_bytes, arena_bytes, .. } = settings.node;
-    let NodeSettings { heartbeat, restarts, init_bytes, suspended_max, ban_after, .. } = settings.node;
+    let NodeSettings { heartbeat, restarts, spares, init_bytes, suspended_max, ban_after, .. } = settings.node;
+    let NodeSettings { load, modules_bytes_max, modules_max, .. } = settings.node;
     let mut builder = settings.node.modules.iter().fold(Node::builder(), |builder, dir| builder.modules(dir));
     // What was not given stays the node's default.
     builder = given(builder, workers, NodeBuilder::workers);
@@ -87,10 +89,14 @@ pub(crate) fn node(settings: &Settings) -> Result<Node, Failure> {
     builder = given(builder, stall, NodeBuilder::stall);
     builder = given(builder, heartbeat, NodeBuilder::heartbeat);
     builder = given(builder, restarts, NodeBuilder::restarts);
+    builder = given(builder, spares, NodeBuilder::spares);
     builder = given(builder, stack_bytes, NodeBuilder::stack_bytes);
     builder = given(builder, arena_bytes, NodeBuilder::arena_bytes);
     builder = given(builder, init_bytes, NodeBuilder::init_bytes);
     builder = given(builder, suspended_max, NodeBuilder::suspended_max);
+    builder = given(builder, load, NodeBuilder::load_default);
+    builder = given(builder, modules_bytes_max, NodeBuilder::modules_bytes_max);
+    builder = given(builder, modules_max, NodeBuilder::modules_max);
     builder = given(builder, ban_after, NodeBuilder::ban_after);
     builder = builder.geometry(geometry(&settings.node));
     builder = given(builder, settings.socket.as_ref().map(SocketSettings::config), NodeBuilder::socket);

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use microfaas_node::{FunctionStats, NodeStats, WorkerStats};
+use microfaas_node::{FunctionStats, NodeStats, SpareStats, WorkerStats};
 
 use crate::args::Stats;
 use crate::failure::Failure;
@@ -29,13 +29,20 @@ fn table(stats: &NodeStats) -> String {
         text.push_str(&function_line(function, width));
     }
     text.push_str(&format!(
-        "\n{:width$} {:>12} {:>10} {:>10} {:>10}\n",
-        "WORKER", "CALLS", "RESTARTS", "CPU", "SLOTS"
+        "\n{:width$} {:>12} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}\n",
+        "WORKER", "CALLS", "RESTARTS", "CPU", "SLOTS", "MODULES", "COLD", "EVICTED"
     ));
     for worker in &stats.workers {
         text.push_str(&worker_line(worker, width));
     }
-    text
+    text + "\n" + &spares(&stats.spares) + "\n"
+}
+
+/// What there is of processes that wait to take a worker's place.
+pub(crate) fn spares(spares: &SpareStats) -> String {
+    let (ready, wanted) = (spares.ready.len(), spares.wanted);
+    let pauses = if spares.backing_off { ", the next one waits, since they end too often" } else { "" };
+    format!("spares: {ready} of {wanted} ready, {} taken, {} ended{pauses}", spares.adopted, spares.ended)
 }
 
 fn function_line(function: &FunctionStats, width: usize) -> String {
@@ -56,10 +63,13 @@ fn worker_line(worker: &WorkerStats, width: usize) -> String {
     let name = format!("{} {}", worker.index, worker.state);
     let slots = format!("{}/{}", worker.slots_in_use, worker.slots);
     format!(
-        "{name:width$} {:>12} {:>10} {:>10} {slots:>10}\n",
+        "{name:width$} {:>12} {:>10} {:>10} {slots:>10} {:>10} {:>10} {:>10}\n",
         worker.calls,
         restarts(worker),
-        time(worker.cpu_ns)
+        time(worker.cpu_ns),
+        worker.modules.loaded,
+        worker.modules.cold_loads,
+        worker.modules.evictions,
     )
 }
 
@@ -127,5 +137,12 @@ mod tests {
         };
         assert_eq!(words("hello"), ["hello", "7", "2", "1.50", "us"]);
         assert_eq!(words("0 serving"), ["0", "serving", "7", "0", "0"]);
+        let spares =
+            SpareStats { wanted: 2, ready: vec![7], backing_off: true, ended: 9, ..SpareStats::default() };
+        let text = self::spares(&spares);
+        assert_eq!(
+            text,
+            "spares: 1 of 2 ready, 0 taken, 9 ended, the next one waits, since they end too often"
+        );
     }
 }

@@ -19,6 +19,9 @@ pub struct NodeStats {
     pub others: Option<FunctionStats>,
     /// In the order of their numbers.
     pub workers: Vec<WorkerStats>,
+    /// Processes that wait to take a worker's place. They are no workers until then.
+    #[serde(default)]
+    pub spares: SpareStats,
     /// Counts of the node as a host of its own.
     pub host: HostStats,
 }
@@ -106,6 +109,23 @@ pub struct ModuleStats {
     pub cold_load_failures: u64,
     /// Modules that were unloaded to make room for others.
     pub evictions: u64,
+}
+
+/// Processes that wait to take a worker's place.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpareStats {
+    /// How many there are to be.
+    pub wanted: u32,
+    /// Process ids of those that can take a place now.
+    pub ready: Vec<u32>,
+    /// Process ids of those that are being set up.
+    pub starting: Vec<u32>,
+    /// They have ended too often: the next one waits.
+    pub backing_off: bool,
+    /// How many have taken a place.
+    pub adopted: u64,
+    /// How many have ended without that.
+    pub ended: u64,
 }
 
 /// What the node knows of the calls that it has submitted itself.

@@ -74,7 +74,9 @@ pub use microfaas_control::admin::{
     AdminAnswer, AdminRequest, Deployed, FunctionDescription, ModuleChange, ModuleInfo, Outcome,
 };
 pub use microfaas_control::sandbox::{Layer, LayerState, SandboxPolicy, SandboxReport};
-pub use microfaas_control::stats::{FunctionStats, HostStats, Latency, ModuleStats, NodeStats, WorkerStats};
+pub use microfaas_control::stats::{
+    FunctionStats, HostStats, Latency, ModuleStats, NodeStats, SpareStats, WorkerStats,
+};
 pub use microfaas_control::{BUDGET_NS_MAX, Limits, Loading, Policy, QUANTUM_NS_MIN, SUSPENDED_MAX};
 pub use microfaas_lane::layout::Geometry;
 pub use microfaas_lane::message;

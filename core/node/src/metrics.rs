@@ -14,7 +14,7 @@ use microfaas_metrics::{FUNCTIONS, Region, Usage};
 
 use crate::node::Shared;
 use crate::seat::Seat;
-use crate::{Stats, Stocked, WorkerInfo};
+use crate::{SpareInfo, Stats, Stocked, WorkerInfo};
 
 /// Statuses of calls.
 const STATUSES: usize = Status::ALL.len();
@@ -31,6 +31,8 @@ pub struct Metrics {
     pub others: Option<FunctionMetrics>,
     /// In the order of their numbers.
     pub workers: Vec<WorkerMetrics>,
+    /// Processes that wait to take a worker's place.
+    pub spares: SpareInfo,
     /// Counts of the whole node.
     pub stats: Stats,
 }
@@ -255,7 +257,7 @@ impl Shared {
         let functions = functions.into_values().collect();
         let workers = self.seats.iter().enumerate();
         let workers = workers.map(|(index, seat)| worker(seat, self.stock.of(index)));
-        Metrics { functions, others, workers: workers.collect(), stats: self.stats() }
+        Metrics { functions, others, workers: workers.collect(), spares: self.spares.look(), stats: self.stats() }
     }
 }
 

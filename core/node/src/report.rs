@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use microfaas_control::stats::{FunctionStats, HostStats, Latency, ModuleStats, NodeStats, WorkerStats};
+use microfaas_control::stats::{
+    FunctionStats, HostStats, Latency, ModuleStats, NodeStats, SpareStats, WorkerStats,
+};
 use microfaas_lane::Status;
 use microfaas_metrics::{Histogram, Usage, bucket_of, lower_bound_ns};
 
 use crate::metrics::{FunctionMetrics, Metrics, RestartCause, WorkerMetrics};
 use crate::seat::WorkerState;
+use crate::spare::SpareInfo;
 
 impl Metrics {
     /// These numbers, to be sent or printed.
@@ -22,6 +25,7 @@ impl Metrics {
             functions: self.functions.iter().map(function).collect(),
             others: self.others.as_ref().map(function),
             workers: workers.collect(),
+            spares: spares(&self.spares),
             host: HostStats {
                 completed: by_status(&self.stats.completed),
                 abandoned: self.stats.abandoned,
@@ -33,6 +37,11 @@ impl Metrics {
             },
         }
     }
+}
+
+fn spares(info: &SpareInfo) -> SpareStats {
+    let SpareInfo { wanted, ready, starting, adopted, ended, backing_off } = info.clone();
+    SpareStats { wanted, ready, starting, backing_off, adopted, ended }
 }
 
 /// A histogram again, of what was sent.

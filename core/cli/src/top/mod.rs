@@ -10,7 +10,7 @@ use ratatui::Frame;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyModifiers};
 use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Style, Stylize};
-use ratatui::text::Line;
+use ratatui::text::{Line, Text};
 use ratatui::widgets::{Cell, Row, Table};
 
 use crate::args::Top;
@@ -90,12 +90,13 @@ fn draw(frame: &mut Frame<'_>, view: &View) {
     let functions = rates::functions(&view.now, &view.then, view.between);
     let worker_lines = u16::try_from(workers.len() + 2).unwrap_or(u16::MAX).min(frame.area().height / 2);
     let parts =
-        [Constraint::Length(2), Constraint::Length(worker_lines), Constraint::Min(2), Constraint::Length(1)];
+        [Constraint::Length(3), Constraint::Length(worker_lines), Constraint::Min(2), Constraint::Length(1)];
     let [head, middle, body, foot] = Layout::vertical(parts).areas(frame.area());
     let calls: f64 = functions.iter().map(|row| row.calls_per_s).sum();
     let cores: f64 = functions.iter().map(|row| row.cores).sum();
     let title = format!("node {}   {} calls/s   {cores:.2} cores in calls", view.now.pid, rate(calls));
-    frame.render_widget(Line::from(title).bold(), head);
+    let spares = Line::from(crate::stats::spares(&view.now.spares)).dim();
+    frame.render_widget(Text::from(vec![Line::from(title).bold(), spares]), head);
 
     let names = ["WORKER", "PID", "CORE", "STATE", "CALLS/s", "BUSY", "SLOTS", "RESTARTS"];
     let widths = [7, 8, 5, 12, 10, 8, 10, 8].map(Constraint::Length);
