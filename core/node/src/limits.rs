@@ -63,9 +63,44 @@ struct Tally {
     calls: Vec<(u32, u32)>,
 }
 
+/// What the functions of one lane have of its slots of one class.
+#[derive(Debug)]
+struct Class {
+    tally: Mutex<Tally>,
+    /// The name that had most when it was counted last: what it gets while somebody else is counting is nothing.
+    most: AtomicU32,
+}
+
+impl Default for Class {
+    fn default() -> Self {
+        Self { tally: Mutex::default(), most: AtomicU32::new(u32::MAX) }
+    }
+}
+
+impl Class {
+    /// Whether a function may have a slot of those that are kept. `count` adds what each has now.
+    fn may_have(&self, plenty: u32, name: u32, count: impl FnOnce(&mut Vec<(u32, u32)>)) -> bool {
+        let mut tally = match self.tally.try_lock() {
+            Ok(tally) => tally,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // Somebody counts. Of those that are not flooded, one more or less is no matter.
+            Err(TryLockError::WouldBlock) => return self.most.load(Ordering::Relaxed) != name,
+        };
+        let now = now_ns();
+        if now.saturating_sub(tally.at_ns) > COUNT_NS {
+            tally.at_ns = now;
+            tally.calls.clear();
+            count(&mut tally.calls);
+            let most = tally.calls.iter().max_by_key(|(_, calls)| *calls).map_or(u32::MAX, |(name, _)| *name);
+            self.most.store(most, Ordering::Relaxed);
+        }
+        share(&mut tally.calls, plenty, name)
+    }
+}
+
 /// What the functions of one lane have of its small and of its large slots.
 #[derive(Debug, Default)]
-pub(crate) struct Shares([Mutex<Tally>; 2]);
+pub(crate) struct Shares([Class; 2]);
 
 impl Lane {
     /// Whether a slot that was just taken may go to the function of this name.
@@ -86,23 +121,13 @@ impl Lane {
 
     #[cold]
     fn has_less_than_its_share(&self, is_large: bool, plenty: u32, name: u32) -> bool {
-        let mut tally = match self.shares.0[usize::from(is_large)].try_lock() {
-            Ok(tally) => tally,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            // Somebody counts. One more or less is no matter.
-            Err(TryLockError::WouldBlock) => return true,
-        };
-        let now = now_ns();
-        if now.saturating_sub(tally.at_ns) > COUNT_NS {
-            tally.at_ns = now;
-            tally.calls.clear();
+        self.shares.0[usize::from(is_large)].may_have(plenty, name, |calls| {
             for (ticket, _) in self.in_flight() {
                 if self.host.geometry().is_large(ticket.slot) == is_large {
-                    add(&mut tally.calls, self.note(ticket).history().name());
+                    add(calls, self.note(ticket).history().name());
                 }
             }
-        }
-        share(&mut tally.calls, plenty, name)
+        })
     }
 }
 
@@ -169,6 +194,16 @@ mod tests {
         assert_eq!(other, 56, "half of what two share");
         assert!(!share(&mut calls, 112, 1));
         assert!(share(&mut calls, 112, 3), "a third one finds room, too");
+    }
+
+    #[test]
+    fn while_somebody_counts_only_the_flooded_function_gets_nothing() {
+        let class = Class::default();
+        let flood = |calls: &mut Vec<(u32, u32)>| calls.extend([(1, 111), (2, 3)]);
+        assert!(class.may_have(112, 3, flood));
+        let _counting = class.tally.lock();
+        assert!(!class.may_have(112, 1, flood));
+        assert!(class.may_have(112, 2, flood) && class.may_have(112, 3, flood));
     }
 
     #[test]

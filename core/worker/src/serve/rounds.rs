@@ -17,7 +17,7 @@
 //!
 //! **Contexts.** A call can start only in a free one, and suspended calls keep theirs. A function's next call starts while it has fewer suspended ones than there are free
 //! contexts: so one function has half of them at most, two have three quarters, and there is one left for the next function that comes, but where
-//! many flood the worker with long calls at the same time. Of several lanes, one that has suspended calls leaves an eighth of the contexts (at least one) to the others in the same way.
+//! many flood the worker with long calls at the same time. Of several lanes, one that has suspended calls leaves an eighth of the contexts to those that have none.
 //! A worker that may not suspend any calls runs each to its end.
 
 use std::io;
@@ -268,8 +268,9 @@ impl Worker {
     fn has_context_for(&self, turn: Turn) -> bool {
         let (free, suspended) = (self.scheduler.free(), self.backlog.suspended(turn));
         let is_kept = || {
-            let kept = (self.scheduler.contexts() / 8).max(1);
-            free <= kept && self.lanes.end() > 1 && self.backlog.suspended_of_lane(turn) > 0
+            free <= self.scheduler.contexts() / 8
+                && self.lanes.end() > 1
+                && self.backlog.suspended_of_lane(turn) > 0
         };
         suspended < free && !is_kept()
     }
