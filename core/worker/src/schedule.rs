@@ -2,7 +2,7 @@
 //!
 //! | what a call has used | what happens |
 //! | --- | --- |
-//! | a slice, and nobody waits | it goes on, with a slice twice as long, up to [`COARSE_NS`]; who comes meanwhile pokes the worker, which ends the slice |
+//! | a slice, and nobody waits | it goes on, with a slice of [`COARSE_NS`]; who comes meanwhile pokes the worker, which ends the slice. With a host that may not poke: with a slice twice as long, up to that |
 //! | a slice, and others wait | it goes to the end of the queue; its next slice is a quantum again |
 //! | all but a tenth of its budget | safe points end it from now on, by unwinding |
 //! | its budget, or its deadline has passed | it is ended: answered, its stack dropped, instance and arena reset |
@@ -386,7 +386,12 @@ impl Scheduler {
             if has_rival || lanes.control_waits() || lanes.iter().any(is_ready) {
                 break;
             }
-            task.slice_ns = task.slice_ns.saturating_mul(2).min(COARSE_NS.max(function.quantum_ns));
+            let longest_ns = COARSE_NS.max(function.quantum_ns);
+            task.slice_ns = match lanes.iter().any(|lane| lane.copies) {
+                // Hosts that may not signal the worker wait for the end of a slice.
+                true => task.slice_ns.saturating_mul(2).min(longest_ns),
+                false => longest_ns,
+            };
             let is_long = task.slice_ns > function.quantum_ns;
             if is_long && !engage(lanes, has_room) {
                 disengage(lanes);

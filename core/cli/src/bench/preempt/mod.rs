@@ -145,7 +145,7 @@ fn aims(taxes: &Taxes, inside: &Inside, kills: &Kills, mix: &Mix) -> Vec<Aim> {
     at_most("median lateness of a kill", kills.late_us(0.5), 30.0, "us");
     at_most("p99 of it", kills.late_us(0.99), 100.0, "us");
     at_most("next call after an alarm", inside.median("next_call_us"), 10.0, "us");
-    let quantum_us = subject::float(Name::Quantum100us.quantum_ns()) / 1e3;
+    let quantum_us = subject::float(Name::Mixed100us.quantum_ns()) / 1e3;
     at_most(
         "p99 of short calls beside long ones, share,",
         mix.quantile_us(0, 0.99),

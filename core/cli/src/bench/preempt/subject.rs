@@ -33,6 +33,8 @@ pub(super) enum Name {
     Quantum20us,
     Quantum100us,
     Quantum1ms,
+    /// As the one before, of which it stays known that some calls overrun, whatever else is measured between: a function in use is called all the time.
+    Mixed100us,
     /// Quantum of 100 us, budget of 10 ms.
     Budget10ms,
     /// Ended at 100 us, by the policy `kill`.
@@ -44,11 +46,12 @@ pub(super) enum Name {
 }
 
 /// The names' limits in order: quantum, budget, policy. In nanoseconds.
-const LIMITS: [(u64, u64, Policy); 8] = [
+const LIMITS: [(u64, u64, Policy); 9] = [
     (BUDGET_NS_MAX, BUDGET_NS_MAX, Policy::Share),
     (20_000, BUDGET_NS_MAX, Policy::Share),
     (100_000, BUDGET_NS_MAX, Policy::Share),
     (1_000_000, BUDGET_NS_MAX, Policy::Share),
+    (100_000, BUDGET_NS_MAX, Policy::Share),
     (100_000, 10_000_000, Policy::Share),
     (100_000, 100_000, Policy::Kill),
     (100_000, 1_000_000, Policy::Share),
@@ -112,12 +115,19 @@ impl Subject {
         self.check(completion, count)
     }
 
+    /// Finds the right answer for a count out.
+    pub(super) fn know(&self, count: u32) {
+        self.right(count);
+    }
+
+    fn right(&self, count: u32) -> [u8; 64] {
+        let hash = || (0..count).fold([0; 64], |text, _| Sha512::digest(text).into());
+        *self.answers.borrow_mut().entry(count).or_insert_with(hash)
+    }
+
     /// Whether an answer is the right one.
     pub(super) fn check(&self, completion: &Completion, count: u32) -> Result<(), Failure> {
-        let mut answers = self.answers.borrow_mut();
-        let right = answers
-            .entry(count)
-            .or_insert_with(|| (0..count).fold([0; 64], |text, _| Sha512::digest(text).into()));
+        let right = self.right(count);
         if completion.status == Status::Ok && completion.body == right.as_slice() {
             return Ok(());
         }
