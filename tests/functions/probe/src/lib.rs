@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::hint::black_box;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use microfaas::{Error, Request, Response, checkpoint};
 
@@ -111,6 +111,32 @@ pub fn steady(body: &[u8]) -> Response {
     response.resize(0);
     response.extend_from_slice(if is_steady { b"steady" } else { b"changed" });
     response
+}
+
+/// Works for as many rounds as the body says, some nanoseconds each; says when it was done, in nanoseconds of the system's clock.
+#[microfaas::function]
+pub fn work_a(body: &[u8]) -> Result<String, Error> {
+    work(body)
+}
+
+/// As `work_a`.
+#[microfaas::function]
+pub fn work_b(body: &[u8]) -> Result<String, Error> {
+    work(body)
+}
+
+/// As `work_a`.
+#[microfaas::function]
+pub fn work_c(body: &[u8]) -> Result<String, Error> {
+    work(body)
+}
+
+fn work(body: &[u8]) -> Result<String, Error> {
+    let rounds = number::<u64>(body)?;
+    black_box((0..rounds).fold(1u64, |sum, round| black_box(sum.rotate_left(5) ^ round)));
+    let time =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_err(|_| Error::new("before 1970"))?;
+    Ok(time.as_nanos().to_string())
 }
 
 /// Never returns, and has no safe point.
