@@ -146,14 +146,15 @@ fn change(change: &ModuleChange) -> String {
 fn table(modules: &[ModuleInfo]) -> String {
     let width = modules.iter().map(|module| module.name.chars().count()).chain([6]).max().unwrap_or(6);
     let mut text = format!(
-        "{:<width$}  {:<DIGEST_CHARS$}  {:>10}  {:<20}  FUNCTIONS\n",
-        "MODULE", "DIGEST", "BYTES", "SINCE"
+        "{:<width$}  {:<DIGEST_CHARS$}  {:>10}  {:<20}  {:>7}  FUNCTIONS\n",
+        "MODULE", "DIGEST", "BYTES", "SINCE", "LOADED"
     );
     for module in modules {
         let ModuleInfo { name, bytes, functions, .. } = module;
         let (digest, since) = (short(&module.digest), time(module.deployed_ms));
+        let loaded = format!("{}/{}", module.loaded_in, module.workers);
         text.push_str(&format!(
-            "{name:<width$}  {digest}  {bytes:>10}  {since:<20}  {}\n",
+            "{name:<width$}  {digest}  {bytes:>10}  {since:<20}  {loaded:>7}  {}\n",
             functions.join(" ")
         ));
     }
@@ -184,6 +185,8 @@ fn description(described: &FunctionDescription) -> String {
         ("digest", module.digest.clone()),
         ("bytes", module.bytes.to_string()),
         ("since", time(module.deployed_ms)),
+        ("load", module.load.name().to_owned()),
+        ("loaded", format!("in {} of {} workers", module.loaded_in, module.workers)),
         (
             "beside",
             module.functions.iter().filter(|other| *other != name).cloned().collect::<Vec<_>>().join(" "),

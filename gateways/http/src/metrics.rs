@@ -1,9 +1,11 @@
 //! A node's metrics as a page of text for Prometheus, in the OpenMetrics form.
 
 use std::fmt;
+use std::time::Duration;
 
 use microfaas_node::{
-    BUCKETS, FunctionMetrics, Histogram, Metrics, RestartCause, Status, Usage, WorkerState, lower_bound_ns,
+    BUCKETS, FunctionMetrics, Histogram, Metrics, RestartCause, Status, Usage, WorkerMetrics, WorkerState,
+    lower_bound_ns,
 };
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet, text};
@@ -126,6 +128,21 @@ fn workers(encoder: &mut DescriptorEncoder, metrics: &Metrics) -> fmt::Result {
             count(&mut restarts, &[("worker", index.as_str()), ("cause", cause.name())], times)?;
         }
     }
+    modules(encoder, &workers)?;
+    let spares = &metrics.spares;
+    let help = "Processes that wait to take a worker's place, by what they are doing";
+    let mut there = encoder.encode_descriptor("microfaas_spares", help, None, MetricType::Gauge)?;
+    for (state, pids) in [("ready", &spares.ready), ("starting", &spares.starting)] {
+        there.encode_family(&[("state", state)])?.encode_gauge(&(pids.len() as u64))?;
+    }
+    let help = "Whether the next process that is to wait to take a worker's place is started later, since they end too often";
+    let mut pause = encoder.encode_descriptor("microfaas_spares_backing_off", help, None, MetricType::Gauge)?;
+    pause.encode_gauge(&u32::from(spares.backing_off))?;
+    let help = "Processes that waited to take a worker's place, by what became of them";
+    let mut gone = encoder.encode_descriptor("microfaas_spares_gone", help, None, MetricType::Counter)?;
+    for (fate, times) in [("adopted", spares.adopted), ("ended", spares.ended)] {
+        count(&mut gone, &[("fate", fate)], times)?;
+    }
     let help = "Calls that the worker has not completed, of this host";
     let mut used = encoder.encode_descriptor("microfaas_slots_in_use", help, None, MetricType::Gauge)?;
     for (index, worker) in &workers {
@@ -151,6 +168,44 @@ fn node(encoder: &mut DescriptorEncoder, metrics: &Metrics) -> fmt::Result {
     for (name, help, times) in counts {
         let mut encoder = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         encoder.encode_counter::<NoLabelSet, _, f64>(&times, None)?;
+    }
+    Ok(())
+}
+
+/// What the workers have loaded.
+fn modules(encoder: &mut DescriptorEncoder, workers: &[(String, &WorkerMetrics)]) -> fmt::Result {
+    let help = "Modules that are loaded";
+    let mut loaded = encoder.encode_descriptor("microfaas_modules_loaded", help, None, MetricType::Gauge)?;
+    for (index, worker) in workers {
+        loaded.encode_family(&[("worker", index.as_str())])?.encode_gauge(&worker.stocked.modules)?;
+    }
+    let (name, help) = ("microfaas_modules_loaded", "Memory that loaded modules take");
+    let mut bytes = encoder.encode_descriptor(name, help, Some(&Unit::Bytes), MetricType::Gauge)?;
+    for (index, worker) in workers {
+        bytes.encode_family(&[("worker", index.as_str())])?.encode_gauge(&worker.stocked.bytes)?;
+    }
+    let counts: [(&str, &str, fn(&WorkerMetrics) -> u64); 3] = [
+        ("microfaas_cold_loads", "Modules that were loaded for a call that waited", |of| of.stocked.cold_loads),
+        ("microfaas_cold_load_failures", "Modules that a call waited for and that could not be loaded", |of| {
+            of.stocked.cold_load_failures
+        }),
+        ("microfaas_evictions", "Modules that were unloaded to make room for others", |of| {
+            of.stocked.evictions
+        }),
+    ];
+    for (name, help, of) in counts {
+        let mut counts = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (index, worker) in workers {
+            count(&mut counts, &[("worker", index.as_str())], of(worker))?;
+        }
+    }
+    let help = "Time that calls have waited for modules to be loaded";
+    let mut waited =
+        encoder.encode_descriptor("microfaas_cold_load", help, Some(&Unit::Seconds), MetricType::Counter)?;
+    for (index, worker) in workers {
+        let waited_s = Duration::from_nanos(worker.stocked.cold_load_ns).as_secs_f64();
+        let label = [("worker", index.as_str())];
+        waited.encode_family(&label)?.encode_counter::<NoLabelSet, _, f64>(&waited_s, None)?;
     }
     Ok(())
 }

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use microfaas_abi::manifest;
+use object::elf;
+use object::read::elf::{Dyn as _, FileHeader as _, ProgramHeader as _};
 
 const MARKER: &[u8] = b"microfaas-version-marker:";
 
@@ -50,6 +52,45 @@ pub fn of_another_abi() -> Vec<u8> {
     let is_note = |at: &usize| bytes[*at..].starts_with(owner) && bytes[at + HEAD..].starts_with(&version);
     let at = (0..bytes.len() - HEAD - version.len()).find(is_note).expect("the module has its manifest");
     bytes[at + HEAD] = 99;
+    bytes
+}
+
+/// A module that the system's loader does not let go of any more, and that takes so many bytes of address space besides.
+///
+/// # Panics
+/// Where it is no module of ours.
+#[must_use]
+pub fn pinned(mut bytes: Vec<u8>, ballast: u64) -> Vec<u8> {
+    type Elf<'data> = object::read::elf::ElfFile64<'data>;
+    let (mut flags_at, mut note_at) = (None, None);
+    {
+        let file = Elf::parse(&bytes[..]).expect("a module is an ELF file");
+        let endian = file.endian();
+        let table = usize::try_from(file.elf_header().e_phoff(endian)).expect("it lies in the file");
+        for (index, header) in file.elf_program_headers().iter().enumerate() {
+            if header.p_type(endian) == elf::PT_NOTE {
+                note_at = Some(table + index * size_of_val(header));
+            }
+            let entries = header.dynamic(endian, &bytes[..]).expect("its own table");
+            let find = |(at, entry): (usize, &elf::Dyn64<_>)| {
+                (entry.d_tag(endian) == elf::DT_FLAGS_1).then_some(at * size_of_val(entry) + size_of::<u64>())
+            };
+            let found = entries.and_then(|entries| entries.iter().enumerate().find_map(find));
+            let start = usize::try_from(header.p_offset(endian)).expect("it lies in the file");
+            flags_at = found.map(|at| start + at).or(flags_at);
+        }
+    }
+    let flags = flags_at.expect("it has flags for the loader");
+    bytes[flags] |= u8::try_from(elf::DF_1_NODELETE.0).expect("one of the first bits");
+    // The segment of notes, which nobody reads by that, is one without content behind all others instead.
+    let at = note_at.expect("it has notes");
+    bytes[at..at + 4].copy_from_slice(&elf::PT_LOAD.0.to_le_bytes());
+    bytes[at + 4..at + 8].copy_from_slice(&elf::PF_R.0.to_le_bytes());
+    let (offset, address, in_file, align) = (0, 1 << 24, 0, 4096);
+    for (word, value) in [offset, address, address, in_file, ballast, align].into_iter().enumerate() {
+        let at = at + 8 + word * 8;
+        bytes[at..at + 8].copy_from_slice(&u64::to_le_bytes(value));
+    }
     bytes
 }
 

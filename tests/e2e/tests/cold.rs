@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use microfaas_e2e::versions::{numbered, numbered_answer, numbered_name, put, write};
+use microfaas_e2e::versions::{image, numbered, numbered_answer, numbered_name, pinned, put, write};
 use microfaas_e2e::{Watchdog, program};
 use microfaas_node::{
     BanCause, CallError, DeployError, FunctionConfig, Limits, Loading, Node, NodeBuilder, Reload, Request,
@@ -396,6 +396,30 @@ fn a_call_expires_while_its_module_is_loaded() {
     }
     assert_eq!(late.wait().into_result().unwrap().body, of(2).as_bytes());
     assert_eq!(node.stats().restarts, 0, "it loads, it does not hang");
+}
+
+#[test]
+fn a_worker_in_which_too_much_has_stayed_is_replaced() {
+    const BALLAST: u64 = 60 << 20;
+    let _watchdog = watchdog();
+    let directory = tempfile::tempdir().unwrap();
+    let builder = node(&directory, 0..1).modules_max(1);
+    put(directory.path(), "versions.so", &pinned(image(1, '-'), BALLAST));
+    let node = builder.start().unwrap();
+    let first = node.workers()[0].pid;
+    // Four times 60 MiB may stay, and not a fifth time.
+    for round in 0..5 {
+        assert_eq!((version(&node), round, node.workers()[0].pid), (of(1), round, first));
+        until("a load", || loaded(&node) == ["versions.so"]);
+        assert!(stocked(&node).bytes > BALLAST);
+        call(&node, 0);
+        until("room", || stocked(&node).evictions >= 2 * round + 1);
+    }
+    until("another worker", || node.stats().restarts == 1);
+    until_serves(&node);
+    assert_ne!(node.workers()[0].pid, first);
+    call(&node, 0);
+    assert_eq!(version(&node), of(1));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use microfaas_http::Route;
 use microfaas_node::{
-    BUDGET_NS_MAX, Geometry, HOSTS_MAX, Limits, Policy, QUANTUM_NS_MIN, SUSPENDED_MAX, SocketConfig,
+    BUDGET_NS_MAX, Geometry, HOSTS_MAX, Limits, Loading, Policy, QUANTUM_NS_MIN, SUSPENDED_MAX, SocketConfig,
 };
 use thiserror::Error;
 
@@ -39,6 +39,7 @@ pub(crate) struct NodeSettings {
     pub(crate) stall: Option<Duration>,
     pub(crate) heartbeat: Option<Duration>,
     pub(crate) restarts: Option<u32>,
+    pub(crate) spares: Option<u32>,
     pub(crate) slots_small: Option<u32>,
     pub(crate) slots_large: Option<u32>,
     pub(crate) small_bytes: Option<u32>,
@@ -48,6 +49,9 @@ pub(crate) struct NodeSettings {
     pub(crate) arena_bytes: Option<u64>,
     pub(crate) init_bytes: Option<u64>,
     pub(crate) suspended_max: Option<u32>,
+    pub(crate) load: Option<Loading>,
+    pub(crate) modules_bytes_max: Option<u64>,
+    pub(crate) modules_max: Option<u32>,
     pub(crate) ban_after: Option<u32>,
 }
 
@@ -106,6 +110,7 @@ pub(crate) struct FunctionSettings {
     pub(crate) stateful: Option<bool>,
     pub(crate) ban_after: Option<u32>,
     pub(crate) concurrency: Option<u32>,
+    pub(crate) load: Option<Loading>,
 }
 
 impl FunctionSettings {
@@ -242,6 +247,7 @@ fn node(mut section: Section<'_>) -> Result<NodeSettings, ConfigError> {
         stall: section.get("stall", |v| value::duration(v, 10 * MS, DAY))?,
         heartbeat: section.get("heartbeat", |v| value::duration(v, 10 * MS, DAY))?,
         restarts: section.get("restarts", |v| value::count(v, 0, RESTARTS_MAX))?,
+        spares: section.get("spares", |v| value::count(v, 0, 64))?,
         slots_small: section.get("slots_small", |v| value::count(v, 1, SLOTS_MAX.into()))?,
         slots_large: section.get("slots_large", |v| value::count(v, 0, u64::from(SLOTS_MAX) - 1))?,
         small_bytes: section.get("small_bytes", |v| value::bytes(v, 256, 64 << 10, 64))?,
@@ -251,6 +257,9 @@ fn node(mut section: Section<'_>) -> Result<NodeSettings, ConfigError> {
         arena_bytes: section.get("arena_bytes", |v| value::bytes(v, 64 << 10, 64 << 30, 4096))?,
         init_bytes: section.get("init_bytes", |v| value::bytes(v, 64 << 10, 64 << 30, 4096))?,
         suspended_max: section.get("suspended_max", |v| value::count(v, 0, SUSPENDED_MAX.into()))?,
+        load: section.get("load", value::loading)?,
+        modules_bytes_max: section.get("modules_bytes_max", |v| value::bytes(v, 0, 1 << 40, 1))?,
+        modules_max: section.get("modules_max", |v| value::count(v, 0, u32::MAX.into()))?,
         ban_after: section.get("ban_after", |v| value::count(v, 0, BAN_AFTER_MAX))?,
     };
     let default = Geometry::default();
@@ -342,6 +351,7 @@ fn function(all: &Section<'_>, mut section: Section<'_>) -> Result<FunctionSetti
         stateful: section.get("stateful", value::boolean)?,
         ban_after: section.get("ban_after", |v| value::count(v, 0, BAN_AFTER_MAX))?,
         concurrency: section.get("concurrency", |v| value::count(v, 0, CONCURRENCY_MAX))?,
+        load: section.get("load", value::loading)?,
     };
     section.finish()?;
     Ok(settings)
@@ -379,6 +389,7 @@ mod tests {
             stall: Some(_),
             heartbeat: Some(_),
             restarts: Some(_),
+            spares: Some(_),
             slots_small: Some(_),
             slots_large: Some(_),
             small_bytes: Some(_),
@@ -388,6 +399,9 @@ mod tests {
             arena_bytes: Some(_),
             init_bytes: Some(_),
             suspended_max: Some(_),
+            load: Some(_),
+            modules_bytes_max: Some(_),
+            modules_max: Some(_),
             ban_after: Some(_),
         } = parse(&uncommented).unwrap().node
         else {
@@ -439,6 +453,7 @@ mod tests {
             stateful: Some(_),
             ban_after: Some(_),
             concurrency: Some(_),
+            load: Some(_),
         } = function
         else {
             panic!("a key of [function] is not in the example");
@@ -514,6 +529,22 @@ mod tests {
 
     #[test]
     fn a_value_out_of_range_says_the_range() {
+        check(
+            "[node]\nload = \"late\"\n",
+            "2: `load` in [node] is \"late\", expected \"start\" or \"first-call\"",
+        );
+        check(
+            "[function.f]\n\nload = true\n",
+            "3: `load` in [function.f] is a boolean, expected \"start\" or \"first-call\"",
+        );
+        check(
+            "[node]\nmodules_bytes_max = \"2048GiB\"\n",
+            "2: `modules_bytes_max` in [node] is 2199023255552 bytes, allowed are 0 to 1099511627776",
+        );
+        check(
+            "[node]\nmodules_max = -1\n",
+            "2: `modules_max` in [node] is -1, allowed are 0 to 4294967295",
+        );
         check("[node]\nworkers = 0\n", "2: `workers` in [node] is 0, allowed are 1 to 1024");
         check(
             "\n[node]\nslots_small = 4000\nslots_large = 97\n",

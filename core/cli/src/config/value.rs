@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use microfaas_http::Route;
-use microfaas_node::Policy;
+use microfaas_node::{Loading, Policy};
 use toml::de::DeValue;
 
 /// The rule for names of functions, as messages say it.
@@ -142,6 +142,13 @@ pub(super) fn policy(value: &DeValue<'_>) -> Result<Policy, String> {
         Some("kill") => Ok(Policy::Kill),
         _ => Err(not(value, "\"share\" or \"kill\"")),
     }
+}
+
+/// When a module is loaded.
+pub(super) fn loading(value: &DeValue<'_>) -> Result<Loading, String> {
+    let all = [Loading::Start, Loading::FirstCall];
+    let named = all.into_iter().find(|when| value.as_str() == Some(when.name()));
+    named.ok_or_else(|| not(value, "\"start\" or \"first-call\""))
 }
 
 /// `HOST:PORT`.

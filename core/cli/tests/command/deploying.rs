@@ -73,6 +73,36 @@ fn modules_are_deployed_listed_rolled_back_and_removed() {
 }
 
 #[test]
+fn what_is_loaded_where_is_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    fs::write(dir.join("microfaas.toml"), "[node]\nload = \"first-call\"\nmodules_max = 1\n").unwrap();
+    let mut server = serve(dir);
+    let loaded = || {
+        let list = at(dir, &["ls"]).ok();
+        let mut lines = list.text().lines().map(|line| line.split_whitespace().nth(4).unwrap().to_owned());
+        (lines.next().unwrap(), lines.next().unwrap())
+    };
+    assert_eq!(loaded(), ("LOADED".to_owned(), "0/1".to_owned()));
+    let described = at(dir, &["describe", "echo"]).ok();
+    for line in ["load        first-call\n", "loaded      in 0 of 1 workers\n"] {
+        assert!(described.text().contains(line), "{}", described.text());
+    }
+    assert_eq!(at(dir, &["invoke", "echo", "--data", "on"]).ok().text(), "on");
+    until("a load", || loaded().1 == "1/1");
+    let stats = at(dir, &["stats", "--json"]).ok().json();
+    let modules = &stats["workers"][0]["modules"];
+    assert_eq!((&modules["loaded"], &modules["cold_loads"]), (&1.into(), &1.into()));
+    assert!(modules["bytes"].as_u64() > Some(0) && modules["cold_load_ns"].as_u64() > Some(0), "{modules}");
+    // A reload puts the setting in force.
+    fs::write(dir.join("microfaas.toml"), "[function.echo]\nload = \"start\"\n").unwrap();
+    server.signal("-HUP");
+    until("the reload", || at(dir, &["describe", "echo"]).text().contains("load        start\n"));
+    until("a load", || loaded().1 == "1/1");
+    assert_eq!(server.end("-TERM").exit, Some(0));
+}
+
+#[test]
 fn what_cannot_be_done_is_said_and_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
