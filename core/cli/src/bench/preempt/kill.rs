@@ -9,8 +9,8 @@ use crate::failure::Failure;
 
 /// Kills of each policy in a round.
 const KILLS: u32 = 100;
-/// Honest calls after which a worker trusts a function again that has overrun; a little more than it needs.
-const HONEST: u32 = 100;
+/// Honest calls after which a worker trusts a function again that has overrun; a little more than it needs (`FINE_CALLS` of its table of functions).
+const HONEST: u32 = 600;
 /// First offences in a round.
 const FIRST: u32 = 5;
 
@@ -19,7 +19,7 @@ const FIRST: u32 = 5;
 pub(super) struct Kills {
     /// Of functions that the worker knows to overrun.
     again: Figure,
-    /// Of the first to overrun after many that did not: it is found out at the end of a coarse slice.
+    /// Of the first to overrun after many that did not: it is found out at the end of a coarse slice, of 4 ms.
     first: Figure,
 }
 
