@@ -2,8 +2,8 @@
 //!
 //! The node starts a worker with one end of a `SOCK_SEQPACKET` socket pair as descriptor [`CONTROL_FD`]. Each packet is one JSON
 //! message of at most [`PACKET_BYTES_MAX`] bytes; descriptors travel beside it (`SCM_RIGHTS`) in the order that
-//! the message's documentation gives. The node sends [`Start`](ToWorker::Start) once, then any number of [`Load`](ToWorker::Load);
-//! the worker answers each with exactly one [`ToNode`]. The worker looks at the socket when a lane's control
+//! the message's documentation gives. The node sends [`Start`](ToWorker::Start), [`AddLane`](ToWorker::AddLane) and
+//! [`Seal`](ToWorker::Seal) once, then any number of [`Load`](ToWorker::Load) and [`Serve`](ToWorker::Serve); the worker answers each with exactly one [`ToNode`]. The worker looks at the socket when a lane's control
 //! count has moved (see `docs/protocol.md` of the lane), never on the path of a call.
 //!
 //! The node distrusts what a worker says here as it does in the lane: a packet that does not parse, or
@@ -40,7 +40,7 @@ pub enum ToWorker {
     /// The worker's settings. Descriptor: what it counts in (`microfaas_metrics::Region`). Answered by [`ToNode::Started`].
     Start(Start),
     /// A lane to serve. Descriptors: the host's eventfd, down, bulk, up; the order matters to the worker's sandbox. Answered by [`ToNode::LaneAdded`].
-    /// Lane 0, the node's own, comes before the first `Load` and before `Serve`: the first of those seals the worker in. The others come at any time;
+    /// Lane 0, the node's own, comes before `Seal`. The others come at any time;
     /// where such a one cannot be, the answer is [`ToNode::LaneRefused`].
     AddLane(LaneSpec),
     /// A lane whose host has gone: its calls are dropped unanswered, and nothing of it is touched any more. No descriptors. Answered by
@@ -56,6 +56,9 @@ pub enum ToWorker {
     },
     /// Says that the worker still listens. No descriptors. Answered by [`ToNode::Pong`].
     Ping,
+    /// Give up everything that the sandbox takes, before the first code of a module is there. Apart from `Load`, since the kernel may take long over it on a machine that has
+    /// too much to do (it waits for all cores), which is not the module's fault. No descriptors. Answered by [`ToNode::Sealed`].
+    Seal,
     /// A module to load. Descriptor: a sealed memfd with the shared library. Answered by [`ToNode::Loaded`]
     /// or [`ToNode::LoadFailed`].
     Load(Load),
@@ -68,7 +71,7 @@ pub enum ToWorker {
     /// A module to unload: new calls do not ask for it any more. The calls that have started, and those that were submitted before the worker heard of it, are
     /// ended by it as ever. No descriptors. Answered by [`ToNode::Unloading`], and by [`ToNode::Unloaded`] when it is gone.
     Unload(Unload),
-    /// No more set-up: enter the sandbox, unless a `Load` was before it, and serve. Answered by [`ToNode::Ready`].
+    /// No more set-up: serve. Answered by [`ToNode::Ready`].
     Serve,
 }
 
@@ -82,6 +85,7 @@ impl ToWorker {
             Self::RemoveLane { .. } => "remove_lane",
             Self::Bans { .. } => "bans",
             Self::Ping => "ping",
+            Self::Seal => "seal",
             Self::Load(_) => "load",
             Self::Shelve { .. } => "shelve",
             Self::Unload(_) => "unload",
@@ -275,6 +279,8 @@ pub enum ToNode {
     BansKept,
     /// The worker listens.
     Pong,
+    /// The sandbox is entered.
+    Sealed,
     /// The module's functions can be called.
     Loaded {
         /// Its number.
@@ -337,6 +343,7 @@ impl ToNode {
     pub fn answers(&self, question: &ToWorker) -> bool {
         match (question, self) {
             (ToWorker::Start(_), Self::Started) | (ToWorker::Serve, Self::Ready { .. }) => true,
+            (ToWorker::Seal, Self::Sealed) => true,
             (ToWorker::AddLane(spec), Self::LaneAdded { lane } | Self::LaneRefused { lane, .. }) => {
                 *lane == spec.lane
             }

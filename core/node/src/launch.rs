@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use microfaas_control::sandbox::{SandboxPolicy, SandboxReport};
 use microfaas_control::{CONTROL_FD, LaneSpec, PACKET_BYTES_MAX, Start, ToNode, ToWorker, decode, encode};
@@ -25,6 +25,10 @@ use crate::node::Shared;
 use crate::rollout::{ANSWER_WITHIN, Errand, Rollout};
 use crate::seat::Seat;
 use crate::shelf::Shelf;
+
+/// How long a process may take to seal itself in. The kernel waits for all cores there (mounts and network namespaces go with a grace period of its read-copy-update),
+/// which has been seen to take half a minute where there was far more to do than the cores could.
+const SEALED_WITHIN: Duration = Duration::from_secs(180);
 
 /// What all workers of a node have in common.
 #[derive(Debug)]
@@ -58,6 +62,7 @@ pub(crate) enum Role {
 enum Step {
     Start,
     AddLane,
+    Seal,
     /// This part of a module.
     Load(u32),
     /// Modules that are cold.
@@ -66,10 +71,16 @@ enum Step {
 }
 
 impl Step {
+    /// How long it may take.
+    fn within(self) -> Duration {
+        if self == Self::Seal { SEALED_WITHIN } else { ANSWER_WITHIN }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Start => "start",
             Self::AddLane => "add_lane",
+            Self::Seal => "seal",
             Self::Load(_) => "load",
             Self::Shelve => "shelve",
             Self::Serve => "serve",
@@ -126,7 +137,8 @@ impl Launch {
             Role::Place(index) => Some(&shared.seats[index]),
             Role::Spare | Role::Trial => None,
         };
-        let (load, counters) = seat.map(|seat| (Arc::clone(&seat.load), Arc::clone(&seat.counters))).unwrap_or_default();
+        let (load, counters) =
+            seat.map(|seat| (Arc::clone(&seat.load), Arc::clone(&seat.counters))).unwrap_or_default();
         let (index, cpu) = seat.map(Seat::info).map_or((u32::MAX, None), |info| (info.index, info.cpu));
         let (hub, signaller) = (Arc::clone(&shared.hub), process.signaller());
         let lane = Lane::new(memory, index, event, hub, signaller, load, counters);
@@ -165,11 +177,7 @@ impl Launch {
     }
 
     /// Takes one packet from the control socket and asks the next question.
-    pub(crate) fn answer(
-        &mut self,
-        shared: &Shared,
-        rollout: &mut Rollout,
-    ) -> Result<Progress, LaunchError> {
+    pub(crate) fn answer(&mut self, shared: &Shared, rollout: &mut Rollout) -> Result<Progress, LaunchError> {
         let step = self.step;
         let message = self.receive()?;
         match (step, message) {
@@ -178,8 +186,14 @@ impl Launch {
                 self.ask_lane()?;
                 Ok(Progress::Asked)
             }
-            (Step::AddLane, ToNode::LaneAdded { lane: 0 }) => self.ask_module(rollout),
-            (Step::Load(part), ToNode::Loaded { module, writable_bytes, init_bytes, bytes }) if module == part => {
+            (Step::AddLane, ToNode::LaneAdded { lane: 0 }) => {
+                self.step(Step::Seal);
+                self.send(&ToWorker::Seal, &[]).map(|()| Progress::Asked)
+            }
+            (Step::Seal, ToNode::Sealed) => self.ask_module(rollout),
+            (Step::Load(part), ToNode::Loaded { module, writable_bytes, init_bytes, bytes })
+                if module == part =>
+            {
                 tracing::debug!(role = ?self.role, module, writable_bytes, init_bytes, bytes, "loaded");
                 self.shelf.loaded(bytes);
                 self.ask_module(rollout)
@@ -212,7 +226,7 @@ impl Launch {
     }
 
     fn step(&mut self, step: Step) {
-        self.answer_by = Instant::now() + ANSWER_WITHIN;
+        self.answer_by = Instant::now() + step.within();
         self.step = step;
     }
 
@@ -251,6 +265,6 @@ impl Launch {
 
     /// The worker took too long over the last question.
     pub(crate) fn silent(&self) -> LaunchError {
-        LaunchError::Silent { step: self.step.name(), seconds: ANSWER_WITHIN.as_secs() }
+        LaunchError::Silent { step: self.step.name(), seconds: self.step.within().as_secs() }
     }
 }

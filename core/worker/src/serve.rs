@@ -197,9 +197,12 @@ impl Worker {
                 self.refuse_waiting()?;
                 self.sweep()?;
             }
+            ToWorker::Seal => {
+                self.sandbox.seal(&self.control, &self.lanes)?;
+                self.control.say(&ToNode::Sealed)?;
+            }
             ToWorker::Serve => {
-                self.sandbox.seal(&self.control, &self.lanes, None)?;
-                self.control.say(&ToNode::Ready { sandbox: self.sandbox.report() })?;
+                self.control.say(&ToNode::Ready { sandbox: self.sandbox.report()?.clone() })?;
                 return Ok(true);
             }
         }
@@ -232,11 +235,11 @@ impl Worker {
         self.control.say(&ToNode::LaneFault { lane, reason: reason.to_owned() })
     }
 
-    /// Loads a module. Seals the worker in before the first code of one runs.
+    /// Loads a module; the worker is sealed in before the first code of one runs.
     fn receive_module(&mut self, request: &Load, fds: Vec<OwnedFd>) -> io::Result<()> {
+        self.sandbox.report()?;
         let count = fds.len();
-        let module = <[OwnedFd; 1]>::try_from(fds).map(|[fd]| fd).ok();
-        let Some(fd) = self.sandbox.seal(&self.control, &self.lanes, module)? else {
+        let Ok([fd]) = <[OwnedFd; 1]>::try_from(fds) else {
             let reason = format!("{count} descriptors with a module, not 1");
             return self.control.say(&ToNode::LoadFailed { module: request.module, reason });
         };

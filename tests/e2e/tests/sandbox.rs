@@ -258,7 +258,7 @@ fn every_rule_is_used() {
     std::fs::write(&script, format!("#!/bin/sh\n{line}\n")).unwrap();
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
     let socket = folder.path().join("socket");
-    let node = node().worker_binary(&script).socket(&socket).start().unwrap();
+    let node = node().worker_binary(&script).socket(&socket).spares(0).start().unwrap();
     // A host that comes and goes.
     let host = Node::connect(&socket).unwrap();
     assert_serves(&host);

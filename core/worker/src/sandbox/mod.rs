@@ -5,7 +5,7 @@
 pub mod loading;
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use microfaas_control::ToNode;
@@ -34,25 +34,13 @@ impl Sandbox {
         Self { policy, node_pid, report: None }
     }
 
-    /// Whether it has been entered.
-    #[must_use]
-    pub fn is_sealed(&self) -> bool {
-        self.report.is_some()
-    }
-
-    /// Enters it, the first time; afterwards does nothing. Where it is off, says so on standard error. `module` came with the message
-    /// that is the cause; it is returned, by another number perhaps.
+    /// Enters it. Where it is off, says so on standard error.
     ///
     /// # Errors
-    /// Where a mandatory layer is refused.
-    pub fn seal(
-        &mut self,
-        control: &Control,
-        lanes: &Lanes,
-        module: Option<OwnedFd>,
-    ) -> io::Result<Option<OwnedFd>> {
-        if self.is_sealed() {
-            return Ok(module);
+    /// Where a mandatory layer is refused, or it has been entered.
+    pub fn seal(&mut self, control: &Control, lanes: &Lanes) -> io::Result<()> {
+        if self.report.is_some() {
+            return Err(io::Error::other("the node sent `seal` twice"));
         }
         if !self.policy.enabled {
             eprintln!(
@@ -60,7 +48,7 @@ impl Sandbox {
                 std::process::id()
             );
             self.report = Some(SandboxReport::default());
-            return Ok(module);
+            return Ok(());
         }
         for name in LIBRARIES {
             // SAFETY: runs the initialisers of a system library.
@@ -70,24 +58,20 @@ impl Sandbox {
         report_panics(control.voice());
         let voice = control.voice();
         let events: Vec<BorrowedFd<'_>> = lanes.iter().map(|lane| lane.event.as_fd()).collect();
-        let module_fd = module.as_ref().map(AsFd::as_fd);
-        let keep =
-            Keep { control: voice.as_fd(), events: &events, module: module_fd, node_pid: self.node_pid };
-        // SAFETY: the worker has no descriptors but those that it keeps: a lane's regions are closed once they are mapped. The module is forgotten below.
+        let keep = Keep { control: voice.as_fd(), events: &events, module: None, node_pid: self.node_pid };
+        // SAFETY: the worker has no descriptors but those that it keeps: a lane's regions are closed once they are mapped.
         let sealed = unsafe { enter(&self.policy, &keep) }.map_err(io::Error::other)?;
         loading::seal(sealed.module_fd);
         self.report = Some(sealed.report);
-        Ok(module.map(|old| {
-            std::mem::forget(old);
-            // SAFETY: `enter` has moved the module there, and nothing else knows of it.
-            unsafe { OwnedFd::from_raw_fd(sealed.module_fd) }
-        }))
+        Ok(())
     }
 
     /// What is in force.
-    #[must_use]
-    pub fn report(&self) -> SandboxReport {
-        self.report.clone().unwrap_or_default()
+    ///
+    /// # Errors
+    /// Where it has not been entered.
+    pub fn report(&self) -> io::Result<&SandboxReport> {
+        self.report.as_ref().ok_or_else(|| io::Error::other("the node did not send `seal` first"))
     }
 }
 

@@ -89,6 +89,7 @@ impl Worker {
                     ToNode::Started
                 }
                 (ToWorker::AddLane(spec), _) => self.add_lane(&spec, packet.fds)?,
+                (ToWorker::Seal, _) => ToNode::Sealed,
                 (ToWorker::RemoveLane { lane }, _) => ToNode::LaneRemoved { lane },
                 (ToWorker::Bans { .. }, _) => ToNode::BansKept,
                 (ToWorker::Ping, _) => ToNode::Pong,
