@@ -78,7 +78,8 @@ pub(crate) fn node(settings: &Settings) -> Result<Node, Failure> {
         settings.check_functions(&known)?;
     }
     let NodeSettings { workers, pin, spin, deadline, stall, stack_bytes, arena_bytes, .. } = settings.node;
-    let NodeSettings { heartbeat, restarts, spares, init_bytes, suspended_max, ban_after, .. } = settings.node;
+    let NodeSettings { heartbeat, restarts, spares, init_bytes, suspended_max, ban_after, .. } =
+        settings.node;
     let NodeSettings { load, modules_bytes_max, modules_max, .. } = settings.node;
     let mut builder = settings.node.modules.iter().fold(Node::builder(), |builder, dir| builder.modules(dir));
     // What was not given stays the node's default.

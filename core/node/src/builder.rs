@@ -17,11 +17,11 @@ use crate::attach::server::{Server, Terms};
 use crate::attach::{HOSTS_MAX, SocketConfig};
 use crate::call::nanoseconds;
 use crate::find_worker;
+use crate::function::{FunctionConfig, Settings};
 use crate::hub::Hub;
 use crate::image::Source;
 use crate::launch::Plan;
 use crate::node::Shared;
-use crate::function::{FunctionConfig, Settings};
 use crate::rollout::Rollout;
 use crate::seat::Seat;
 use crate::supervisor::{Patience, Supervisor};
@@ -285,8 +285,7 @@ impl NodeBuilder {
         let workers =
             self.workers.unwrap_or_else(|| u32::try_from(cpus.len().max(2) - 1).unwrap_or(1).min(1024));
         self.check(workers)?;
-        let settings =
-Settings {
+        let settings = Settings {
             functions: self.functions,
             deadline: self.deadline,
             ban_after: self.ban_after,

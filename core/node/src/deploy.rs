@@ -11,9 +11,9 @@ use microfaas_manifest::InspectError;
 use thiserror::Error;
 
 use crate::builder::{DEADLINE, check_settings};
+use crate::function::{FunctionConfig, Settings};
 use crate::image::{Source, read_all};
 use crate::node::Shared;
-use crate::function::{FunctionConfig, Settings};
 use crate::registry::{Registry, Wish};
 use crate::version::Version;
 use crate::{Node, NodeError};

@@ -257,7 +257,13 @@ impl Shared {
         let functions = functions.into_values().collect();
         let workers = self.seats.iter().enumerate();
         let workers = workers.map(|(index, seat)| worker(seat, self.stock.of(index)));
-        Metrics { functions, others, workers: workers.collect(), spares: self.spares.look(), stats: self.stats() }
+        Metrics {
+            functions,
+            others,
+            workers: workers.collect(),
+            spares: self.spares.look(),
+            stats: self.stats(),
+        }
     }
 }
 

@@ -18,17 +18,17 @@ use microfaas_lane::message::{encoded_len, message_len};
 use crate::attach::bulletin::Bulletin;
 use crate::attach::{self, ConnectError};
 use crate::call::{Call, FunctionHandle, Prepared, Request};
+use crate::catalog::Catalog;
 use crate::command::{Command, Desk};
+use crate::function::FunctionInfo;
 use crate::hub::Hub;
 use crate::lane::Lane;
 use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::notice::History;
-use crate::catalog::Catalog;
-use crate::function::FunctionInfo;
 use crate::seat::Seat;
-use crate::stock::Stock;
 use crate::spare::SpareBoard;
+use crate::stock::Stock;
 use crate::{CallError, Completion, NodeBuilder, Response, Scarce, WorkerInfo};
 
 /// One machine's runtime, in this process: its workers and its functions. Cheap to clone; the last one dropped shuts it down at once.

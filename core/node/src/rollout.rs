@@ -141,7 +141,8 @@ impl Rollout {
             Role::Spare => !self.is_staged(part),
             Role::Place(_) => tried || !self.is_staged(part),
         };
-        let mut missing = self.wanted.iter().filter(|(part, _)| !shelf.holds(**part) && is_due(**part)).peekable();
+        let mut missing =
+            self.wanted.iter().filter(|(part, _)| !shelf.holds(**part) && is_due(**part)).peekable();
         let (first, version) = missing.peek()?;
         if self.is_to_load(version, **first, shelf, role) {
             return self.load(version, **first, role);
@@ -151,7 +152,8 @@ impl Rollout {
             let load = self.registry.load(version, *part)?;
             bytes += encode(&load).map_or(PACKET_BYTES_MAX, |packet| packet.len() + 1);
             // The first one goes in any case: what does not fit a packet alone cannot be sent, and that is said.
-            if self.is_to_load(version, *part, shelf, role) || bytes > SHELVED_BYTES_MAX && !parts.is_empty() {
+            if self.is_to_load(version, *part, shelf, role) || bytes > SHELVED_BYTES_MAX && !parts.is_empty()
+            {
                 break;
             }
             parts.push(*part);
@@ -435,9 +437,7 @@ impl Rollout {
         }
         let staged = || job.plan.put.iter().flat_map(|version| version.parts());
         if let Some(first) = first
-            && std::iter::once(first)
-                .chain(serving)
-                .all(|shelf| staged().all(|part| shelf.knows(part)))
+            && std::iter::once(first).chain(serving).all(|shelf| staged().all(|part| shelf.knows(part)))
         {
             self.switch(shared);
         } else if first.is_none() && job.since.elapsed() >= SERVED_WITHIN {

@@ -361,8 +361,7 @@ impl Modules {
             self.set(*function, successor.map_or(Target::None, |(_, to)| Target::Moved(*to)));
         }
         self.wants.settle(number);
-        let stayed_bytes =
-            module.instance.map_or(0, |instance| self.drop_instance(instance, module.bytes));
+        let stayed_bytes = module.instance.map_or(0, |instance| self.drop_instance(instance, module.bytes));
         Some(ToNode::Unloaded { module: number, stayed_bytes })
     }
 

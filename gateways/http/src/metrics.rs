@@ -136,7 +136,8 @@ fn workers(encoder: &mut DescriptorEncoder, metrics: &Metrics) -> fmt::Result {
         there.encode_family(&[("state", state)])?.encode_gauge(&(pids.len() as u64))?;
     }
     let help = "Whether the next process that is to wait to take a worker's place is started later, since they end too often";
-    let mut pause = encoder.encode_descriptor("microfaas_spares_backing_off", help, None, MetricType::Gauge)?;
+    let mut pause =
+        encoder.encode_descriptor("microfaas_spares_backing_off", help, None, MetricType::Gauge)?;
     pause.encode_gauge(&u32::from(spares.backing_off))?;
     let help = "Processes that waited to take a worker's place, by what became of them";
     let mut gone = encoder.encode_descriptor("microfaas_spares_gone", help, None, MetricType::Counter)?;
@@ -185,10 +186,14 @@ fn modules(encoder: &mut DescriptorEncoder, workers: &[(String, &WorkerMetrics)]
         bytes.encode_family(&[("worker", index.as_str())])?.encode_gauge(&worker.stocked.bytes)?;
     }
     let counts: [(&str, &str, fn(&WorkerMetrics) -> u64); 3] = [
-        ("microfaas_cold_loads", "Modules that were loaded for a call that waited", |of| of.stocked.cold_loads),
-        ("microfaas_cold_load_failures", "Modules that a call waited for and that could not be loaded", |of| {
-            of.stocked.cold_load_failures
+        ("microfaas_cold_loads", "Modules that were loaded for a call that waited", |of| {
+            of.stocked.cold_loads
         }),
+        (
+            "microfaas_cold_load_failures",
+            "Modules that a call waited for and that could not be loaded",
+            |of| of.stocked.cold_load_failures,
+        ),
         ("microfaas_evictions", "Modules that were unloaded to make room for others", |of| {
             of.stocked.evictions
         }),

@@ -124,7 +124,9 @@ pub fn put(directory: &Path, name: &str, bytes: &[u8]) -> PathBuf {
 pub fn numbered(number: u32) -> Vec<u8> {
     static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
     let mut bytes = BYTES.get_or_init(|| build("numbered")).clone();
-    for (from, to) in [("numbered_00000000", numbered_name(number)), ("version-00000000", numbered_answer(number))] {
+    for (from, to) in
+        [("numbered_00000000", numbered_name(number)), ("version-00000000", numbered_answer(number))]
+    {
         let mut at = 0;
         while let Some(found) = bytes[at..].windows(from.len()).position(|part| part == from.as_bytes()) {
             at += found;

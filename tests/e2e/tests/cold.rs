@@ -341,7 +341,8 @@ fn a_module_that_costs_workers_their_lives_is_banned() {
     until("a ban", || {
         std::thread::sleep(Duration::from_millis(20));
         let is_loading = stocked(&node).modules == 0;
-        let pid = node.workers()[0].pid.filter(|_| is_loading && node.workers()[0].state == WorkerState::Serving);
+        let pid =
+            node.workers()[0].pid.filter(|_| is_loading && node.workers()[0].state == WorkerState::Serving);
         pid.into_iter().for_each(kill);
         is_banned()
     });

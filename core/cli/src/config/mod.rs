@@ -541,10 +541,7 @@ mod tests {
             "[node]\nmodules_bytes_max = \"2048GiB\"\n",
             "2: `modules_bytes_max` in [node] is 2199023255552 bytes, allowed are 0 to 1099511627776",
         );
-        check(
-            "[node]\nmodules_max = -1\n",
-            "2: `modules_max` in [node] is -1, allowed are 0 to 4294967295",
-        );
+        check("[node]\nmodules_max = -1\n", "2: `modules_max` in [node] is -1, allowed are 0 to 4294967295");
         check("[node]\nworkers = 0\n", "2: `workers` in [node] is 0, allowed are 1 to 1024");
         check(
             "\n[node]\nslots_small = 4000\nslots_large = 97\n",

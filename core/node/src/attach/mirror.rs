@@ -8,9 +8,9 @@ use std::time::Duration;
 use microfaas_control::attach::Function;
 
 use crate::FunctionInfo;
+use crate::catalog::Catalog;
 use crate::names::{Entry, NAMES_MAX};
 use crate::node::Shared;
-use crate::catalog::Catalog;
 
 /// See the module. It outlives connections, and so do the handles of the host's callers.
 #[derive(Debug, Default)]

@@ -21,10 +21,10 @@ use crate::attach::numbers::Numbers;
 use crate::attach::server::errands::Errands;
 use crate::attach::stats;
 use crate::call::nanoseconds;
-use crate::command::Pending;
-use crate::node::Shared;
 use crate::catalog::Catalog;
+use crate::command::Pending;
 use crate::function::FunctionInfo;
+use crate::node::Shared;
 use crate::seat::WorkerState;
 
 /// How long a connection may say nothing at first.
