@@ -34,7 +34,7 @@ fn a_worker_allocates_nothing_for_a_call() {
     let path = scratch.path().join("count");
     fs::write(&path, [0; 4096]).unwrap();
     let builder = probe_node().worker_binary(program("counting-worker"));
-    let node = builder.worker_env(COUNT_FILE, &path).start().unwrap();
+    let node = builder.worker_env(COUNT_FILE, &path).spares(0).start().unwrap();
     let count = || u64::from_le_bytes(fs::read(&path).unwrap()[..8].try_into().unwrap());
     echo_often(&node, 100);
     let before = count();
