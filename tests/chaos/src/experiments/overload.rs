@@ -61,7 +61,24 @@ pub(super) fn more_than_capacity(trial: &mut Trial) -> Result<(), Stop> {
     Ok(())
 }
 
-/// K22. The others get on.
+/// Of two functions that ask for more than there is, what the one has at least to have of what both get: nine tenths of its half.
+const SHARE_MIN: f64 = 0.45;
+/// Times that the share is looked at. A machine that is busy otherwise lowers it now and then, when it keeps the callers from calling; nothing raises it.
+const LOOKS: u32 = 5;
+
+/// What part of the calls that end OK are of the first ledger: the most of some looks, which take this time together.
+fn share(first: &Ledger, second: &Ledger, time: Duration) -> f64 {
+    let ok = || [first, second].map(|ledger| ledger.outcomes(Status::Ok));
+    let look = |_| {
+        let before = ok();
+        std::thread::sleep(time / LOOKS);
+        let [first, second] = [0, 1].map(|i| (ok()[i] - before[i]) as f64);
+        first / (first + second).max(1.0)
+    };
+    (0..LOOKS).map(look).fold(0.0, f64::max)
+}
+
+/// K22. The others get on: one who asks for one call at a time, and one who asks for more than his share, though for much less than the flood.
 pub(super) fn one_function_floods(trial: &mut Trial) -> Result<(), Stop> {
     let stage = Stage::start(trial)?;
     let honest = Load { threads: 1, window: 1, ..Load::default() };
@@ -72,13 +89,20 @@ pub(super) fn one_function_floods(trial: &mut Trial) -> Result<(), Stop> {
     let hog = stage.load(&flood(), trial);
     std::thread::sleep(trial.time.mul_f64(0.1));
     let beside = honest.start(&stage.node, &mine, &mut trial.random);
-    let during = goodput(&mine, trial.time.mul_f64(0.3));
+    let during = goodput(&mine, trial.time.mul_f64(0.2));
     trial.verdict.problems.extend(beside.stop());
+    let busy = Load { threads: 3, window: 10, functions: vec!["answer"], ..flood() };
+    let busy = Load { open_loop: false, pause: Duration::ZERO, ..busy };
+    let busy = busy.start(&stage.node, &mine, &mut trial.random);
+    let share = share(&mine, &stage.ledger, trial.time.mul_f64(0.3));
+    trial.verdict.problems.extend(busy.stop());
     trial.verdict.problems.extend(hog.stop());
     trial.figure("honest_per_s_alone", before);
     trial.figure("honest_per_s_beside_flood", during);
     trial.figure("honest_refused", mine.counts().refused as f64);
+    trial.figure("honest_share", share);
     trial.expect(during > 0.0, || "a function starves while another is flooded".to_owned());
+    trial.expect(share >= SHARE_MIN, || format!("a function has {share:.2} while another is flooded"));
     enter(&mine, trial);
     // The node's counters have both.
     stage.finish_with(Vec::new(), trial, false);
