@@ -30,6 +30,9 @@ use crate::shelf::Shelf;
 /// which has been seen to take half a minute where there was far more to do than the cores could.
 const SEALED_WITHIN: Duration = Duration::from_secs(180);
 
+/// By how much sooner the kernel ends a worker than its node when memory is out: it can be replaced.
+const OOM_SCORE: i32 = 300;
+
 /// What all workers of a node have in common.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -133,6 +136,9 @@ impl Launch {
         };
         let process = process::spawn(&spawn)
             .map_err(|source| LaunchError::Spawn { program: plan.program.clone(), source })?;
+        if let Err(error) = process.sacrifice(OOM_SCORE) {
+            tracing::warn!(%error, pid = process.pid(), "when memory is out, the kernel may end the node before this worker");
+        }
         let seat = match role {
             Role::Place(index) => Some(&shared.seats[index]),
             Role::Spare | Role::Trial => None,

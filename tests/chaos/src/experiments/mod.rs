@@ -52,6 +52,7 @@ pub const ALL: &[Experiment] = &[
     experiment("K08", "functions allocate for ever", limits::memory),
     experiment("K10", "the host runs out of descriptors while workers die", limits::descriptors),
     experiment("L01", "no process can be started while workers die", limits::processes),
+    experiment("L02", "the kernel ends workers that are out of memory", limits::out_of_memory),
     Experiment {
         name: "K12",
         about: "/dev/shm is full",
