@@ -91,12 +91,21 @@ pub enum RestartCause {
     Silent,
     /// It did not come up.
     Launch,
+    /// Too much of what it had unloaded stayed in its memory.
+    Stayed,
 }
 
 impl RestartCause {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Died, Self::Hung, Self::Violation, Self::Protocol, Self::Silent, Self::Launch];
+    pub const ALL: [Self; 7] = [
+        Self::Died,
+        Self::Hung,
+        Self::Violation,
+        Self::Protocol,
+        Self::Silent,
+        Self::Launch,
+        Self::Stayed,
+    ];
 
     /// One word.
     #[must_use]
@@ -108,6 +117,7 @@ impl RestartCause {
             Self::Protocol => "protocol",
             Self::Silent => "silent",
             Self::Launch => "launch",
+            Self::Stayed => "stayed",
         }
     }
 }
@@ -336,7 +346,7 @@ mod tests {
         tally.doom(RestartCause::Protocol);
         tally.restarted(RestartCause::Died);
         tally.restarted(RestartCause::Died);
-        assert_eq!(tally.restarts(), [1, 1, 0, 0, 0, 0]);
+        assert_eq!(tally.restarts(), [1, 1, 0, 0, 0, 0, 0]);
     }
 
     #[test]

@@ -224,7 +224,7 @@ impl Supervisor {
                 } else if live.shelf.stayed_bytes() > STAYED_BYTES_MAX
                     && self.shared.seats[index].load.outstanding() == 0
                 {
-                    self.dismiss(index, "modules that were unloaded have stayed in its memory");
+                    self.recycle(index);
                 } else {
                     self.open_when_ready(index);
                 }

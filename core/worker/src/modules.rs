@@ -8,7 +8,7 @@
 //! worker heard of it has been taken. What carries one of its numbers afterwards has come late, from a host that had looked the number up before,
 //! and goes to the module's successor. Then its instance, the heap of its `init` and the library are dropped. The system's loader may keep a library
 //! all the same (a thread-local destructor pins it, for one); what stays is looked up and reported, so that the node can replace a worker
-//! in which too much has stayed.
+//! in which too much has stayed. One that has stayed once is not unloaded to make room again.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -79,6 +79,8 @@ struct Module {
     instance: Option<usize>,
     /// It is not unloaded to make room.
     stays: bool,
+    /// The system's loader has kept it when it was unloaded: doing so again would make no room, and leave another copy.
+    is_pinned: bool,
     /// What it takes when it is loaded; before it was, what its image does.
     bytes: u64,
 }
@@ -147,7 +149,8 @@ impl Modules {
                 self.wants.settle(module);
                 self.newest = Some(module);
                 self.crowded = true;
-                let loaded = Module { instance: Some(instance), ..Module::of(request, bytes) };
+                let is_pinned = self.find_module(module).is_some_and(|module| module.is_pinned);
+                let loaded = Module { instance: Some(instance), is_pinned, ..Module::of(request, bytes) };
                 match self.leaving.iter_mut().find(|leaving| leaving.number == module) {
                     Some(leaving) => leaving.module = loaded,
                     None => drop(self.known.insert(module, loaded)),
@@ -206,7 +209,7 @@ impl Modules {
         }
         let newest = if request.is_none() { self.newest } else { None };
         let may_go = |(number, module): &(&u32, &Module)| {
-            module.instance.is_some() && !module.stays && Some(**number) != newest
+            module.instance.is_some() && !module.stays && !module.is_pinned && Some(**number) != newest
         };
         let (mut oldest, mut is_any_busy) = (None, false);
         let now = cycles();
@@ -224,15 +227,17 @@ impl Modules {
             self.crowded = is_any_busy;
             return None;
         };
-        let (functions, instance) = {
+        let (functions, instance, bytes) = {
             let module = self.known.get_mut(&number)?;
-            (module.functions.clone(), module.instance.take()?)
+            (module.functions.clone(), module.instance.take()?, module.bytes)
         };
         for function in functions {
             self.set(function, Target::Cold(number));
         }
-        let bytes = self.known.get(&number).map_or(0, |module| module.bytes);
         let stayed_bytes = self.drop_instance(instance, bytes);
+        if let Some(module) = self.known.get_mut(&number) {
+            module.is_pinned = stayed_bytes > 0;
+        }
         Some(ToNode::Evicted { module: number, stayed_bytes })
     }
 
@@ -443,6 +448,6 @@ impl Module {
     /// Cold.
     fn of(load: &Load, bytes: u64) -> Self {
         let functions = load.functions.iter().map(|spec| spec.function).collect();
-        Self { functions, instance: None, stays: load.stays, bytes }
+        Self { functions, instance: None, stays: load.stays, is_pinned: false, bytes }
     }
 }

@@ -7,7 +7,7 @@ use microfaas_e2e::versions::{image, numbered, numbered_answer, numbered_name, p
 use microfaas_e2e::{Watchdog, program};
 use microfaas_node::{
     BanCause, CallError, DeployError, FunctionConfig, Limits, Loading, Node, NodeBuilder, Reload, Request,
-    Status, Stocked, WorkerState,
+    RestartCause, Status, Stocked, WorkerState,
 };
 use tempfile::TempDir;
 
@@ -404,23 +404,48 @@ fn a_worker_in_which_too_much_has_stayed_is_replaced() {
     const BALLAST: u64 = 60 << 20;
     let _watchdog = watchdog();
     let directory = tempfile::tempdir().unwrap();
-    let builder = node(&directory, 0..1).modules_max(1);
-    put(directory.path(), "versions.so", &pinned(image(1, '-'), BALLAST));
+    let builder = node(&directory, 0..6).modules_max(1);
+    for number in 0..5 {
+        put(directory.path(), &file(number), &pinned(numbered(number), BALLAST));
+    }
     let node = builder.start().unwrap();
     let first = node.workers()[0].pid;
     // Four times 60 MiB may stay, and not a fifth time.
-    for round in 0..5 {
-        assert_eq!((version(&node), round, node.workers()[0].pid), (of(1), round, first));
-        until("a load", || loaded(&node) == ["versions.so"]);
+    for number in 0..5 {
+        assert_eq!((node.stats().restarts, node.workers()[0].pid), (0, first));
+        call(&node, number);
+        until("a load", || loaded(&node).contains(&file(number)));
         assert!(stocked(&node).bytes > BALLAST);
-        call(&node, 0);
-        until("room", || stocked(&node).evictions >= 2 * round + 1);
     }
+    call(&node, 5);
     until("another worker", || node.stats().restarts == 1);
     until_serves(&node);
     assert_ne!(node.workers()[0].pid, first);
-    call(&node, 0);
-    assert_eq!(version(&node), of(1));
+    let causes = RestartCause::ALL.into_iter().zip(node.metrics().workers[0].restarts);
+    assert_eq!(causes.filter(|(_, times)| *times > 0).collect::<Vec<_>>(), [(RestartCause::Stayed, 1)]);
+    (0..3).for_each(|number| call(&node, number));
+    // Deployments leave as much.
+    for number in 2..8 {
+        node.deploy(put(directory.path(), "versions.so", &pinned(image(number, '-'), BALLAST))).unwrap();
+        assert_eq!(version(&node), of(number));
+    }
+    until("another worker", || node.stats().restarts == 2);
+    until_serves(&node);
+    assert_eq!(version(&node), of(7));
+}
+
+#[test]
+fn what_stays_in_memory_is_not_unloaded_twice() {
+    let _watchdog = watchdog();
+    let directory = tempfile::tempdir().unwrap();
+    let builder = node(&directory, 0..3).modules_max(1);
+    put(directory.path(), &file(0), &pinned(numbered(0), 60 << 20));
+    let node = builder.start().unwrap();
+    for number in (0..3).cycle().take(60) {
+        call(&node, number);
+    }
+    until("room", || loaded(&node) == files(&[0, 2]));
+    assert_eq!(node.stats().restarts, 0);
 }
 
 #[test]

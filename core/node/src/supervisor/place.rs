@@ -17,8 +17,8 @@ use crate::lane::Shut;
 use crate::launch::{Launch, Progress, Role};
 use crate::live::Live;
 use crate::metrics::RestartCause;
-use crate::shelf::Shelf;
 use crate::seat::WorkerState;
+use crate::shelf::Shelf;
 
 /// How long one that serves may take to end by itself after it has spoken. The supervisor does nothing else meanwhile, so it is short; a worker that is
 /// about to end keeps its exit status when it is killed.
@@ -154,6 +154,20 @@ impl Supervisor {
             self.shared.seats[index].tally.doom(RestartCause::Protocol);
             let _ = live.process.kill();
         }
+        self.ended(index);
+    }
+
+    /// Modules that were unloaded have stayed in the memory of a worker that has nothing to do.
+    pub(super) fn recycle(&mut self, index: usize) {
+        let Place::Serving { live, .. } = &self.places[index] else { return };
+        let stayed_bytes = live.shelf.stayed_bytes();
+        tracing::info!(
+            worker = index,
+            stayed_bytes,
+            "unloaded modules have stayed in memory, the worker is replaced"
+        );
+        self.shared.seats[index].tally.doom(RestartCause::Stayed);
+        let _ = live.process.kill();
         self.ended(index);
     }
 
