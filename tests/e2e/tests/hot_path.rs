@@ -27,6 +27,21 @@ fn echo_often(node: &Node, calls: u64) {
     }
 }
 
+/// Sixty-four calls at once, of these functions in turn. The host does not sleep, which would make the worker wake it.
+fn burst(node: &Node, functions: &[&str]) {
+    let submit = |function| node.submit(function, Request::new(b"64")).unwrap();
+    let calls: Vec<_> = functions.iter().cycle().take(64).map(submit).collect();
+    for mut call in calls {
+        let answer = loop {
+            if let Some(answer) = call.try_take() {
+                break answer;
+            }
+            std::hint::spin_loop();
+        };
+        assert_eq!(answer.status, Status::Ok);
+    }
+}
+
 #[test]
 fn a_worker_allocates_nothing_for_a_call() {
     let _watchdog = Watchdog::new(LIMIT);
@@ -42,6 +57,10 @@ fn a_worker_allocates_nothing_for_a_call() {
     echo_often(&node, CALLS);
     for name in ["fail", "panic", "hoard", "alloc"] {
         node.call(name, Request::new(b"4096"));
+    }
+    // Also when it is behind, and has to choose.
+    for _ in 0..CALLS / 64 {
+        burst(&node, &["echo", "echo_vec", "counter", "alloc"]);
     }
     assert_eq!(count() - before, 0, "allocations and frees in {CALLS} calls");
 }
@@ -97,18 +116,10 @@ fn a_worker_under_load_makes_no_system_call_for_a_call() {
         while !started.load(Ordering::Acquire) {
             std::thread::sleep(Duration::from_millis(1));
         }
-        // Many in flight: the host does not sleep either, which would make the worker wake it.
-        let mut calls = Vec::with_capacity(64);
-        for _ in 0..CALLS / 64 {
-            calls.extend((0..64).map(|_| node.submit("echo", Request::new(b"x")).unwrap()));
-            for mut call in calls.drain(..) {
-                let answer = loop {
-                    if let Some(answer) = call.try_take() {
-                        break answer;
-                    }
-                    std::hint::spin_loop();
-                };
-                assert_eq!(answer.status, Status::Ok);
+        // Of one function, which the worker takes as they come, and of more, of which it chooses.
+        for functions in [["echo"].as_slice(), &["echo", "echo_vec", "counter"]] {
+            for _ in 0..CALLS / 128 {
+                burst(&node, functions);
             }
         }
         stop.store(true, Ordering::Release);
