@@ -304,11 +304,12 @@ impl Node {
         meta_bytes: usize,
     ) -> Result<Prepared, CallError> {
         let shared = self.shared();
+        let entry = shared.names.resolve(handle.id).ok_or(CallError::UnknownFunction)?;
+        // Before there is a slot: whether there is one says nothing of what is banned.
+        shared.hub.bans.check(entry.function)?;
         let len = message_len(body_max, meta_bytes).unwrap_or(usize::MAX);
         let (lane, reserved) = shared.reserve(len, handle.id)?;
         let mut prepared = Prepared::new(lane, reserved, body_max);
-        let entry = shared.names.resolve(handle.id).ok_or(CallError::UnknownFunction)?;
-        shared.hub.bans.check(entry.function)?;
         let is_limited = entry.concurrency != 0;
         if is_limited && !shared.hub.quotas.admit(handle.id, entry.concurrency) {
             return Err(shared.overloaded(Scarce::Concurrency));

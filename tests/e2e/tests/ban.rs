@@ -6,7 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use microfaas_e2e::{Watchdog, attacks, probe_node};
-use microfaas_node::{BanCause, CallError, Completion, FunctionConfig, Node, NodeBuilder, Request, Status};
+use microfaas_node::{
+    BanCause, CallError, Completion, FunctionConfig, Node, NodeBuilder, Request, Status, WorkerState,
+};
 
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -117,6 +119,18 @@ fn a_module_that_breaks_memory_safety_is_banned_at_once() {
         assert_eq!(node.lift_ban(SIBLING), Ok(true));
         assert_eq!(bans(&node), []);
     }
+}
+
+#[test]
+fn a_banned_function_is_banned_also_while_there_is_no_worker() {
+    let _watchdog = Watchdog::new(LIMIT);
+    let node = probe_node().restarts(0).spares(0).function("abort", banned_after(1)).start().unwrap();
+    assert_eq!((status(&node, "abort"), bans(&node).len()), (Status::Fault, 1));
+    // Its replacement waits.
+    let pid = node.workers()[0].pid.unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGKILL).unwrap();
+    until(|| node.workers()[0].state == WorkerState::BackingOff);
+    assert_eq!(status(&node, "abort"), Status::Banned);
 }
 
 /// Waits for what comes about by way of the supervisor; the watchdog says when it is too late.
