@@ -1,9 +1,9 @@
-//! Who has the core: starts calls, suspends those that pass their slice, resumes them in turn, ends those that have spent their budget.
+//! Who has the core: starts calls, suspends those that pass their slice, resumes them, ends those that have spent their budget. Whose turn it is, `serve` says.
 //!
 //! | what a call has used | what happens |
 //! | --- | --- |
 //! | a slice, and nobody waits | it goes on, with a slice of [`COARSE_NS`]; who comes meanwhile pokes the worker, which ends the slice. With a host that may not poke: with a slice twice as long, up to that |
-//! | a slice, and others wait | it goes to the end of the queue; its next slice is a quantum again |
+//! | a slice, and others wait | it waits for its function's next turn; its next slice is a quantum again |
 //! | all but a tenth of its budget | safe points end it from now on, by unwinding |
 //! | its budget, or its deadline has passed | it is ended: answered, its stack dropped, instance and arena reset |
 //!
@@ -103,6 +103,8 @@ pub struct Scheduler {
     arena_bytes: u64,
     /// See [`spent`](Self::spent).
     spent: u64,
+    /// What the latest slice of a call that was suspended has added to that.
+    slice_spent: u64,
 }
 
 impl Scheduler {
@@ -124,6 +126,7 @@ impl Scheduler {
             recorder,
             arena_bytes: settings.arena_bytes,
             spent: 0,
+            slice_spent: 0,
         })
     }
 
@@ -167,7 +170,7 @@ impl Scheduler {
         self.suspended.back().map(|(task, _)| (task.lane, task.submission.function))
     }
 
-    /// Cycles that calls have had the core for, so far.
+    /// Cycles that calls have had the core for, so far; without slices at whose end nobody else wanted it.
     #[inline]
     #[must_use]
     pub fn spent(&self) -> u64 {
@@ -246,7 +249,7 @@ impl Scheduler {
         let (submission, started, ended, told) = (*submission, start, start, false);
         let mut task = Task { context, lane, submission, used_ns, slices_ns, slice_ns, started, ended, told };
         if let Exit::Suspended(at) = exit {
-            self.spent += cycles().saturating_sub(start);
+            self.spend(start);
             return self.decide(lanes, task, at, Began::first(start), function, instance);
         }
         function.was_short();
@@ -330,8 +333,14 @@ impl Scheduler {
         poke::limit(start.cycles.saturating_add(self.clock.to_cycles(slice_ns)));
         // SAFETY: suspended on this context, its instance is as it left it.
         let exit = unsafe { self.contexts[task.context].resume(self.state, instance, at) };
-        self.spent += cycles().saturating_sub(start.cycles);
+        self.spend(start.cycles);
         (exit, Began { cycles: start.cycles, cpu_ns: Some(start.cpu_ns) })
+    }
+
+    /// A slice is over that began then.
+    fn spend(&mut self, start: u64) {
+        self.slice_spent = cycles().saturating_sub(start);
+        self.spent += self.slice_spent;
     }
 
     /// CPU time in a slice that is over now; takes a new reading.
@@ -397,6 +406,8 @@ impl Scheduler {
                 disengage(lanes);
                 break;
             }
+            // It was nobody else's.
+            self.spent -= std::mem::take(&mut self.slice_spent);
             let (exit, start) = self.slice(&task, at, function, instance);
             if is_long {
                 disengage(lanes);
