@@ -1,6 +1,6 @@
 //! The worker process: one thread on one core that serves lanes, loads modules and runs calls.
 //!
-//! `main` hands the control socket to [`serve`](serve::serve). The life of a call: [`serve`] finds a submission and claims it; [`schedule`] runs the
+//! `main` hands the control socket to [`serve`](serve::serve). The life of a call: [`serve`] finds a submission, lets it wait in the [`backlog`] where others come first, and claims it; [`schedule`] runs the
 //! function in a [`context`] (stack, arena, response), suspends and resumes it; [`execute`] makes its end a completion; then [`instance`] and
 //! context are reset. A call that does not return (out of memory, a fault, its budget spent) takes the same way back.
 //!
