@@ -12,6 +12,7 @@
 
 pub mod admin;
 pub mod attach;
+pub mod rate;
 pub mod sandbox;
 pub mod stats;
 
@@ -268,7 +269,8 @@ pub enum ToNode {
         /// One line.
         reason: String,
     },
-    /// Answers nothing: a call of this function has ended FAULT or DENIED, and came by another lane than the node's own, where the node sees it.
+    /// Answers nothing: a call of this function has ended FAULT or DENIED, and came by another lane than the node's own, where the node sees it. At most
+    /// [`FAULTS_PER_SECOND`](rate::FAULTS_PER_SECOND).
     Fault {
         /// Its dense number.
         function: u32,

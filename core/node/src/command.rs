@@ -11,8 +11,10 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
 use microfaas_control::admin::Deployed;
+use microfaas_control::rate::{Rate, UNASKED_PER_SECOND_MAX};
 use microfaas_control::{BANS_MAX, PACKET_BYTES_MAX, ToNode, ToWorker, decode, encode};
 use microfaas_lane::sync::Ordering;
+use microfaas_sys::clock::monotonic_ns;
 use microfaas_sys::{eventfd, socket};
 use thiserror::Error;
 
@@ -191,6 +193,8 @@ pub(crate) struct Talk {
     asked: Option<Asked>,
     /// Why a question of the supervisor's own could not be sent.
     unsent: Option<String>,
+    /// What it says unasked that costs it nothing to say again.
+    unasked: Rate,
 }
 
 /// A question that waits for its answer.
@@ -203,7 +207,7 @@ struct Asked {
 
 impl Talk {
     pub(crate) fn new(control: OwnedFd, generation: u32) -> Self {
-        Self { control, generation, waiting: VecDeque::new(), asked: None, unsent: None }
+        Self { control, generation, waiting: VecDeque::new(), asked: None, unsent: None, unasked: Rate::default() }
     }
 
     /// Takes another generation's part: what is asked of that one is meant.
@@ -294,6 +298,11 @@ impl Talk {
             }
             Some(Asked { asker: Asker::Rollout, .. }) => Heard::Own(message),
             None => match message {
+                ToNode::LaneFault { .. } | ToNode::Fault { .. }
+                    if self.unasked.count(monotonic_ns()) > UNASKED_PER_SECOND_MAX =>
+                {
+                    return Err(format!("more than {UNASKED_PER_SECOND_MAX} packets a second"));
+                }
                 ToNode::LaneFault { lane, reason } => {
                     let reason = printable(reason.as_bytes());
                     Heard::Cut(Cut { worker: 0, generation: self.generation, number: lane, reason })

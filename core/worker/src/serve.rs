@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use microfaas_control::rate::{FAULTS_PER_SECOND, Rate};
 use microfaas_control::{LaneSpec, Load, POKE_SIGNAL, Start, ToNode, ToWorker};
 use microfaas_lane::Status;
 use microfaas_lane::state;
@@ -53,6 +54,8 @@ struct Worker {
     /// The longest round, in cycles.
     round_cycles: u64,
     idle: Idle,
+    /// Those that the node was told of.
+    faults: Rate,
 }
 
 /// Why a worker cannot go on.
@@ -136,6 +139,7 @@ impl Worker {
                 is_behind: false,
                 stirred: false,
                 idle: Idle::new(settings.spin_ns_max),
+                faults: Rate::default(),
                 settings,
             }),
             Err(error) => Err((control, error)),
@@ -377,18 +381,20 @@ impl Worker {
 
     /// What there is to do after a call.
     #[inline]
-    fn go_on(&self, after: After) -> io::Result<()> {
+    fn go_on(&mut self, after: After) -> io::Result<()> {
         if after == After::Serve { Ok(()) } else { self.tell(after) }
     }
 
     #[cold]
-    fn tell(&self, after: After) -> io::Result<()> {
+    fn tell(&mut self, after: After) -> io::Result<()> {
         let (faulted, broken) = match after {
             After::Serve => (None, None),
             After::Tell(function) => (Some(function), None),
             After::Retire { fault, tell } => (tell, Some(fault)),
         };
-        if let Some(function) = faulted {
+        if let Some(function) = faulted
+            && (broken.is_some() || self.faults.count(monotonic_ns()) <= FAULTS_PER_SECOND)
+        {
             match self.control.say(&ToNode::Fault { function, is_unsafe: broken.is_some() }) {
                 // Hundreds that the node has not read yet: whoever calls what faults as fast as he can is not to end the worker by it.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && broken.is_none() => {}

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use microfaas_e2e::{Watchdog, hostile_node};
-use microfaas_node::{CallError, Completion, Node, Request, Status, WorkerState};
+use microfaas_node::{CallError, Completion, Node, Request, RestartCause, Status, WorkerState};
 
 const LIMIT: Duration = Duration::from_secs(120);
 /// Longer than anything here takes on a busy machine: a call that needs its deadline to end was lost.
@@ -358,6 +358,20 @@ fn a_worker_that_talks_is_replaced() {
     arena.unleash("talk");
     arena.load(Duration::from_millis(100), true);
     arena.wait_until_replaced();
+    arena.end();
+}
+
+/// Packets that an honest worker may send, and far more of them than it would: the other worker does not wait for the supervisor, and the flood ends.
+#[test]
+fn a_worker_that_floods_the_control_socket_is_replaced() {
+    let arena = Arena::new();
+    arena.unleash("flood");
+    arena.load(Duration::from_millis(100), true);
+    arena.wait_until_replaced();
+    let metrics = arena.node().metrics();
+    let protocol = RestartCause::ALL.iter().position(|cause| *cause == RestartCause::Protocol).expect("a cause");
+    assert_eq!(metrics.workers[0].restarts[protocol], 1);
+    assert_eq!(metrics.workers[1].info.restarts, 0);
     arena.end();
 }
 

@@ -179,6 +179,19 @@ impl Worker {
         }
     }
 
+    /// Says again and again, as fast as it is heard, what an honest worker may say unasked.
+    fn flood(&self) {
+        let packet = encode(&ToNode::Fault { function: u32::MAX, is_unsafe: false });
+        let (Ok(packet), Ok(control)) = (packet, self.control.try_clone()) else { return };
+        std::thread::spawn(move || {
+            loop {
+                if socket::send(control.as_fd(), &packet, &[]).is_err() {
+                    std::thread::yield_now();
+                }
+            }
+        });
+    }
+
     /// Writes the greatest numbers wherever functions are counted.
     fn spoil(&self) {
         if let Some(counters) = &self.counters {
@@ -224,6 +237,10 @@ impl Worker {
                 for _ in 0..20 {
                     let _ = socket::send(self.control.as_fd(), b"junk", &[lane.event.as_fd(); 4]);
                 }
+                respond(lane, &mut completion, b"begun", &[]);
+            }
+            Some("attack") if text == "flood" => {
+                self.flood();
                 respond(lane, &mut completion, b"begun", &[]);
             }
             Some("attack") if text == "spoil" => {
