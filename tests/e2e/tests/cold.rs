@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use microfaas_e2e::versions::{image, numbered, numbered_answer, numbered_name, pinned, put, write};
-use microfaas_e2e::{Watchdog, program};
+use microfaas_e2e::{Watchdog, probe, program};
 use microfaas_node::{
     BanCause, CallError, DeployError, FunctionConfig, Limits, Loading, Node, NodeBuilder, Reload, Request,
     RestartCause, Status, Stocked, WorkerState,
@@ -359,7 +359,9 @@ fn a_module_that_costs_workers_their_lives_is_banned() {
 #[test]
 fn what_cannot_be_loaded_is_said_and_tried_again() {
     let _watchdog = watchdog();
-    for (letter, node) in ['E', 'P', 'A'].into_iter().map(|letter| (letter, tempfile::tempdir().unwrap())) {
+    for (letter, node) in
+        ['E', 'P', 'A', 'F'].into_iter().map(|letter| (letter, tempfile::tempdir().unwrap()))
+    {
         let (directory, other) = (node, tempfile::tempdir().unwrap());
         // There from the start: nothing of it was ever run.
         let builder = self::node(&directory, 0..1);
@@ -380,6 +382,29 @@ fn what_cannot_be_loaded_is_said_and_tried_again() {
         assert_eq!(version(&node), of(3));
         assert_eq!(node.stats().restarts, 0);
     }
+}
+
+#[test]
+fn a_ban_holds_while_the_module_is_cold_and_after() {
+    let _watchdog = watchdog();
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("socket");
+    let banned_soon = FunctionConfig::default().ban_after(1);
+    let builder = node(&directory, 0..1).modules_max(1).socket(&socket).module(probe());
+    let node = builder.function("abort", banned_soon).start().unwrap();
+    let host = Node::connect(&socket).unwrap();
+    let abort = |node: &Node| node.call("abort", b"".as_slice()).status;
+    assert_eq!(abort(&host), Status::Fault);
+    until("a ban", || abort(&host) == Status::Banned);
+    call(&node, 0);
+    until("room", || loaded(&node) == files(&[0]));
+    assert_eq!(abort(&host), Status::Banned);
+    assert_eq!(loaded(&node), files(&[0]), "a banned call loads nothing");
+    assert_eq!(host.invoke("echo", b"beside".as_slice()).unwrap().body, b"beside");
+    assert_eq!((abort(&host), abort(&node)), (Status::Banned, Status::Banned));
+    assert!(node.lift_ban("abort").unwrap());
+    until("the end of the ban", || abort(&host) == Status::Fault);
+    assert_eq!(node.stats().restarts, 0);
 }
 
 #[test]
