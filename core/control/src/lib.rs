@@ -3,7 +3,7 @@
 //! The node starts a worker with one end of a `SOCK_SEQPACKET` socket pair as descriptor [`CONTROL_FD`]. Each packet is one JSON
 //! message of at most [`PACKET_BYTES_MAX`] bytes; descriptors travel beside it (`SCM_RIGHTS`) in the order that
 //! the message's documentation gives. The node sends [`Start`](ToWorker::Start), [`AddLane`](ToWorker::AddLane) and
-//! [`Seal`](ToWorker::Seal) once, then any number of [`Load`](ToWorker::Load) and [`Serve`](ToWorker::Serve); the worker answers each with exactly one [`ToNode`]. The worker looks at the socket when a lane's control
+//! [`Seal`](ToWorker::Seal) once, then any number of [`Load`](ToWorker::Load) and [`Serve`](ToWorker::Serve); the worker answers each with exactly one [`ToNode`], and says a few that answer nothing. The worker looks at the socket when a lane's control
 //! count has moved (see `docs/protocol.md` of the lane), never on the path of a call.
 //!
 //! The node distrusts what a worker says here as it does in the lane: a packet that does not parse, or
