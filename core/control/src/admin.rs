@@ -56,7 +56,7 @@ pub enum AdminAnswer {
         more: bool,
     },
     /// As asked.
-    Function(FunctionDescription),
+    Function(Box<FunctionDescription>),
     /// Whether there was a ban to lift.
     Lifted(bool),
     /// Nothing was changed.

@@ -301,7 +301,7 @@ impl Shared {
                         let bans = self.hub.bans.list();
                         let ban = bans.iter().find(|ban| ban.function == name);
                         described.banned = ban.map(|ban| ban.cause.to_string());
-                        AdminAnswer::Function(described)
+                        AdminAnswer::Function(Box::new(described))
                     }
                     None => AdminAnswer::Refused { reason: DeployError::NoFunction { name }.to_string() },
                 };

@@ -46,7 +46,7 @@ impl Wants {
     }
 
     /// What the node is to be asked for now; counts as asked.
-    pub fn next(&mut self) -> Option<u32> {
+    pub fn take_next(&mut self) -> Option<u32> {
         if !self.is_due() {
             return None;
         }
@@ -54,7 +54,7 @@ impl Wants {
         self.queue.pop_front()
     }
 
-    /// The node could not be asked for what was `next`.
+    /// The node could not be asked for what was [taken](Self::take_next).
     pub fn unsaid(&mut self, module: u32) {
         self.asked -= 1;
         self.queue.push_front(module);
@@ -152,22 +152,22 @@ mod tests {
         for module in (0..20).chain(0..20) {
             wants.add(module);
         }
-        let first: Vec<u32> = std::iter::from_fn(|| wants.next()).collect();
+        let first: Vec<u32> = std::iter::from_fn(|| wants.take_next()).collect();
         assert_eq!(first, (0..8).collect::<Vec<_>>());
         assert!(!wants.is_due());
         wants.settle(3);
-        assert_eq!(wants.next(), Some(8));
+        assert_eq!(wants.take_next(), Some(8));
         // Gone before it was asked for, and one that was not wanted.
         wants.settle(15);
         wants.settle(99);
         wants.settle(0);
-        let module = wants.next().unwrap();
+        let module = wants.take_next().unwrap();
         wants.unsaid(module);
-        assert_eq!(wants.next(), Some(module), "what could not be said is said first");
+        assert_eq!(wants.take_next(), Some(module), "what could not be said is said first");
         for module in 0..20 {
             wants.settle(module);
         }
-        assert_eq!((wants.asked, wants.next()), (0, None));
+        assert_eq!((wants.asked, wants.take_next()), (0, None));
     }
 
     #[test]
@@ -176,7 +176,7 @@ mod tests {
         let mut now = 5;
         for round in 0..10u32 {
             wants.add(7);
-            assert_eq!(wants.next(), Some(7));
+            assert_eq!(wants.take_next(), Some(7));
             wants.failed(7, now);
             let pause = REST_NS << round.min(6);
             assert!(wants.rests(7, || now + pause - 1));

@@ -285,7 +285,7 @@ impl Modules {
     /// Those of `say`, but where the socket is full: then it is asked later.
     #[cold]
     pub fn say_wants(&mut self, say: impl Fn(&ToNode) -> io::Result<()>) -> io::Result<()> {
-        while let Some(module) = self.wants.next() {
+        while let Some(module) = self.wants.take_next() {
             match say(&ToNode::Wanted { module }) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.wants.unsaid(module);

@@ -173,6 +173,9 @@ fn node(encoder: &mut DescriptorEncoder, metrics: &Metrics) -> fmt::Result {
     Ok(())
 }
 
+/// One of the counts of a worker.
+type OfWorker = fn(&WorkerMetrics) -> u64;
+
 /// What the workers have loaded.
 fn modules(encoder: &mut DescriptorEncoder, workers: &[(String, &WorkerMetrics)]) -> fmt::Result {
     let help = "Modules that are loaded";
@@ -185,7 +188,7 @@ fn modules(encoder: &mut DescriptorEncoder, workers: &[(String, &WorkerMetrics)]
     for (index, worker) in workers {
         bytes.encode_family(&[("worker", index.as_str())])?.encode_gauge(&worker.stocked.bytes)?;
     }
-    let counts: [(&str, &str, fn(&WorkerMetrics) -> u64); 3] = [
+    let counts: [(&str, &str, OfWorker); 3] = [
         ("microfaas_cold_loads", "Modules that were loaded for a call that waited", |of| {
             of.stocked.cold_loads
         }),
