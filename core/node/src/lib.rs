@@ -66,8 +66,8 @@ pub use call::{Call, FunctionHandle, Prepared, Request};
 pub use completion::{Completion, Meta, Response};
 pub use deploy::{DeployError, Reload};
 pub use error::{CallError, LaunchError, NodeError, Scarce};
-pub use function::{FunctionConfig, FunctionInfo};
 pub use find_worker::{WORKER_PROGRAM, WORKER_VARIABLE};
+pub use function::{FunctionConfig, FunctionInfo};
 pub use health::Health;
 pub use metrics::{FunctionMetrics, Metrics, RestartCause, WorkerMetrics};
 pub use microfaas_control::admin::{

@@ -97,15 +97,8 @@ pub enum RestartCause {
 
 impl RestartCause {
     /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Died,
-        Self::Hung,
-        Self::Violation,
-        Self::Protocol,
-        Self::Silent,
-        Self::Launch,
-        Self::Stayed,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Died, Self::Hung, Self::Violation, Self::Protocol, Self::Silent, Self::Launch, Self::Stayed];
 
     /// One word.
     #[must_use]

@@ -415,7 +415,7 @@ fn a_call_expires_while_its_module_is_loaded() {
     node.deploy(write(directory.path(), 2, 'S')).unwrap();
     let handle = node.function("version").unwrap();
     let early = Request::new(b"x").deadline(Duration::from_millis(20));
-    let calls: Vec<_> = (0..4).map(|_| node.submit(handle, early.clone()).unwrap()).collect();
+    let calls: Vec<_> = (0..4).map(|_| node.submit(handle, early).unwrap()).collect();
     let late = node.submit(handle, Request::new(b"x")).unwrap();
     for call in calls {
         assert_eq!(call.wait().status, Status::Expired);

@@ -69,7 +69,11 @@ pub const ALL: &[Experiment] = &[
     ),
     experiment("K17", "corrupt modules are deployed", deploys::corrupt),
     experiment("K18", "many modules come and go", deploys::many),
-    experiment("C01", "more modules are called than there is room for, while workers are killed", cold::crowded),
+    experiment(
+        "C01",
+        "more modules are called than there is room for, while workers are killed",
+        cold::crowded,
+    ),
     experiment("K20", "more calls than there is capacity for", overload::more_than_capacity),
     experiment("K22", "one function is flooded", overload::one_function_floods),
     experiment("K23", "versions are deployed and rolled back under load", deploys::under_load),
