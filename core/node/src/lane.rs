@@ -109,7 +109,12 @@ impl Lane {
     }
 
     /// Of a lane that no submitter knows yet: whose its calls are, and where they count.
-    pub(crate) fn belongs_to(&mut self, worker: u32, load: &Arc<CachePadded<Load>>, counters: &Arc<Counters>) {
+    pub(crate) fn belongs_to(
+        &mut self,
+        worker: u32,
+        load: &Arc<CachePadded<Load>>,
+        counters: &Arc<Counters>,
+    ) {
         (self.worker, self.load, self.counters) = (worker, Arc::clone(load), Arc::clone(counters));
     }
 
@@ -252,7 +257,10 @@ impl Lane {
                     Ok(None) => break,
                     Ok(Some(completed)) => {
                         settled += 1;
-                        if is_here && self.count(completed) && Some(completed.ticket) != own {
+                        if is_here {
+                            self.counters.told(&completed);
+                        }
+                        if is_here && !completed.abandoned && Some(completed.ticket) != own {
                             batch[count] = completed.ticket;
                             count += 1;
                         }
@@ -311,16 +319,6 @@ impl Lane {
         if history.is_limited() {
             self.hub.quotas.release(history.name());
         }
-        true
-    }
-
-    /// Counts a completion; true where somebody wants it.
-    fn count(&self, completed: Completed) -> bool {
-        if completed.abandoned {
-            self.counters.abandoned();
-            return false;
-        }
-        self.counters.completed(completed.status);
         true
     }
 
@@ -394,24 +392,25 @@ impl Lane {
     pub(crate) fn settle_all(&self, status: Status) {
         let mut reader = self.lock();
         for ticket in self.host.in_flight() {
-            let never_started = !self.has_lied()
-                && (self.host.take_back(ticket) || self.host.phase(ticket) == Some(Phase::Cancelled));
-            self.settle(&mut reader, ticket, &Outcome::bare(status, never_started));
+            let (never_started, was_counted) = self.withhold(ticket);
+            self.settle(&mut reader, ticket, &Outcome::bare(status, never_started), was_counted);
         }
     }
 
-    /// Settles one call in flight on a lane that is shut.
-    pub(crate) fn settle(&self, reader: &mut Reader, ticket: Ticket, outcome: &Outcome) {
+    /// Settles one call in flight on a lane that is shut. `was_counted`: when its owner took it back.
+    pub(crate) fn settle(&self, reader: &mut Reader, ticket: Ticket, outcome: &Outcome, was_counted: bool) {
         let is_here = self.leaves_worker(ticket);
-        // What its caller took back was counted then.
-        let counts = is_here && self.host.phase(ticket) != Some(Phase::Cancelled);
+        let counts = is_here && !was_counted;
         let function = self.note(ticket).function.load(Ordering::Relaxed);
         let Some(completed) = self.host.settle(reader, ticket, outcome) else { return };
         if counts {
             self.hub.decided.count(function, self.verdict(completed.status));
         }
         self.load.sub(1);
-        if is_here && self.count(completed) {
+        if is_here {
+            self.counters.settled(&completed);
+        }
+        if is_here && !completed.abandoned {
             self.tell(&[ticket]);
         }
     }

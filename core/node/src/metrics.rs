@@ -224,7 +224,7 @@ impl Decided {
         chunk[number % CHUNK][status as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    fn of(&self, number: u32) -> [u64; STATUSES] {
+    pub(crate) fn of(&self, number: u32) -> [u64; STATUSES] {
         let number = (number as usize).min(FUNCTIONS);
         match self.chunks[number / CHUNK].get() {
             Some(chunk) => std::array::from_fn(|i| chunk[number % CHUNK][i].load(Ordering::Relaxed)),

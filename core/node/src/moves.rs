@@ -78,11 +78,16 @@ impl Went {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, from: Ticket, lane: Arc<Lane>, to: Ticket) {
-        self.table().insert(from.slot, Forward { generation: from.generation, lane, ticket: to });
+    /// Returns the note of an earlier call of the slot. The slot was used again, so its owner has given that call up and has not come to look here: it never
+    /// finds the note any more, and the call is the caller's to end.
+    #[must_use]
+    fn note(&self, from: Ticket, lane: Arc<Lane>, to: Ticket) -> Option<(Arc<Lane>, Ticket)> {
+        let earlier =
+            self.table().insert(from.slot, Forward { generation: from.generation, lane, ticket: to });
         self.any.store(true, Ordering::Release);
         // See "Both want it".
         fence(Ordering::SeqCst);
+        earlier.map(|Forward { lane, ticket, .. }| (lane, ticket))
     }
 
     #[cold]
@@ -192,6 +197,13 @@ impl Lane {
         }
     }
 
+    /// Keeps a call from being started, where it has not been. Whether it certainly never starts, and whether its owner has seen to that, and counted it.
+    pub(crate) fn withhold(&self, ticket: Ticket) -> (bool, bool) {
+        let is_ours = self.host.take_back(ticket);
+        let is_theirs = !is_ours && self.host.phase(ticket) == Some(Phase::Cancelled);
+        (!self.has_lied() && (is_ours || is_theirs), is_theirs)
+    }
+
     /// Sees to the calls of a lost worker. True when none is left.
     fn see_to_lost(self: &Arc<Self>, shared: &Shared, until_ns: u64) -> bool {
         let mut reader = self.lock();
@@ -199,30 +211,37 @@ impl Lane {
         let now = monotonic_ns();
         let calls: Vec<Ticket> = self.host.in_flight().collect();
         for ticket in calls {
-            let deadline = self.note(ticket).deadline_ns();
-            let started = self.may_have_run(ticket);
+            let note = self.note(ticket);
+            let (deadline, started) = (note.deadline_ns(), self.may_have_run(ticket));
             let stay = match started {
+                // Its owner looks where it went before it looks at this.
+                _ if note.history().has_left() => Stay::End(Status::Cancelled, true),
                 None => Stay::End(Status::Cancelled, true),
                 Some(started) if now >= deadline && deadline != u64::MAX => match started {
                     true => Stay::End(Status::Timeout, false),
                     false => Stay::End(Status::Expired, true),
                 },
                 Some(started) => match self.send_on(shared, &mut reader, ticket, started, None) {
-                    // The owner looks where it went before it looks at this.
+                    // As above.
                     Ok(()) => Stay::End(Status::Cancelled, true),
                     Err(stay) => stay,
                 },
             };
-            match stay {
-                Stay::End(status, never_started) => {
-                    self.settle(&mut reader, ticket, &Outcome::bare(status, never_started));
+            let (status, never_started) = match stay {
+                Stay::End(status, never_started) => (status, never_started),
+                Stay::Wait if now < until_ns => {
+                    is_done = false;
+                    continue;
                 }
-                Stay::Wait if now < until_ns => is_done = false,
-                Stay::Wait => {
-                    let never_started = started == Some(false);
-                    self.settle(&mut reader, ticket, &Outcome::bare(Status::WorkerLost, never_started));
-                }
-            }
+                Stay::Wait => (Status::WorkerLost, started == Some(false)),
+            };
+            let (withheld, was_counted) = self.withhold(ticket);
+            let outcome = match never_started && !withheld {
+                // It was started in the last moments of a worker that was killed.
+                true => Outcome::bare(Status::WorkerLost, false),
+                false => Outcome::bare(status, never_started),
+            };
+            self.settle(&mut reader, ticket, &outcome, was_counted);
         }
         is_done
     }
@@ -279,11 +298,14 @@ impl Lane {
         self.watch_completions();
         let next = lane.submit(reserved, &request, note.submitted_ns(), history);
         self.counters().moved(history.is_retry() && started);
-        self.went.note(ticket, Arc::clone(&lane), next);
-        if self.host.asked(reader, ticket).is_none() {
-            // Its owner has gone meanwhile.
-            if let Some((lane, next)) = self.went.take(ticket) {
-                lane.give_up(next);
+        let earlier = self.went.note(ticket, Arc::clone(&lane), next);
+        // Its owner has gone meanwhile.
+        let is_alone = self.host.asked(reader, ticket).is_none();
+        let alone = is_alone.then(|| self.went.take(ticket)).flatten();
+        for (lane, call) in earlier.into_iter().chain(alone) {
+            let function = lane.note(call).function.load(Ordering::Relaxed);
+            if lane.give_up(call) {
+                self.hub.decided.count(function, Status::Cancelled);
             }
         }
         self.nudge_owner(ticket);
@@ -362,7 +384,11 @@ impl Lane {
         }
         let since = monotonic_ns().saturating_sub(WAIT_NS);
         let waits = |ticket: &Ticket| {
-            self.host.phase(*ticket) == Some(Phase::Queued) && self.note(*ticket).submitted_ns() < since
+            let note = self.note(*ticket);
+            // What the call state says of one that has left, an honest worker has not written.
+            self.host.phase(*ticket) == Some(Phase::Queued)
+                && note.submitted_ns() < since
+                && !note.history().has_left()
         };
         let mut calls: Vec<Ticket> = self.host.in_flight().filter(waits).collect();
         // Those that came last would wait longest. The lane's own queue keeps its order.
@@ -384,3 +410,6 @@ impl Orphans {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use arc_swap::ArcSwapOption;
 use crossbeam_utils::CachePadded;
 use microfaas_control::sandbox::SandboxReport;
+use microfaas_lane::host::Completed;
 use microfaas_lane::{Status, Violation};
 
 use crate::lane::Lane;
@@ -45,11 +46,33 @@ impl Load {
     }
 }
 
-/// Counts of one place. Written under the lane's reader lock or by the supervisor, read by anybody.
+/// Calls that came back.
 #[derive(Debug, Default)]
-pub(crate) struct Counters {
+struct Ended {
     completed: [AtomicU64; Status::ALL.len()],
     abandoned: AtomicU64,
+}
+
+impl Ended {
+    fn counter(&self, call: &Completed) -> &AtomicU64 {
+        if call.abandoned { &self.abandoned } else { &self.completed[call.status as usize] }
+    }
+
+    fn add_to(&self, stats: &mut crate::Stats) {
+        for (sum, counter) in stats.completed.iter_mut().zip(&self.completed) {
+            *sum += counter.load(Ordering::Relaxed);
+        }
+        stats.abandoned += self.abandoned.load(Ordering::Relaxed);
+    }
+}
+
+/// Counts of one place, read by anybody.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// As the worker has said. Written by who reads the completions of the lane that is in use: a lane is read no more when the next one comes.
+    told: Ended,
+    /// As the host has decided. Those of a lane that is out of use may be settled while calls of the next one come back.
+    settled: Ended,
     violations: AtomicU64,
     pokes: AtomicU64,
     moves: AtomicU64,
@@ -58,17 +81,17 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    /// Only one thread at a time counts, so this is no read-modify-write.
-    fn bump(counter: &AtomicU64) {
+    /// Reader of the completions: a call came back. Only one thread at a time counts these, so this is no read-modify-write.
+    #[inline]
+    pub(crate) fn told(&self, call: &Completed) {
+        let counter = self.told.counter(call);
         counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    pub(crate) fn completed(&self, status: Status) {
-        Self::bump(&self.completed[status as usize]);
-    }
-
-    pub(crate) fn abandoned(&self) {
-        Self::bump(&self.abandoned);
+    /// A call came back without its worker.
+    #[cold]
+    pub(crate) fn settled(&self, call: &Completed) {
+        self.settled.counter(call).fetch_add(1, Ordering::Relaxed);
     }
 
     /// A call has gone to another worker; `retry`: it may have run.
@@ -83,15 +106,13 @@ impl Counters {
     }
 
     pub(crate) fn violation(&self, violation: Violation) {
-        Self::bump(&self.violations);
+        self.violations.fetch_add(1, Ordering::Relaxed);
         *self.last_violation.lock().unwrap_or_else(PoisonError::into_inner) = Some(violation);
     }
 
     pub(crate) fn add_to(&self, stats: &mut crate::Stats) {
-        for (sum, counter) in stats.completed.iter_mut().zip(&self.completed) {
-            *sum += counter.load(Ordering::Relaxed);
-        }
-        stats.abandoned += self.abandoned.load(Ordering::Relaxed);
+        self.told.add_to(stats);
+        self.settled.add_to(stats);
         stats.violations += self.violations.load(Ordering::Relaxed);
         stats.pokes += self.pokes.load(Ordering::Relaxed);
         stats.moves += self.moves.load(Ordering::Relaxed);
@@ -242,5 +263,27 @@ impl Seat {
         // A thread that is ending remembers nothing.
         let _ = KNOWN.try_with(|all| all.borrow_mut()[place] = known);
         Some(lane)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use microfaas_lane::host::Ticket;
+
+    /// As when calls of a lost worker are settled while its replacement answers.
+    #[test]
+    fn no_count_is_lost_between_two_lanes_of_a_place() {
+        const CALLS: u64 = if cfg!(miri) { 100 } else { 1_000_000 };
+        let counters = Counters::default();
+        let ticket = Ticket { slot: 0, generation: 1 };
+        let call = |abandoned| Completed { ticket, status: Status::Timeout, abandoned, is_unsafe: false };
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..CALLS).for_each(|n| counters.told(&call(n % 2 == 0))));
+            scope.spawn(|| (0..CALLS).for_each(|n| counters.settled(&call(n % 2 == 0))));
+        });
+        let mut stats = crate::Stats::default();
+        counters.add_to(&mut stats);
+        assert_eq!((stats.abandoned, stats.completed(Status::Timeout)), (CALLS, CALLS));
     }
 }

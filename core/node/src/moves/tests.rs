@@ -1,0 +1,196 @@
+//! Moves step by step: lanes whose workers are played by the test, and owners that are held up where it hurts.
+#![expect(unsafe_code, reason = "plays workers in the same process")]
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use microfaas_lane::layout::Geometry;
+use microfaas_lane::state::Start;
+use microfaas_lane::worker::{Bases, Completion, WorkerLane};
+use microfaas_sys::eventfd;
+use microfaas_sys::mapping::Mapping;
+use microfaas_sys::process::Signaller;
+
+use super::*;
+use crate::catalog::Catalog;
+use crate::function::FunctionInfo;
+use crate::hub::Hub;
+use crate::lane::Shut;
+use crate::memory::LaneMemory;
+use crate::names::Entry;
+use crate::notice::History;
+use crate::seat::Seat;
+
+const FUNCTION: u32 = 0;
+const SLOTS: u32 = 4;
+
+/// A worker's end, and what it is mapped at.
+struct Player {
+    end: WorkerLane,
+    regions: [Mapping; 3],
+}
+
+impl Player {
+    /// Answers the next call, as an honest worker would.
+    fn answer(&mut self) {
+        let submission = self.end.pop().unwrap().expect("a call waits");
+        let status = match self.end.start(&submission) {
+            Start::Yours => Status::Ok,
+            Start::TakenBack => Status::Cancelled,
+        };
+        let (slot, generation) = (submission.slot, submission.generation);
+        let (body_len, meta_len, cpu_ns) = (0, 0, 0);
+        let (overflow, is_unsafe) = (false, false);
+        let done = Completion { slot, generation, status, body_len, meta_len, overflow, is_unsafe, cpu_ns };
+        self.end.complete(&done);
+    }
+
+    /// Writes the state of a call that has not started, as a hostile worker may at any time.
+    fn queue_again(&self, call: Ticket) {
+        let offset = self.end.geometry().state_offset(call.slot);
+        // SAFETY: the slot's call state, within the mapping.
+        let state = unsafe { self.regions[2].base().byte_add(offset) };
+        // SAFETY: as `CallState`: an atomic word, for which any content is valid.
+        let state = unsafe { state.cast::<AtomicU64>().as_ref() };
+        state.store(u64::from(call.generation) << 32 | u64::from(Phase::Queued as u32), Ordering::Relaxed);
+    }
+}
+
+/// A node without a supervisor, and a lane to each of its workers. One function, which may be run again, one call of it at a time.
+fn node(workers: u32) -> (Arc<Shared>, Vec<(Arc<Lane>, Player)>) {
+    let hub = Arc::new(Hub::new(0).unwrap());
+    let seats = (0..workers).map(|index| Seat::new(index, None)).collect();
+    let (shared, _) = Shared::new(seats, hub);
+    let entry = Entry { function: FUNCTION, deadline_ns: u64::MAX, concurrency: 1 };
+    shared.names.publish(&[Some(entry)]);
+    let info = FunctionInfo {
+        id: 0,
+        name: "f".into(),
+        module: "f.so".into(),
+        deadline: std::time::Duration::MAX,
+        idempotent: true,
+        limits: Default::default(),
+        concurrency: 1,
+    };
+    shared.catalog.store(Arc::new(Catalog { functions: vec![info], ..Catalog::default() }));
+    let lanes = (0..workers).map(|worker| lane(&shared, worker)).collect();
+    (shared, lanes)
+}
+
+fn lane(shared: &Shared, worker: u32) -> (Arc<Lane>, Player) {
+    let geometry = Geometry {
+        small_slots: SLOTS,
+        large_slots: 0,
+        small_bytes: 256,
+        large_bytes: 4096,
+        response_bytes: 4096,
+    };
+    let (memory, fds) = LaneMemory::create(geometry).unwrap();
+    let seat = &shared.seats[worker as usize];
+    let (hub, signaller) = (Arc::clone(&shared.hub), Signaller::open(std::process::id()).unwrap());
+    let (event, load, counters) =
+        (eventfd::create().unwrap(), Arc::clone(&seat.load), Arc::clone(&seat.counters));
+    let lane = Arc::new(Lane::new(memory, worker, event, hub, signaller, load, counters));
+    let regions = [
+        Mapping::shared_ro(std::os::fd::AsFd::as_fd(&fds.down), geometry.down_bytes()).unwrap(),
+        Mapping::shared_ro(std::os::fd::AsFd::as_fd(&fds.bulk), geometry.bulk_bytes()).unwrap(),
+        Mapping::shared_rw(std::os::fd::AsFd::as_fd(&fds.up), geometry.up_bytes(), 0).unwrap(),
+    ];
+    let [down, bulk, up]: [NonNull<u8>; 3] = [regions[0].base(), regions[1].base(), regions[2].base()];
+    // SAFETY: mapped as long as the geometry says, for as long as the value lives beside them; the only one on this memory.
+    let end = unsafe { WorkerLane::new(Bases { down, bulk, up }, geometry) };
+    (lane, Player { end, regions })
+}
+
+/// A call that has waited for long.
+fn submit(lane: &Arc<Lane>, history: History) -> Ticket {
+    let reserved = lane.host.reserve(0).unwrap();
+    lane.load().add();
+    let (function, body_len, meta_len, flags) = (FUNCTION, 0, 0, 0);
+    let (deadline_ns, submitted_cycles) = (u64::MAX, 0);
+    lane.submit(
+        reserved,
+        &Request { function, body_len, meta_len, deadline_ns, flags, submitted_cycles },
+        0,
+        history,
+    )
+}
+
+fn in_flight(lane: &Lane) -> usize {
+    lane.host.in_flight().count()
+}
+
+/// Whether a call has left is not for its old worker to say, whatever that says or does.
+#[test]
+fn a_call_that_has_left_is_not_sent_on_again() {
+    let (shared, lanes) = node(2);
+    let [(from, player), (to, _)] = lanes.as_slice() else { panic!("two lanes") };
+    shared.seats[1].open(Arc::clone(to));
+    assert!(shared.hub.quotas.admit(0, 1));
+    let call = submit(from, History::new(0, true));
+    from.send_waiting(&shared, to);
+    assert_eq!((in_flight(from), in_flight(to)), (1, 1));
+    // Its owner has not looked yet.
+    player.queue_again(call);
+    from.send_waiting(&shared, to);
+    assert_eq!((in_flight(from), in_flight(to)), (1, 1), "it is there already");
+    from.shut_down(Shut::Lied);
+    shared.see_to_orphans();
+    assert_eq!((in_flight(from), in_flight(to)), (0, 1), "it is there already");
+    assert_eq!((shared.stats().moves, shared.stats().retries), (1, 0));
+    to.shut_down(Shut::Closed);
+    let (lane, call) = from.follow(call).expect("it has left");
+    assert!(Arc::ptr_eq(&lane, to));
+    let outcome = lane.host.outcome(call).expect("it is over");
+    lane.release(call, &outcome);
+    assert_eq!((from.host.free_slots(), to.host.free_slots()), (SLOTS, SLOTS));
+    assert!(shared.hub.quotas.admit(0, 1), "it has come back");
+    assert!(!shared.hub.quotas.admit(0, 1), "once");
+}
+
+/// An owner lets go of its call and is held up before it looks where that went. Its slot is used again meanwhile, and that call leaves, too.
+#[test]
+fn a_slot_that_is_used_again_keeps_no_call_that_nobody_wants() {
+    let (shared, mut lanes) = node(2);
+    let (to, mut there) = lanes.pop().unwrap();
+    let (from, mut here) = lanes.pop().unwrap();
+    let first = submit(&from, History::new(0, false));
+    from.send_waiting(&shared, &to);
+    // The first half of `give_up`.
+    from.abandon(first);
+    here.answer();
+    assert_eq!(from.drain(), 1);
+    let second = submit(&from, History::new(0, false));
+    assert_eq!((second.slot, second.generation), (first.slot, first.generation + 1));
+    from.send_waiting(&shared, &to);
+    // The second half.
+    assert!(from.went.take(first).is_none());
+    let (lane, second) = from.follow(second).expect("it has left");
+    there.answer();
+    there.answer();
+    assert_eq!(to.drain(), 2);
+    let outcome = lane.host.outcome(second).expect("it is over");
+    lane.release(second, &outcome);
+    assert_eq!(to.host.free_slots(), SLOTS, "nobody would ever take the first one's answer");
+}
+
+/// A call that the host itself keeps from being run is counted, as any other; one that its owner took back was counted then.
+#[test]
+fn calls_that_a_lane_is_shut_with_are_counted_once() {
+    for (why, status) in [(Shut::Closed, Status::Cancelled), (Shut::NodeGone, Status::WorkerLost)] {
+        let (shared, mut lanes) = node(1);
+        let (lane, mut player) = lanes.pop().unwrap();
+        let _ = submit(&lane, History::new(0, false));
+        let started = submit(&lane, History::new(0, false));
+        let taken_back = submit(&lane, History::new(0, false));
+        let queued = player.end.pop().unwrap().unwrap();
+        assert_eq!(player.end.start(&queued), Start::Yours);
+        assert_eq!(lane.host.phase(started), Some(Phase::Queued));
+        assert!(lane.give_up(taken_back));
+        lane.shut_down(why);
+        let counted = shared.hub.decided.of(FUNCTION);
+        assert_eq!(counted[status as usize], 2, "{why:?}");
+        assert_eq!(counted.iter().sum::<u64>(), 2);
+    }
+}
