@@ -44,7 +44,8 @@ impl Scene {
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let path = folder.path().join("socket");
         let config = SocketConfig::new(&path).mode(0o666).allow_user(NOBODY);
-        let node = probe_node().workers(2).pin(false).socket(config).start().unwrap();
+        // A spare would be one more that opens descriptors in this process while they are counted.
+        let node = probe_node().workers(2).pin(false).spares(0).socket(config).start().unwrap();
         let honest = Host::attach(&path).unwrap();
         let workers = pids(&node);
         let holdings = workers.iter().map(|pid| held(*pid)).collect();

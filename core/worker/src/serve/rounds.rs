@@ -97,6 +97,10 @@ impl Worker {
                 }
             }
             self.announce(index);
+            if self.stirred {
+                // A lane was cut. Who waited for what its calls had comes before the rest.
+                return Ok(true);
+            }
         }
         Ok(left < BATCH)
     }
