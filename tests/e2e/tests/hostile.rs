@@ -361,6 +361,18 @@ fn a_worker_that_talks_is_replaced() {
     arena.end();
 }
 
+/// What honest workers say too, of modules that this one does not have, or has and was not asked about.
+#[test]
+fn a_worker_that_lies_about_its_modules_is_replaced() {
+    for lie in ["want", "evict", "unload"] {
+        let arena = Arena::new();
+        arena.unleash(lie);
+        arena.load(Duration::from_millis(50), true);
+        arena.wait_until_replaced();
+        arena.end();
+    }
+}
+
 /// Packets that an honest worker may send, and far more of them than it would: the other worker does not wait for the supervisor, and the flood ends.
 #[test]
 fn a_worker_that_floods_the_control_socket_is_replaced() {
@@ -369,7 +381,8 @@ fn a_worker_that_floods_the_control_socket_is_replaced() {
     arena.load(Duration::from_millis(100), true);
     arena.wait_until_replaced();
     let metrics = arena.node().metrics();
-    let protocol = RestartCause::ALL.iter().position(|cause| *cause == RestartCause::Protocol).expect("a cause");
+    let protocol =
+        RestartCause::ALL.iter().position(|cause| *cause == RestartCause::Protocol).expect("a cause");
     assert_eq!(metrics.workers[0].restarts[protocol], 1);
     assert_eq!(metrics.workers[1].info.restarts, 0);
     arena.end();
