@@ -11,16 +11,18 @@
 //! A module that is to be loaded when it is called is loaded in that process too, and no worker waits for it: workers are told that it is there, which is all that is
 //! wanted of them. One that has the version before loaded gets the new one loaded as well, so that what is called a lot is as warm as before.
 
+mod errand;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use microfaas_control::admin::Deployed;
-use microfaas_control::{PACKET_BYTES_MAX, ToNode, ToWorker, Unload, encode};
+use microfaas_control::{ToNode, ToWorker, Unload};
 
+pub(crate) use self::errand::Errand;
 use crate::DeployError;
 use crate::command::Question;
 use crate::completion::printable;
@@ -39,33 +41,8 @@ pub(crate) const STAYED_BYTES_MAX: u64 = 256 << 20;
 const SERVED_WITHIN: Duration = Duration::from_secs(30);
 /// Workers that may be lost while they load what is deployed, or called for the first time: one may be chance.
 const LOST_MAX: u32 = 1;
-/// Bytes of what a worker is told of cold modules at a time, which fit a packet with what is around them.
-const SHELVED_BYTES_MAX: usize = PACKET_BYTES_MAX - 1024;
 
 pub(crate) type DeployReply = SyncSender<Result<Deployed, DeployError>>;
-
-/// What a process is to do next, to have what it is to have.
-#[derive(Debug)]
-pub(crate) enum Errand {
-    Load { part: u32, message: ToWorker, image: Arc<OwnedFd> },
-    Shelve { parts: Vec<u32>, message: ToWorker },
-}
-
-impl Errand {
-    /// The process is asked for it: the message, and what goes beside it.
-    pub(crate) fn begin(self, shelf: &mut Shelf) -> (ToWorker, Vec<Arc<OwnedFd>>) {
-        match self {
-            Self::Load { part, message, image } => {
-                shelf.loads(part);
-                (message, vec![image])
-            }
-            Self::Shelve { parts, message } => {
-                shelf.shelves(parts);
-                (message, Vec::new())
-            }
-        }
-    }
-}
 
 /// A deployment whose modules are being loaded.
 #[derive(Debug)]
@@ -132,51 +109,6 @@ impl Rollout {
         }
     }
 
-    /// What a process has to do first, if anything. One that tries things out has to load nothing but what is being deployed; a spare, which no
-    /// deployment is to wait for, nothing of that.
-    pub(crate) fn errand(&self, shelf: &Shelf, role: Role) -> Option<Errand> {
-        let tried = self.job.as_ref().is_none_or(|job| job.tried);
-        let is_due = |part| match role {
-            Role::Trial => self.is_staged(part),
-            Role::Spare => !self.is_staged(part),
-            Role::Place(_) => tried || !self.is_staged(part),
-        };
-        let mut missing =
-            self.wanted.iter().filter(|(part, _)| !shelf.holds(**part) && is_due(**part)).peekable();
-        let (first, version) = missing.peek()?;
-        if self.is_to_load(version, **first, shelf, role) {
-            return self.load(version, **first, role);
-        }
-        let (mut parts, mut modules, mut bytes) = (Vec::new(), Vec::new(), 0);
-        for (part, version) in missing {
-            let load = self.registry.load(version, *part)?;
-            bytes += encode(&load).map_or(PACKET_BYTES_MAX, |packet| packet.len() + 1);
-            // The first one goes in any case: what does not fit a packet alone cannot be sent, and that is said.
-            if self.is_to_load(version, *part, shelf, role) || bytes > SHELVED_BYTES_MAX && !parts.is_empty()
-            {
-                break;
-            }
-            parts.push(*part);
-            modules.push(load);
-        }
-        Some(Errand::Shelve { parts, message: ToWorker::Shelve { modules } })
-    }
-
-    /// Whether a process is to have this part loaded without a call.
-    fn is_to_load(&self, version: &Version, part: u32, shelf: &Shelf, role: Role) -> bool {
-        let is_lazy = version.part(part).is_some_and(|part| part.is_lazy);
-        let before = || self.registry.active_of(&version.image().name);
-        let was_loaded = || before().is_some_and(|before| before.parts().any(|part| shelf.is_loaded(part)));
-        !is_lazy || role == Role::Trial || was_loaded()
-    }
-
-    fn load(&self, version: &Version, part: u32, role: Role) -> Option<Errand> {
-        let mut load = self.registry.load(version, part)?;
-        // What is tried out is there until all of it was.
-        load.stays |= role == Role::Trial;
-        Some(Errand::Load { part, message: ToWorker::Load(load), image: Arc::clone(&version.image().sealed) })
-    }
-
     /// The version of a part that workers may have.
     fn version_of(&self, part: u32) -> Option<&Arc<Version>> {
         let retired = || self.retired.iter().find(|version| version.part(part).is_some());
@@ -236,18 +168,6 @@ impl Rollout {
         let successors = self.registry.successors(self.version_of(part)?, part);
         shelf.unloads(part);
         Some(question((ToWorker::Unload(Unload { module: part, successors }), Vec::new())))
-    }
-
-    /// What calls in a worker have waited for the longest.
-    fn wanted_first(&self, shelf: &mut Shelf, role: Role) -> Option<Errand> {
-        while let Some(part) = shelf.first_want() {
-            let errand = self.version_of(part).and_then(|version| self.load(version, part, role));
-            if errand.is_some() {
-                return errand;
-            }
-            shelf.drop_want(part);
-        }
-        None
     }
 
     /// Whether this worker may load this part now.
