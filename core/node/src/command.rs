@@ -100,6 +100,8 @@ pub(crate) enum Heard {
     Cut(Cut),
     /// Unasked: of its modules.
     News(News),
+    /// It has closed the socket, which no worker does that lives.
+    End,
 }
 
 /// What other threads want of the supervisor.
@@ -289,6 +291,9 @@ impl Talk {
         let mut buffer = vec![0; PACKET_BYTES_MAX];
         let packet =
             socket::try_recv(self.control.as_fd(), &mut buffer, 0).map_err(|error| error.to_string())?;
+        if packet.len == 0 {
+            return Ok(Heard::End);
+        }
         let words = || printable(&buffer[..packet.len]);
         let message: ToNode = decode(&buffer[..packet.len]).map_err(|_| words())?;
         let heard = match self.asked.take_if(|asked| message.answers(&asked.message)) {

@@ -138,6 +138,11 @@ impl Supervisor {
                         }
                         cut.reason
                     }
+                    // It ends. Its memory is gone by now; what the kernel has still to take apart takes it longer than that, and nobody waits for it.
+                    Ok(Heard::End) => {
+                        let _ = live.process.kill();
+                        return self.ended(index);
+                    }
                     Err(said) => said,
                 };
                 self.dismiss(index, &said);
@@ -225,7 +230,7 @@ impl Supervisor {
             Place::Serving { mut live, .. } => {
                 self.rollout.lost(&self.shared, Role::Place(index), &live.shelf, live.is_silent());
                 // What it had to say of its calls is heard to the end.
-                let _ = (0..LAST_PACKETS).all(|_| live.hear().is_ok());
+                let _ = (0..LAST_PACKETS).all(|_| live.hear().is_ok_and(|heard| !matches!(heard, Heard::End)));
                 let seat = &self.shared.seats[index];
                 seat.close();
                 live.lane.shut_down(Shut::Lost);
