@@ -29,7 +29,7 @@ fn echo_often(node: &Node, calls: u64) {
 
 /// Sixty-four calls at once, of these functions in turn. The host does not sleep, which would make the worker wake it.
 fn burst(node: &Node, functions: &[&str]) {
-    let submit = |function| node.submit(function, Request::new(b"64")).unwrap();
+    let submit = |function| node.submit(function, Request::new(b"64")).expect("a slot");
     let calls: Vec<_> = functions.iter().cycle().take(64).map(submit).collect();
     for mut call in calls {
         let answer = loop {
