@@ -1,7 +1,7 @@
 //! One worker's place in the node: it stays while workers and their lanes come and go.
 
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::ArcSwapOption;
@@ -226,9 +226,13 @@ impl Seat {
 
     /// Calls may be submitted to this lane from now on.
     pub(crate) fn open(&self, lane: Arc<Lane>) {
+        let hub = Arc::clone(&lane.hub);
         self.lane.store(Some(lane));
         self.version.fetch_add(1, Ordering::Release);
         self.load.open.store(true, Ordering::Release);
+        // An event loop that sleeps has not announced that on this lane, whose worker would not wake it. Pairs with the fence in `Hub::arm`.
+        fence(Ordering::SeqCst);
+        hub.settled();
     }
 
     /// No new calls; returns the lane, whose calls the caller settles.

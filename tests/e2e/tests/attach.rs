@@ -300,3 +300,19 @@ fn others_may_attach_where_the_list_says_so() {
         drop(node);
     }
 }
+
+/// While a node drains, a host has no lane to submit to any more. What comes back on those that it had is for sleeping futures, too.
+#[test]
+fn futures_are_answered_while_the_node_drains() {
+    let (_folder, path) = folder();
+    let node = node(&path).workers(1).start().unwrap();
+    let host = Node::connect(&path).unwrap();
+    let _watchdog = Watchdog::new(Duration::from_secs(100));
+    let request = Request::new(b"200000").deadline(Duration::from_secs(250));
+    let call = host.submit("sleep_spin", request).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| node.shutdown(Duration::from_secs(250)));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        assert_eq!(runtime.block_on(call).status, Status::Ok);
+    });
+}

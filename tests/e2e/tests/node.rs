@@ -311,3 +311,20 @@ fn memory_of_large_calls_is_given_back() {
     assert_eq!(node.invoke("echo", body.as_slice()).unwrap().body, body);
     assert!(committed() < before + 1024, "{before} KiB before, {} KiB after", committed());
 }
+
+/// An event loop that sleeps has announced that to the workers that there were, not to one that has come since.
+#[test]
+fn an_event_loop_that_sleeps_is_told_of_a_new_worker() {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let (node, _directory, _watchdog) = start();
+    let is_readable = || {
+        let mut fds = [PollFd::new(node.event_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO).unwrap() == 1
+    };
+    node.disarm();
+    assert!(node.arm() && !is_readable(), "there is nothing to do");
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(node.workers()[0].pid.unwrap()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    wait_until("a new worker", || serves_again(&node));
+    assert!(is_readable(), "it would sleep through what the new worker answers");
+}

@@ -141,6 +141,12 @@ impl Attachment {
             self.shared.balance();
             // For a worker that does not ring, and an event loop that has stopped in the middle.
             self.shared.poll();
+            if let Some(live) = self.live.as_ref().filter(|live| live.closing) {
+                // Nobody else looks at these.
+                for held in live.lanes.values() {
+                    held.lane.drain();
+                }
+            }
         }
         self.drop_lanes(Shut::Closed);
         self.shared.hub.orphans.end();
