@@ -209,7 +209,14 @@ struct Asked {
 
 impl Talk {
     pub(crate) fn new(control: OwnedFd, generation: u32) -> Self {
-        Self { control, generation, waiting: VecDeque::new(), asked: None, unsent: None, unasked: Rate::default() }
+        Self {
+            control,
+            generation,
+            waiting: VecDeque::new(),
+            asked: None,
+            unsent: None,
+            unasked: Rate::default(),
+        }
     }
 
     /// Takes another generation's part: what is asked of that one is meant.

@@ -14,6 +14,7 @@ use microfaas_metrics::Region;
 use microfaas_sys::affinity;
 use microfaas_sys::process::Process;
 
+use crate::Node;
 use crate::command::{Asker, Heard};
 use crate::launch::{Launch, Plan, Progress, Role};
 use crate::live::Live;
@@ -21,7 +22,6 @@ use crate::node::Shared;
 use crate::restart::Restarts;
 use crate::rollout::{Rollout, STAYED_BYTES_MAX};
 use crate::shelf::Shelf;
-use crate::Node;
 
 /// How long the workers are left alone with the cores after a spare has taken a place, before the next one is started.
 const REST: Duration = Duration::from_millis(20);
@@ -192,7 +192,9 @@ impl Spares {
         } else if let Some(at) = self.launching.iter().position(|launch| launch.process.pid() == pid) {
             let progress = match (ended, spoke) {
                 (true, _) => Err("has ended before it was ready".to_owned()),
-                (false, true) => self.launching[at].answer(shared, rollout).map_err(|error| error.to_string()),
+                (false, true) => {
+                    self.launching[at].answer(shared, rollout).map_err(|error| error.to_string())
+                }
                 (false, false) => Ok(Progress::Asked),
             };
             match progress {

@@ -147,7 +147,8 @@ impl Supervisor {
         let mut whose = Vec::new();
         let places = self.places.iter().enumerate();
         let places = places.filter_map(|(i, place)| Some((Whose::Place(i), place.descriptors()?)));
-        let trial = self.trial.iter().map(|(_, trial)| (Whose::Trial, (&trial.process, trial.control.as_fd())));
+        let trial =
+            self.trial.iter().map(|(_, trial)| (Whose::Trial, (&trial.process, trial.control.as_fd())));
         let spares = self.spares.descriptors();
         let spares = spares.map(|(pid, process, control)| (Whose::Spare(pid), (process, control)));
         for (who, (process, control)) in places.chain(trial).chain(spares) {

@@ -52,6 +52,8 @@ pub struct Verdict {
     pub counts: Counts,
     /// What was measured; informational.
     pub figures: BTreeMap<String, f64>,
+    /// What was measured several times; informational.
+    pub samples: BTreeMap<String, Vec<f64>>,
     /// Milliseconds from the SIGKILL of a worker until a spare served in its place.
     pub replace_ms: Vec<f64>,
     /// The same where no spare was ready.
@@ -102,6 +104,11 @@ impl Trial {
     /// Notes a measurement.
     pub fn figure(&mut self, name: &str, value: f64) {
         self.verdict.figures.insert(name.to_owned(), value);
+    }
+
+    /// Notes one of several measurements of the same.
+    pub fn sample(&mut self, name: &str, value: f64) {
+        self.verdict.samples.entry(name.to_owned()).or_default().push(value);
     }
 
     /// Whether this part of its time, from 0 to 1, is over.

@@ -128,7 +128,8 @@ fn a_banned_function_is_banned_also_while_there_is_no_worker() {
     assert_eq!((status(&node, "abort"), bans(&node).len()), (Status::Fault, 1));
     // Its replacement waits.
     let pid = node.workers()[0].pid.unwrap();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGKILL).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
     until(|| node.workers()[0].state == WorkerState::BackingOff);
     assert_eq!(status(&node, "abort"), Status::Banned);
 }

@@ -223,7 +223,9 @@ fn a_spare_that_is_killed_or_stopped_is_replaced() {
     let worker = node.workers()[0];
     let first = spare(&node);
     signal(first, Signal::SIGKILL);
-    until("another spare", || node.spares().ended == 1 && node.spares().ready.iter().any(|pid| *pid != first));
+    until("another spare", || {
+        node.spares().ended == 1 && node.spares().ready.iter().any(|pid| *pid != first)
+    });
     let second = spare(&node);
     signal(second, Signal::SIGSTOP);
     until("another spare", || node.spares().ended == 2 && !node.spares().ready.is_empty());

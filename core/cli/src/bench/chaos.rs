@@ -29,7 +29,11 @@ struct Row {
     problems: Vec<String>,
     counts: Counts,
     figures: BTreeMap<String, f64>,
+    #[serde(default)]
+    samples: BTreeMap<String, Vec<f64>>,
     replace_ms: Vec<f64>,
+    #[serde(default)]
+    replace_started_ms: Vec<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -74,24 +78,31 @@ fn add(report: &mut Report, rows: &[Row]) -> usize {
         #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
         report.add(key, count as f64, accepted);
     }
-    let mut times: Vec<f64> = rows.iter().flat_map(|row| row.replace_ms.iter().copied()).collect();
-    times.sort_by(f64::total_cmp);
-    for (key, part) in [("replace_ms_p50", 50), ("replace_ms_p99", 99)] {
-        let at = (times.len() * part / 100).min(times.len().saturating_sub(1));
-        report.add(key, times.get(at).copied().unwrap_or_default(), times.len() as u64);
-    }
+    let by_spares = rows.iter().flat_map(|row| row.replace_ms.iter().copied());
+    spread(report, [("replace_ms_p50", 50), ("replace_ms_p99", 99)], by_spares);
+    let started = rows.iter().flat_map(|row| row.replace_started_ms.iter().copied());
+    spread(report, [("replace_started_ms_p50", 50), ("replace_started_ms_p99", 99)], started);
+    let dips = rows.iter().filter_map(|row| row.samples.get("throughput_killing_share")).flatten();
+    // The worst hundredth is the lowest.
+    let keys = [("throughput_killing_share_p50", 50), ("throughput_killing_share_p01", 1)];
+    spread(report, keys, dips.copied());
     let figure = |name: &str| rows.iter().find_map(|row| row.figures.get(name)).copied();
-    for key in [
-        "throughput_before",
-        "throughput_killing",
-        "throughput_recovery_ms",
-        "p99_before_ms",
-        "p99_deploying_ms",
-        "goodput_peak",
-        "goodput_overloaded",
+    for (key, of) in [
+        ("throughput_before", None),
+        ("throughput_recovery_ms", None),
+        ("p50_before_ms", Some("calls_before")),
+        ("p99_before_ms", Some("calls_before")),
+        ("p50_deploying_ms", Some("calls_deploying")),
+        ("p99_deploying_ms", Some("calls_deploying")),
+        ("p50_deploying_share", Some("calls_deploying")),
+        ("p99_deploying_share", Some("calls_deploying")),
+        ("goodput_peak", None),
+        ("goodput_overloaded", None),
     ] {
         if let Some(value) = figure(key) {
-            report.add(key, value, 1);
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+            let n = of.and_then(figure).map_or(1, |count| count as u64);
+            report.add(key, value, n);
         }
     }
     let failed = rows.iter().filter(|row| !row.problems.is_empty()).count();
@@ -100,6 +111,16 @@ fn add(report: &mut Report, rows: &[Row]) -> usize {
     report.more = table(rows);
     report.aims = vec![Aim { text: format!("every experiment holds: {failed} do not"), met: failed == 0 }];
     failed
+}
+
+/// Adds percentiles of what was measured several times.
+fn spread(report: &mut Report, keys: [(&'static str, usize); 2], values: impl Iterator<Item = f64>) {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    for (key, part) in keys {
+        let at = (values.len() * part / 100).min(values.len().saturating_sub(1));
+        report.add(key, values.get(at).copied().unwrap_or_default(), values.len() as u64);
+    }
 }
 
 fn suite(program: &Path, arguments: &[&str]) -> Result<Vec<Row>, Failure> {
@@ -152,10 +173,20 @@ mod tests {
     fn a_line_of_the_suite_is_a_row() {
         let line = r#"{"experiment":"K01","seed":7,"ms":3,"skipped":null,"problems":["1 requests answered wrongly"],
             "counts":{"accepted":5,"completed":5,"ok":4,"lost":0,"doubled":0,"wrong":1,"refused":0,"late":0,"hung_up":0},
-            "figures":{"kills":1.0},"replace_ms":[4.5]}"#;
+            "figures":{"kills":1.0,"p99_deploying_share":1.5,"calls_deploying":70.0},"samples":{"throughput_killing_share":[0.6,0.5]},
+            "replace_ms":[4.5],"replace_started_ms":[]}"#;
         let rows = [serde_json::from_str::<Row>(line).expect("a row")];
         let mut report = Report::new("chaos", serde_json::Map::new(), Vec::new());
         assert_eq!(add(&mut report, &rows), 1);
         assert!(report.more.contains("answered wrongly"));
+        let json = report.json();
+        for (key, value, n) in [
+            ("replace_ms_p99", 4.5, 1),
+            ("throughput_killing_share_p50", 0.6, 2),
+            ("throughput_killing_share_p01", 0.5, 2),
+            ("p99_deploying_share", 1.5, 70),
+        ] {
+            assert_eq!((&json["results"][key], &json["n"][key]), (&value.into(), &n.into()), "{key}");
+        }
     }
 }

@@ -42,7 +42,7 @@ impl Report {
         anstream::stdout().write_all(text.as_bytes()).map_err(Failure::Stdout)
     }
 
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         let n: Map<String, Value> = self.results.iter().map(|&(key, _, n)| (key.into(), n.into())).collect();
         let results: Map<String, Value> =
             self.results.iter().map(|&(key, value, _)| (key.into(), json!(value))).collect();

@@ -230,7 +230,8 @@ impl Supervisor {
             Place::Serving { mut live, .. } => {
                 self.rollout.lost(&self.shared, Role::Place(index), &live.shelf, live.is_silent());
                 // What it had to say of its calls is heard to the end.
-                let _ = (0..LAST_PACKETS).all(|_| live.hear().is_ok_and(|heard| !matches!(heard, Heard::End)));
+                let _ =
+                    (0..LAST_PACKETS).all(|_| live.hear().is_ok_and(|heard| !matches!(heard, Heard::End)));
                 let seat = &self.shared.seats[index];
                 seat.close();
                 live.lane.shut_down(Shut::Lost);

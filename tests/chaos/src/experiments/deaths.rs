@@ -69,7 +69,7 @@ pub(super) fn all_at_once(trial: &mut Trial) -> Result<(), Stop> {
     Ok(())
 }
 
-/// D01. Throughput before and meanwhile, in calls that ended OK per second, and how long it takes until it is back at nine tenths.
+/// D01. Throughput before, in calls that ended OK per second, its share in each tenth of a second meanwhile, and how long it takes until it is back at nine tenths.
 pub(super) fn one_of_two(trial: &mut Trial) -> Result<(), Stop> {
     let time = trial.time.mul_f64(0.3);
     let stage = Stage::start(trial)?;
@@ -82,18 +82,17 @@ pub(super) fn one_of_two(trial: &mut Trial) -> Result<(), Stop> {
         (stage.ledger.outcomes(Status::Ok) - before) as f64 / start.elapsed().as_secs_f64()
     };
     let before = rate(time);
-    let (end, mut during) = (Instant::now() + time, Vec::new());
+    let end = Instant::now() + time;
     while Instant::now() < end {
         if let Some(worker) = Worker::of(&stage.node, 0)? {
             worker.process.kill()?;
         }
-        during.push(rate(Duration::from_millis(100)));
+        trial.sample("throughput_killing_share", rate(Duration::from_millis(100)) / before.max(1.0));
     }
     let healed = Instant::now();
     until(HEAL, || serves(&stage.node));
     let recovered = until(HEAL, || rate(Duration::from_millis(50)) >= 0.9 * before);
     trial.figure("throughput_before", before);
-    trial.figure("throughput_killing", during.iter().sum::<f64>() / during.len().max(1) as f64);
     trial.figure("throughput_recovery_ms", healed.elapsed().as_secs_f64() * 1000.0);
     trial.expect(recovered || before == 0.0, || {
         format!("throughput does not come back to nine tenths of {before}")

@@ -41,8 +41,14 @@ pub(super) fn under_load(trial: &mut Trial) -> Result<(), Stop> {
     }
     let during = running.watch().take_times();
     let ms = |nanos: u64| nanos as f64 / 1e6;
-    trial.figure("p99_before_ms", ms(before.value_at_quantile(0.99)));
-    trial.figure("p99_deploying_ms", ms(during.value_at_quantile(0.99)));
+    for (name, quantile) in [("p50", 0.5), ("p99", 0.99)] {
+        let [before, during] = [&before, &during].map(|times| ms(times.value_at_quantile(quantile)));
+        trial.figure(&format!("{name}_before_ms"), before);
+        trial.figure(&format!("{name}_deploying_ms"), during);
+        trial.figure(&format!("{name}_deploying_share"), during / before.max(1e-6));
+    }
+    trial.figure("calls_before", before.len() as f64);
+    trial.figure("calls_deploying", during.len() as f64);
     trial.figure("deployments", f64::from(version));
     trial.figure("deploy_ms", took.as_secs_f64() * 1000.0 / f64::from(version.max(1)));
     stage.finish(vec![running], trial);
