@@ -126,11 +126,11 @@ impl Prepared {
         meta: &[(&str, &str)],
         deadline: Option<Duration>,
     ) -> Result<Call, CallError> {
-        let meta_len = self.write_meta(body_len, meta)?;
+        let meta_len = self.write_meta(body_len, meta).map_err(|error| self.refuse(error))?;
         let (now_ns, submitted_cycles) = clock::now();
         let wait_ns = deadline.map_or(self.function.deadline_ns, nanoseconds);
         if wait_ns == 0 {
-            return Err(CallError::Expired);
+            return Err(self.refuse(CallError::Expired));
         }
         let fits = "both were checked against the slot's size, which is at most 1 GiB";
         let request = microfaas_lane::host::Request {
@@ -144,6 +144,15 @@ impl Prepared {
         let (lane, reserved) = self.place.take().expect("taken here only, where the value ends");
         let ticket = lane.submit(reserved, &request, now_ns, self.history);
         Ok(Call { lane: Some(lane), ticket, submitted_ns: now_ns, deadline_ns: request.deadline_ns })
+    }
+
+    /// Counts a call that is not accepted.
+    #[cold]
+    fn refuse(&self, error: CallError) -> CallError {
+        if let Some((lane, _)) = &self.place {
+            lane.hub.decided.count(self.function.function, error.status());
+        }
+        error
     }
 
     /// Writes the metadata behind the body; returns its length.

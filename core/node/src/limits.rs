@@ -19,8 +19,10 @@ use crate::names::NAMES_MAX;
 const SLOTS_MIN: u32 = 16;
 /// How old a count of a lane's calls may be, in nanoseconds.
 const COUNT_NS: u64 = 50_000;
-/// Time that a measurement of the pace spans, in nanoseconds.
+/// Time that a measurement of the pace spans at least, in nanoseconds.
 const PACE_NS: u64 = 5_000_000;
+/// Time in which nobody was refused and after which the node may have been idle, in nanoseconds: it says nothing of the pace.
+const QUIET_NS: u64 = 1_000_000_000;
 /// What a refusal says at least and at most, in nanoseconds.
 const RETRY_NS: std::ops::RangeInclusive<u64> = 1_000_000..=10_000_000_000;
 
@@ -41,11 +43,9 @@ impl Quotas {
     #[cold]
     pub(crate) fn admit(&self, name: u32, limit: u32) -> bool {
         let Some(out) = self.out.get(name as usize) else { return false };
-        let admitted = out.fetch_add(1, Ordering::Relaxed) < limit;
-        if !admitted {
-            out.fetch_sub(1, Ordering::Relaxed);
-        }
-        admitted
+        // Who is refused is never among those that others see.
+        let more = |count: u32| (count < limit).then_some(count + 1);
+        out.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
     pub(crate) fn release(&self, name: u32) {
@@ -169,14 +169,19 @@ impl Pace {
     /// Two that look at the same time get one of two good measurements.
     fn look(&self, now: u64, done: u64) {
         let (then, before) = (self.at_ns.load(Ordering::Relaxed), self.done.load(Ordering::Relaxed));
-        let passed = now.saturating_sub(then);
+        let (passed, came) = (now.saturating_sub(then), done.saturating_sub(before));
         if passed < PACE_NS {
+            return;
+        }
+        if then != 0 && came == 0 {
+            // Calls take longer than that: the measurement goes on.
+            self.each_ns.fetch_max(passed, Ordering::Relaxed);
             return;
         }
         self.at_ns.store(now, Ordering::Relaxed);
         self.done.store(done, Ordering::Relaxed);
-        if then != 0 {
-            self.each_ns.store(passed / done.saturating_sub(before).max(1), Ordering::Relaxed);
+        if then != 0 && passed <= QUIET_NS {
+            self.each_ns.store(passed / came, Ordering::Relaxed);
         }
     }
 }
@@ -215,6 +220,30 @@ mod tests {
         assert!(pace.retry_after(10, 100) >= Duration::from_millis(1));
         pace.look(u64::MAX / 2, 10);
         assert_eq!(pace.retry_after(10, 100), Duration::from_secs(10));
+    }
+
+    /// What time has passed without refusals says nothing of how fast calls come back.
+    #[test]
+    fn a_quiet_hour_does_not_make_the_hint_long() {
+        let pace = Pace::default();
+        pace.look(1_000_000_000, 0);
+        pace.look(1_010_000_000, 1000);
+        let each_ns = pace.each_ns.load(Ordering::Relaxed);
+        pace.look(3_600_000_000_000, 1100);
+        assert_eq!(pace.each_ns.load(Ordering::Relaxed), each_ns);
+        pace.look(3_600_010_000_000, 1200);
+        assert_eq!(pace.each_ns.load(Ordering::Relaxed), 100_000);
+    }
+
+    /// Calls that take longer than a measurement spans.
+    #[test]
+    fn the_hint_is_as_long_as_slow_calls_take() {
+        let pace = Pace::default();
+        for tick in 0..=100 {
+            pace.look(1_000_000_000 + tick * 6_000_000, tick / 50);
+        }
+        let each_ns = pace.each_ns.load(Ordering::Relaxed);
+        assert!((290_000_000..=310_000_000).contains(&each_ns), "{each_ns}");
     }
 
     #[test]

@@ -112,6 +112,19 @@ fn what_was_taken_back_is_counted_once() {
 }
 
 #[test]
+fn what_is_refused_is_counted_wherever_it_is_found_out() {
+    let _watchdog = Watchdog::new(LIMIT);
+    let node = probe_node().large_bytes(4096).start().unwrap();
+    assert_eq!(call(&node, "echo", &[0; 5000]), Status::TooLarge);
+    let late = Request::new(b"x").deadline(Duration::ZERO);
+    assert_eq!(node.call("echo", late).status, Status::Expired);
+    let prepared = node.prepare("echo", 1, 0).unwrap();
+    assert!(prepared.submit(2, &[], None).is_err());
+    let echo = usage(&node, "echo");
+    assert_eq!((echo.calls(Status::TooLarge), echo.calls(Status::Expired), echo.calls_total()), (2, 1, 3));
+}
+
+#[test]
 fn calls_of_attached_hosts_count() {
     let _watchdog = Watchdog::new(LIMIT);
     let folder = tempfile::tempdir().unwrap();
