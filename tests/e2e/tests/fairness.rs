@@ -76,7 +76,7 @@ impl Wave<'_> {
 struct Used {
     flood: u64,
     other: u64,
-    /// The longest call of the flood: as much as one that is still under way may have used before or after.
+    /// The longest call of both: as much as one may have used before or after, or have been charged when another process had the core.
     longest: u64,
 }
 
@@ -91,7 +91,7 @@ fn used(flood: &Wave<'_>, other: &Wave<'_>) -> Used {
         let to = others.iter().map(|call| call.at_ns).max().unwrap();
         let is_between = |call: &&Ended| (from..=to).contains(&call.at_ns);
         let sum = |calls: &[Ended]| calls.iter().filter(is_between).map(|call| call.cpu_ns).sum();
-        let longest = floods.iter().map(|call| call.cpu_ns).max().unwrap();
+        let longest = floods.iter().chain(&others).map(|call| call.cpu_ns).max().unwrap();
         let used = Used { flood: sum(&floods), other: sum(&others), longest };
         let missing = others.iter().filter(|call| call.at_ns < from).count();
         let left = floods.iter().filter(|call| call.at_ns > to).count();
