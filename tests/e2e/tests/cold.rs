@@ -302,7 +302,7 @@ fn an_attached_host_calls_what_is_cold() {
     let calls: Vec<_> = (0..10).map(|_| host.submit("version", Request::new(b"x")).unwrap()).collect();
     drop((calls, host));
     assert_eq!(version(&node), of(2));
-    assert_eq!(node.stats().restarts, 0);
+    assert_eq!(node.metrics().workers[0].restarts, [0; RestartCause::ALL.len()]);
 }
 
 #[test]
