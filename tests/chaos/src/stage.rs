@@ -91,6 +91,11 @@ impl Stage {
         }
         let stats = node.stats();
         let watcher = Some(Watcher::start(&node));
+        // What tried the deployments out is on its way.
+        until(SETTLE, || {
+            let processes = node.workers().len() + node.spares().ready.len();
+            Footprint::now().processes == processes as u64
+        });
         let before = Footprint::now();
         Ok(Self { node, ledger, before, folder, stats, slots, watcher })
     }
