@@ -290,6 +290,11 @@ impl Lane {
         total
     }
 
+    /// Whether there may be something to take. Nothing ever comes of what lies in the ring of a lane that is shut.
+    pub(crate) fn has_news(&self, reader: &Reader) -> bool {
+        !self.is_shut() && self.host.is_ready(reader)
+    }
+
     /// From now on each completion is looked up in its note.
     pub(crate) fn watch_completions(&self) {
         if !self.watched.load(Ordering::Relaxed) {

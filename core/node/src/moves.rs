@@ -30,7 +30,9 @@ use microfaas_lane::state::Phase;
 use microfaas_sys::clock::{self, monotonic_ns};
 
 use crate::lane::Lane;
+use crate::names::Entry;
 use crate::node::Shared;
+use crate::notice::History;
 
 /// Moves of one call.
 const MOVES_MAX: u32 = 8;
@@ -259,15 +261,7 @@ impl Lane {
         let Some((body_len, meta_len)) = self.host.asked(reader, ticket) else { return Err(lost) };
         let note = self.note(ticket);
         let history = note.history();
-        let is_idempotent = || shared.is_idempotent(history.name());
-        if history.moves() >= MOVES_MAX || started && (history.is_retry() || !is_idempotent()) {
-            return Err(lost);
-        }
-        let entry = shared.names.resolve(history.name()).ok_or(Stay::End(Status::NotFound, true));
-        let entry = if started { entry.map_err(|_| lost)? } else { entry? };
-        if shared.hub.bans.check(entry.function).is_err() {
-            return Err(if started { lost } else { Stay::End(Status::Banned, true) });
-        }
+        let entry = shared.may_go(history, started)?;
         let len = message_len(body_len as usize, meta_len as usize).ok_or(lost)?;
         let (lane, mut reserved) = match to {
             Some(lane) => (Arc::clone(lane), lane.host.reserve(len).map_err(|_| Stay::Wait)?),
@@ -319,6 +313,19 @@ fn unreserve(lane: &Lane, reserved: Reserved) {
 }
 
 impl Shared {
+    /// What a call is to find where it goes, if it may go anywhere.
+    fn may_go(&self, history: History, started: bool) -> Result<Entry, Stay> {
+        let lost = Stay::End(Status::WorkerLost, !started);
+        let is_idempotent = || self.is_idempotent(history.name());
+        if history.moves() >= MOVES_MAX || started && (history.is_retry() || !is_idempotent()) {
+            return Err(lost);
+        }
+        let never_ran = |status| if started { lost } else { Stay::End(status, true) };
+        let entry = self.names.resolve(history.name()).ok_or_else(|| never_ran(Status::NotFound))?;
+        self.hub.bans.check(entry.function).map_err(|_| never_ran(Status::Banned))?;
+        Ok(entry)
+    }
+
     fn is_idempotent(&self, name: u32) -> bool {
         let catalog = self.catalog.load();
         let found = catalog.functions.binary_search_by_key(&name, |info| info.id);
@@ -389,15 +396,18 @@ impl Lane {
             self.host.phase(*ticket) == Some(Phase::Queued)
                 && note.submitted_ns() < since
                 && !note.history().has_left()
+                && shared.may_go(note.history(), false).is_ok()
         };
         let mut calls: Vec<Ticket> = self.host.in_flight().filter(waits).collect();
         // Those that came last would wait longest. The lane's own queue keeps its order.
         calls.sort_by_key(|ticket| std::cmp::Reverse(self.note(*ticket).submitted_ns()));
         calls.truncate(calls.len().div_ceil(2).min(BATCH));
         for ticket in calls {
-            if to.is_shut() || self.send_on(shared, &mut reader, ticket, false, Some(to)).is_err() {
+            if to.is_shut() {
                 return;
             }
+            // What its worker has started meanwhile, or has no place there, stays.
+            let _ = self.send_on(shared, &mut reader, ticket, false, Some(to));
         }
     }
 }

@@ -485,7 +485,7 @@ impl Shared {
         for lane in self.lanes() {
             lane.host.host_words().event_epoch.doze_shared();
             // This look must be a real one, so it waits for the reader: what is in the ring now, the worker does not ring for.
-            if lane.host.is_ready(&lane.lock()) {
+            if lane.has_news(&lane.lock()) {
                 return false;
             }
         }

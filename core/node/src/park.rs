@@ -153,7 +153,7 @@ impl Lane {
         let quiet = {
             let mut reader = self.lock();
             self.drain_with(&mut reader, Some(ticket));
-            !self.host.is_ready(&reader)
+            !self.has_news(&reader)
         };
         let mut outcome = self.host.outcome(ticket);
         if outcome.is_none() && quiet && !self.went.has(ticket) {

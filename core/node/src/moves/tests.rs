@@ -18,8 +18,6 @@ use crate::function::FunctionInfo;
 use crate::hub::Hub;
 use crate::lane::Shut;
 use crate::memory::LaneMemory;
-use crate::names::Entry;
-use crate::notice::History;
 use crate::seat::Seat;
 
 const FUNCTION: u32 = 0;
@@ -105,6 +103,10 @@ fn lane(shared: &Shared, worker: u32) -> (Arc<Lane>, Player) {
 
 /// A call that has waited for long.
 fn submit(lane: &Arc<Lane>, history: History) -> Ticket {
+    submit_at(lane, history, 0)
+}
+
+fn submit_at(lane: &Arc<Lane>, history: History, submitted_ns: u64) -> Ticket {
     let reserved = lane.host.reserve(0).unwrap();
     lane.load().add();
     let (function, body_len, meta_len, flags) = (FUNCTION, 0, 0, 0);
@@ -112,7 +114,7 @@ fn submit(lane: &Arc<Lane>, history: History) -> Ticket {
     lane.submit(
         reserved,
         &Request { function, body_len, meta_len, deadline_ns, flags, submitted_cycles },
-        0,
+        submitted_ns,
         history,
     )
 }
@@ -193,4 +195,41 @@ fn calls_that_a_lane_is_shut_with_are_counted_once() {
         assert_eq!(counted[status as usize], 2, "{why:?}");
         assert_eq!(counted.iter().sum::<u64>(), 2);
     }
+}
+
+/// What is left in the ring of a lane that is read no more is nothing to wait for: who finds it there would look again and again.
+#[test]
+fn nobody_stays_awake_for_what_a_liar_has_left_in_its_ring() {
+    let (shared, mut lanes) = node(1);
+    let (lane, mut player) = lanes.pop().unwrap();
+    shared.seats[0].open(Arc::clone(&lane));
+    let call = submit(&lane, History::new(0, false));
+    player.answer();
+    let (slot, generation, status) = (call.slot, call.generation + 1, Status::Ok);
+    let (body_len, meta_len, cpu_ns, overflow, is_unsafe) = (0, 0, 0, false, false);
+    player.end.complete(&Completion {
+        slot,
+        generation,
+        status,
+        body_len,
+        meta_len,
+        overflow,
+        is_unsafe,
+        cpu_ns,
+    });
+    assert!(!shared.arm(), "an answer is there");
+    assert_eq!(shared.poll(), 1);
+    assert!(lane.has_lied());
+    assert!(shared.arm(), "no more will come of it");
+}
+
+/// A call that cannot go, since its function is there no more, does not keep the others.
+#[test]
+fn what_waits_behind_a_long_call_goes_past_what_cannot() {
+    let (shared, lanes) = node(2);
+    let [(from, _), (to, _)] = lanes.as_slice() else { panic!("two lanes") };
+    let can = submit(from, History::new(0, false));
+    let cannot = submit_at(from, History::new(1, false), 1);
+    from.send_waiting(&shared, to);
+    assert!(from.went.has(can) && !from.went.has(cannot));
 }
