@@ -342,13 +342,19 @@ impl Future for Call {
         if let Some(completion) = self.try_take() {
             return Poll::Ready(completion);
         }
-        let lane = self.lane.as_ref().expect("a call is not polled after it was ready");
-        lane.note(self.ticket).leave_waker(context.waker());
-        crate::driver::ensure(&lane.hub);
-        // What was settled before the waker was left is found here; what comes later finds the waker.
-        match self.try_take() {
-            Some(completion) => Poll::Ready(completion),
-            None => Poll::Pending,
+        loop {
+            let lane = self.lane.as_ref().expect("a call is not polled after it was ready");
+            let place = (Arc::as_ptr(lane), self.ticket);
+            lane.note(self.ticket).leave_waker(context.waker());
+            crate::driver::ensure(&lane.hub);
+            // What was settled before the waker was left is found here; what comes later finds the waker.
+            if let Some(completion) = self.try_take() {
+                return Poll::Ready(completion);
+            }
+            // Where the call has gone meanwhile, nobody knows of the waker.
+            if self.lane.as_ref().is_some_and(|lane| (Arc::as_ptr(lane), self.ticket) == place) {
+                return Poll::Pending;
+            }
         }
     }
 }

@@ -422,4 +422,6 @@ impl Orphans {
 }
 
 #[cfg(test)]
+mod stress;
+#[cfg(test)]
 mod tests;

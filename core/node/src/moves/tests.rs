@@ -1,9 +1,12 @@
 //! Moves step by step: lanes whose workers are played by the test, and owners that are held up where it hurts.
 #![expect(unsafe_code, reason = "plays workers in the same process")]
 
+use std::future::Future;
+use std::pin::pin;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
+use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
 use microfaas_lane::layout::Geometry;
 use microfaas_lane::state::Start;
@@ -13,6 +16,7 @@ use microfaas_sys::mapping::Mapping;
 use microfaas_sys::process::Signaller;
 
 use super::*;
+use crate::call::Prepared;
 use crate::catalog::Catalog;
 use crate::function::FunctionInfo;
 use crate::hub::Hub;
@@ -20,21 +24,31 @@ use crate::lane::Shut;
 use crate::memory::LaneMemory;
 use crate::seat::Seat;
 
-const FUNCTION: u32 = 0;
-const SLOTS: u32 = 4;
+pub(super) const FUNCTION: u32 = 0;
+pub(super) const SLOTS: u32 = 4;
 
 /// A worker's end, and what it is mapped at.
-struct Player {
+pub(super) struct Player {
     end: WorkerLane,
     regions: [Mapping; 3],
 }
 
+// SAFETY: the mappings go with the end, and one thread at a time has both.
+unsafe impl Send for Player {}
+
 impl Player {
-    /// Answers the next call, as an honest worker would.
-    fn answer(&mut self) {
-        let submission = self.end.pop().unwrap().expect("a call waits");
+    /// Answers the next call, as an honest worker would; false where there is none. Notes that a call was run by the number in its body, if there is one.
+    pub(super) fn answer(&mut self, runs: &[AtomicU8]) -> bool {
+        let Some(submission) = self.end.pop().unwrap() else { return false };
         let status = match self.end.start(&submission) {
-            Start::Yours => Status::Ok,
+            Start::Yours => {
+                // SAFETY: popped, and completed below.
+                let (body, _) = unsafe { self.end.request(&submission) };
+                if let Ok(id) = body.try_into() {
+                    runs[usize::from_le_bytes(id)].fetch_add(1, Ordering::Relaxed);
+                }
+                Status::Ok
+            }
             Start::TakenBack => Status::Cancelled,
         };
         let (slot, generation) = (submission.slot, submission.generation);
@@ -42,6 +56,12 @@ impl Player {
         let (overflow, is_unsafe) = (false, false);
         let done = Completion { slot, generation, status, body_len, meta_len, overflow, is_unsafe, cpu_ns };
         self.end.complete(&done);
+        true
+    }
+
+    /// Whether somebody sleeps who is to be woken; rings.
+    pub(super) fn rings(&self) -> bool {
+        self.end.host_sleeps().futex
     }
 
     /// Writes the state of a call that has not started, as a hostile worker may at any time.
@@ -56,7 +76,7 @@ impl Player {
 }
 
 /// A node without a supervisor, and a lane to each of its workers. One function, which may be run again, one call of it at a time.
-fn node(workers: u32) -> (Arc<Shared>, Vec<(Arc<Lane>, Player)>) {
+pub(super) fn node(workers: u32) -> (Arc<Shared>, Vec<(Arc<Lane>, Player)>) {
     let hub = Arc::new(Hub::new(0).unwrap());
     let seats = (0..workers).map(|index| Seat::new(index, None)).collect();
     let (shared, _) = Shared::new(seats, hub);
@@ -76,7 +96,7 @@ fn node(workers: u32) -> (Arc<Shared>, Vec<(Arc<Lane>, Player)>) {
     (shared, lanes)
 }
 
-fn lane(shared: &Shared, worker: u32) -> (Arc<Lane>, Player) {
+pub(super) fn lane(shared: &Shared, worker: u32) -> (Arc<Lane>, Player) {
     let geometry = Geometry {
         small_slots: SLOTS,
         large_slots: 0,
@@ -161,7 +181,7 @@ fn a_slot_that_is_used_again_keeps_no_call_that_nobody_wants() {
     from.send_waiting(&shared, &to);
     // The first half of `give_up`.
     from.abandon(first);
-    here.answer();
+    assert!(here.answer(&[]));
     assert_eq!(from.drain(), 1);
     let second = submit(&from, History::new(0, false));
     assert_eq!((second.slot, second.generation), (first.slot, first.generation + 1));
@@ -169,8 +189,8 @@ fn a_slot_that_is_used_again_keeps_no_call_that_nobody_wants() {
     // The second half.
     assert!(from.went.take(first).is_none());
     let (lane, second) = from.follow(second).expect("it has left");
-    there.answer();
-    there.answer();
+    assert!(there.answer(&[]));
+    assert!(there.answer(&[]));
     assert_eq!(to.drain(), 2);
     let outcome = lane.host.outcome(second).expect("it is over");
     lane.release(second, &outcome);
@@ -204,7 +224,7 @@ fn nobody_stays_awake_for_what_a_liar_has_left_in_its_ring() {
     let (lane, mut player) = lanes.pop().unwrap();
     shared.seats[0].open(Arc::clone(&lane));
     let call = submit(&lane, History::new(0, false));
-    player.answer();
+    assert!(player.answer(&[]));
     let (slot, generation, status) = (call.slot, call.generation + 1, Status::Ok);
     let (body_len, meta_len, cpu_ns, overflow, is_unsafe) = (0, 0, 0, false, false);
     player.end.complete(&Completion {
@@ -232,4 +252,60 @@ fn what_waits_behind_a_long_call_goes_past_what_cannot() {
     let cannot = submit_at(from, History::new(1, false), 1);
     from.send_waiting(&shared, to);
     assert!(from.went.has(can) && !from.went.has(cannot));
+}
+
+/// Moves a call while its owner leaves a waker, and counts how often that is woken.
+struct Meddler {
+    shared: Arc<Shared>,
+    from: Arc<Lane>,
+    to: Arc<Lane>,
+    has_moved: AtomicBool,
+    woken: AtomicU8,
+}
+
+impl Meddler {
+    const CALLS: RawWakerVTable = RawWakerVTable::new(Self::clone, Self::wake, Self::wake, |_| ());
+
+    fn of<'a>(data: *const ()) -> &'a Self {
+        // SAFETY: the test's, which outlives all wakers.
+        unsafe { data.cast::<Self>().as_ref() }.expect("a reference was made a pointer")
+    }
+
+    fn clone(data: *const ()) -> RawWaker {
+        let me = Self::of(data);
+        if !me.has_moved.swap(true, Ordering::Relaxed) {
+            let call = me.from.host.in_flight().next().expect("a call");
+            me.from.send_on(&me.shared, &mut me.from.lock(), call, false, Some(&me.to)).unwrap();
+        }
+        RawWaker::new(data, &Self::CALLS)
+    }
+
+    fn wake(data: *const ()) {
+        Self::of(data).woken.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Who has left its waker where its call was is woken where it went.
+#[test]
+fn a_future_whose_call_moves_while_it_is_polled_is_woken() {
+    let (shared, mut lanes) = node(2);
+    let (to, mut there) = lanes.pop().unwrap();
+    let (from, _here) = lanes.pop().unwrap();
+    let reserved = from.host.reserve(0).unwrap();
+    from.load().add();
+    let mut prepared = Prepared::new(Arc::clone(&from), reserved, 0);
+    prepared.call(shared.names.resolve(0).unwrap(), History::new(0, false));
+    let mut call = pin!(prepared.submit(0, &[], None).unwrap());
+    let (has_moved, woken) = (AtomicBool::new(false), AtomicU8::new(0));
+    let meddler = Meddler { shared, from, to: Arc::clone(&to), has_moved, woken };
+    // SAFETY: what the table does with the data is sound while `meddler` lives, which is dropped after all lanes' notes have forgotten it.
+    let waker = unsafe { Waker::new((&raw const meddler).cast(), &Meddler::CALLS) };
+    assert!(call.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    assert!(meddler.has_moved.load(Ordering::Relaxed));
+    let before = meddler.woken.load(Ordering::Relaxed);
+    assert!(there.answer(&[]));
+    assert_eq!(to.drain(), 1);
+    assert!(meddler.woken.load(Ordering::Relaxed) > before, "it would sleep for ever");
+    let Poll::Ready(completion) = call.poll(&mut Context::from_waker(&waker)) else { panic!("it is there") };
+    assert_eq!(completion.status, Status::Ok);
 }
