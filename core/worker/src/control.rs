@@ -65,7 +65,7 @@ pub struct Control {
 #[derive(Debug)]
 pub enum Heard {
     /// A message with its descriptors.
-    Message(ToWorker, Vec<OwnedFd>),
+    Message(ToWorker, Vec<Received>),
     /// Nothing now.
     Nothing,
     /// The node has closed the socket.
@@ -106,7 +106,7 @@ impl Control {
             return Ok(Heard::End);
         }
         let message = decode(&self.buffer[..packet.len]).map_err(io::Error::other)?;
-        Ok(Heard::Message(message, packet.fds))
+        Ok(Heard::Message(message, packet.fds.into_iter().map(Received::new).collect()))
     }
 
     /// Answers the node.
@@ -209,9 +209,8 @@ impl Lane {
 ///
 /// # Errors
 /// Where the geometry, a descriptor or a header is wrong, or the kernel refuses a mapping. Nothing of the lane is left then.
-pub fn add_lane(spec: &LaneSpec, fds: Vec<OwnedFd>) -> io::Result<Lane> {
+pub fn add_lane(spec: &LaneSpec, fds: Vec<Received>) -> io::Result<Lane> {
     spec.geometry.check().map_err(io::Error::other)?;
-    let fds: Vec<Received> = fds.into_iter().map(Received::new).collect();
     let [event, down, bulk, up] = <[Received; 4]>::try_from(fds)
         .map_err(|fds| io::Error::other(format!("{} descriptors with a lane, not 4", fds.len())))?;
     let geometry = spec.geometry;

@@ -20,6 +20,18 @@ impl Received {
     }
 }
 
+impl AsRawFd for Received {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0
+    }
+}
+
+impl IntoRawFd for Received {
+    fn into_raw_fd(self) -> RawFd {
+        std::mem::ManuallyDrop::new(self).0
+    }
+}
+
 impl AsFd for Received {
     fn as_fd(&self) -> BorrowedFd<'_> {
         // SAFETY: open until it is dropped.

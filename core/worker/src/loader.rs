@@ -6,7 +6,6 @@
 
 use std::ffi::c_void;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 
 use libloading::os::unix::Library;
@@ -20,6 +19,7 @@ use microfaas_sys::clock::cycles;
 
 use crate::arena::Arena;
 use crate::context::Context;
+use crate::descriptor::Received;
 use crate::host_calls::{LEFT_OOM, State};
 use crate::instance::{Heap, Instance, WRITABLE_BYTES_MAX, Writable};
 use crate::sandbox::{betrays, denied_call, loading};
@@ -110,7 +110,7 @@ pub struct Loaded {
 /// # Errors
 /// [`LoadError`]; the worker is as it was.
 pub fn load(
-    fd: OwnedFd,
+    fd: Received,
     request: &Load,
     serial: u32,
     context: &mut Context,

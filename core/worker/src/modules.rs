@@ -14,7 +14,6 @@ mod evict;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 
 use microfaas_control::{Load, ToNode, Unload};
@@ -23,6 +22,7 @@ use microfaas_sys::clock::{CycleClock, monotonic_ns};
 
 use crate::cold::{Room, Wants};
 use crate::context::Context;
+use crate::descriptor::Received;
 use crate::function::{Function, Target};
 use crate::host_calls::State;
 use crate::instance::Instance;
@@ -122,7 +122,7 @@ impl Modules {
     pub fn load(
         &mut self,
         request: &Load,
-        fd: OwnedFd,
+        fd: Received,
         lent: (&mut Context, NonNull<State>),
         init_bytes: usize,
         clock: &CycleClock,
@@ -176,7 +176,7 @@ impl Modules {
     fn try_load(
         &mut self,
         request: &Load,
-        fd: OwnedFd,
+        fd: Received,
         (context, state): (&mut Context, NonNull<State>),
         init_bytes: usize,
     ) -> Result<loader::Loaded, LoadError> {

@@ -20,6 +20,7 @@ use microfaas_sys::futex::{self, Waiter, Woken};
 
 use crate::backlog::Backlog;
 use crate::control::{Control, Heard, Lane, add_lane};
+use crate::descriptor::Received;
 use crate::execute::refuse;
 use crate::idle::Idle;
 use crate::kept::repair;
@@ -103,7 +104,7 @@ pub fn serve(socket: OwnedFd) -> Result<(), Failure> {
 }
 
 impl Worker {
-    fn new(control: Control, settings: Start, fds: Vec<OwnedFd>) -> Result<Self, (Control, io::Error)> {
+    fn new(control: Control, settings: Start, fds: Vec<Received>) -> Result<Self, (Control, io::Error)> {
         let prepare = || -> io::Result<Scheduler> {
             if nix::unistd::getppid().as_raw() != i32::try_from(settings.node_pid).unwrap_or(0) {
                 return Err(io::Error::other("the node is gone"));
@@ -111,7 +112,7 @@ impl Worker {
             if let Some(cpu) = settings.cpu {
                 affinity::pin_to(cpu)?;
             }
-            let [metrics] = <[OwnedFd; 1]>::try_from(fds)
+            let [metrics] = <[Received; 1]>::try_from(fds)
                 .map_err(|fds| io::Error::other(format!("{} descriptors with `start`, not 1", fds.len())))?;
             let clock = match settings.cycle_rate {
                 0 => CycleClock::calibrate(Duration::from_millis(2)),
@@ -163,7 +164,7 @@ impl Worker {
     }
 
     /// Does what one message says. True for `serve`.
-    fn obey(&mut self, message: ToWorker, fds: Vec<OwnedFd>) -> io::Result<bool> {
+    fn obey(&mut self, message: ToWorker, fds: Vec<Received>) -> io::Result<bool> {
         self.stirred = true;
         match message {
             ToWorker::Start(_) => return Err(io::Error::other("the node sent `start` twice")),
@@ -213,7 +214,7 @@ impl Worker {
         Ok(false)
     }
 
-    fn add_lane(&mut self, spec: &LaneSpec, fds: Vec<OwnedFd>) -> io::Result<()> {
+    fn add_lane(&mut self, spec: &LaneSpec, fds: Vec<Received>) -> io::Result<()> {
         let vacant = self.lanes.vacant(spec.lane)?;
         *vacant = Some(add_lane(spec, fds)?);
         self.backlog.add_lane(spec.lane as usize, spec.geometry.slots(), self.scheduler.contexts());
@@ -240,10 +241,10 @@ impl Worker {
     }
 
     /// Loads a module; the worker is sealed in before the first code of one runs.
-    fn receive_module(&mut self, request: &Load, fds: Vec<OwnedFd>) -> io::Result<()> {
+    fn receive_module(&mut self, request: &Load, fds: Vec<Received>) -> io::Result<()> {
         self.sandbox.report()?;
         let count = fds.len();
-        let Ok([fd]) = <[OwnedFd; 1]>::try_from(fds) else {
+        let Ok([fd]) = <[Received; 1]>::try_from(fds) else {
             let reason = format!("{count} descriptors with a module, not 1");
             return self.control.say(&ToNode::LoadFailed { module: request.module, reason });
         };

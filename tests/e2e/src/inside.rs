@@ -24,6 +24,7 @@ use microfaas_sys::clock::CycleClock;
 use microfaas_sys::mapping::Mapping;
 use microfaas_sys::{eventfd, memfd};
 use microfaas_worker::control::{Lane, add_lane};
+use microfaas_worker::descriptor::Received;
 use microfaas_worker::function::Function;
 use microfaas_worker::host_calls::{Response, State};
 use microfaas_worker::instance::Instance;
@@ -87,7 +88,10 @@ impl Inside {
         let (regions, fds) = Regions::create()?;
         let (host, reader) = HostLane::new(regions);
         let mut lanes = Lanes::default();
-        *lanes.vacant(0)? = Some(add_lane(&LaneSpec { lane: 0, geometry: GEOMETRY, copies: false }, fds)?);
+        *lanes.vacant(0)? = Some(add_lane(
+            &LaneSpec { lane: 0, geometry: GEOMETRY, copies: false },
+            fds.into_iter().map(Received::new).collect(),
+        )?);
         let (functions, instances) = (Vec::new(), Vec::new());
         Ok(Self { scheduler, lanes, functions, instances, host, reader, _handlers: handlers })
     }
@@ -113,7 +117,7 @@ impl Inside {
             stays: true,
             functions: specs.collect(),
         };
-        let fd = File::open(module)?.into();
+        let fd = Received::new(File::open(module)?.into());
         let (context, state) = self.scheduler.lend();
         let loaded = load(fd, &request, instance, context, state, 64 << 20).map_err(io::Error::other)?;
         self.instances.push(loaded.instance);

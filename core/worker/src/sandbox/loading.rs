@@ -18,7 +18,7 @@
 )]
 
 use std::num::NonZeroUsize;
-use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
@@ -26,6 +26,7 @@ use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use microfaas_preempt::contain;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
+use crate::descriptor::Received;
 use crate::loader::LoadError;
 
 const PAGE: usize = 4096;
@@ -51,7 +52,7 @@ pub(super) fn seal(module_fd: RawFd) {
 ///
 /// # Errors
 /// [`LoadError::Io`] and [`LoadError::Open`].
-pub fn open(fd: OwnedFd, number: u32) -> Result<Library, LoadError> {
+pub fn open(fd: Received, number: u32) -> Result<Library, LoadError> {
     // The loader knows libraries by their path as written, so no two modules may be opened by the same one: the number is spelt in `./` and `/`.
     let spelt: String = (0..u32::BITS).map(|bit| if number >> bit & 1 == 1 { "./" } else { "/" }).collect();
     let path = format!("/proc/self/fd/{spelt}{}", fd.as_raw_fd());
@@ -76,21 +77,18 @@ struct Gate {
 }
 
 impl Gate {
-    fn open(fd: OwnedFd, number: u32) -> Result<Self, LoadError> {
+    fn open(fd: Received, number: u32) -> Result<Self, LoadError> {
         let length = NonZeroUsize::new(PAGE).unwrap_or(NonZeroUsize::MIN);
-        // The loader closes what it has opened, and what owns a descriptor may look at it with `fcntl` when it closes it, which is not allowed.
-        let fd = fd.into_raw_fd();
-        // SAFETY: open until the loader closes it, or this gate.
-        let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
         // SAFETY: a new mapping wherever the kernel likes replaces nothing.
-        let page = unsafe { mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE, borrowed, 0) };
+        let page = unsafe { mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE, fd.as_fd(), 0) };
         let page =
             page.map_err(|error| LoadError::Io("cannot map the module's headers", error.into()))?.cast();
         NUMBER.store(number, Ordering::Relaxed);
         OPENED.store(false, Ordering::Relaxed);
         POSITION.store(0, Ordering::Relaxed);
         FIRST_PAGE.store(page.as_ptr(), Ordering::Relaxed);
-        Ok(Self { page, fd })
+        // The loader closes what it has opened, or else this gate does.
+        Ok(Self { page, fd: fd.into_raw_fd() })
     }
 }
 
