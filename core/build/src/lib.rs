@@ -133,9 +133,9 @@ fn look_at_all(dirs: &[PathBuf]) -> Result<Vec<(Crate, Vec<Function>)>, BuildErr
 fn compile(options: &BuildOptions, author: &Crate, functions: &[Function]) -> Result<PathBuf, BuildError> {
     let target_dir = options.target_dir.clone().unwrap_or_else(|| author.target_dir.join("microfaas"));
     let target_dir = std::path::absolute(&target_dir).map_err(io_error(&target_dir, "find"))?;
-    let manifest = shim::write(author, functions, &target_dir.join("shim"))?;
+    let shim = shim::write(author, functions, &target_dir.join("shim"))?;
     let compile = Compile {
-        manifest: &manifest,
+        manifest: &shim.manifest,
         current_dir: author.manifest.parent().unwrap_or(Path::new(".")),
         target_dir: &target_dir,
         profile: options.profile.name(),

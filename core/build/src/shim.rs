@@ -4,7 +4,7 @@
 //! workspace with the author's lock file and patches, so that it compiles the very dependencies that
 //! the author tested.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
@@ -16,10 +16,20 @@ use crate::scan::Function;
 /// How the shim calls the author's crate, whatever that calls itself.
 const AUTHOR: &str = "function_crate";
 
-/// Writes the shim of `author` below `shims`; returns its Cargo.toml. Files that are as they should be stay untouched.
-pub(crate) fn write(author: &Crate, functions: &[Function], shims: &Path) -> Result<PathBuf, BuildError> {
+/// A shim that is written. It is this process's as long as the value lives: another build of the crate waits.
+pub(crate) struct Shim {
+    /// Its Cargo.toml.
+    pub(crate) manifest: PathBuf,
+    _lock: File,
+}
+
+/// Writes the shim of `author` below `shims`. Files that are as they should be stay untouched.
+pub(crate) fn write(author: &Crate, functions: &[Function], shims: &Path) -> Result<Shim, BuildError> {
     let dir = shims.join(&author.name);
     fs::create_dir_all(&dir).map_err(io_error(&dir, "create"))?;
+    let lock = dir.join(".lock");
+    let held =
+        File::create(&lock).and_then(|file| file.lock().map(|()| file)).map_err(io_error(&lock, "lock"))?;
     let manifest = dir.join("Cargo.toml");
     keep(&manifest, &manifest_text(author)?)?;
     keep(&dir.join("lib.rs"), &source_text(functions))?;
@@ -29,7 +39,7 @@ pub(crate) fn write(author: &Crate, functions: &[Function], shims: &Path) -> Res
         let text = fs::read_to_string(&lock).map_err(io_error(&lock, "read"))?;
         keep(&dir.join("Cargo.lock"), &text)?;
     }
-    Ok(manifest)
+    Ok(Shim { manifest, _lock: held })
 }
 
 fn keep(path: &Path, text: &str) -> Result<(), BuildError> {
