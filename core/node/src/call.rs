@@ -20,6 +20,9 @@ use crate::notice::History;
 use crate::park::Waited;
 use crate::{CallError, Completion};
 
+/// More than [`now_ns`] is ever behind the kernel's clock.
+const CLOCK_ERROR_NS: u64 = 1_000_000;
+
 /// What to ask a function.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Request<'a> {
@@ -291,9 +294,8 @@ impl Call {
         lane.release(self.ticket, outcome);
     }
 
-    /// Whether the deadline has passed; the kernel's clock has the last word.
     fn is_overdue(&self) -> bool {
-        self.deadline_ns != u64::MAX && now_ns() >= self.deadline_ns && monotonic_ns() >= self.deadline_ns
+        is_past(self.deadline_ns, now_ns, monotonic_ns)
     }
 
     /// The deadline has passed. An answer that has come at the last moment is taken.
@@ -329,6 +331,14 @@ impl Call {
         }
         never_started
     }
+}
+
+/// Whether a deadline has passed. The kernel's clock has the last word, and is asked once the other one, which may go a little behind it, is near: who is woken at
+/// the deadline, by the kernel's clock, is not woken again soon.
+fn is_past(deadline_ns: u64, now_ns: impl Fn() -> u64, exact_ns: impl Fn() -> u64) -> bool {
+    deadline_ns != u64::MAX
+        && now_ns().saturating_add(CLOCK_ERROR_NS) >= deadline_ns
+        && exact_ns() >= deadline_ns
 }
 
 impl Future for Call {
@@ -369,5 +379,21 @@ impl fmt::Debug for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let worker = self.worker();
         f.debug_struct("Call").field("ticket", &self.ticket).field("worker", &worker).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_passes_by_the_kernels_clock() {
+        let (deadline, error) = (1_000_000_000, CLOCK_ERROR_NS / 2);
+        for cheap in [deadline - error, deadline, deadline + error] {
+            assert!(is_past(deadline, || cheap, || deadline), "it has passed, whatever {cheap} says");
+            assert!(!is_past(deadline, || cheap, || deadline - 1), "it has not, whatever {cheap} says");
+        }
+        let far = || -> u64 { panic!("the kernel is not asked long before") };
+        assert!(!is_past(deadline, || deadline / 2, far) && !is_past(u64::MAX, || u64::MAX, far));
     }
 }
