@@ -10,6 +10,7 @@ mod trial;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::{Duration, Instant};
 
@@ -289,6 +290,17 @@ impl Supervisor {
         }
         self.shared.hub.orphans.end();
         self.shared.hub.wake_event_loop();
+    }
+}
+
+impl Drop for Supervisor {
+    /// A bug in here is the end of the node, and not of its callers: every call is answered.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("the supervisor has panicked, the node is over");
+            self.shared.closed.store(true, Ordering::Relaxed);
+            self.stop_all();
+        }
     }
 }
 
