@@ -141,7 +141,7 @@ fn a_host_that_is_killed_leaves_nothing_and_hurts_nobody() {
 fn hosts_that_come_and_go_leave_nothing() {
     let _watchdog = watchdog();
     let (_folder, path) = folder();
-    let node = node(&path).start().unwrap();
+    let node = node(&path).spares(0).start().unwrap();
     let worker = pids(&node)[0];
     let own_fds = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let cycle = || {

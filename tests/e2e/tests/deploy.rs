@@ -329,7 +329,7 @@ fn a_module_that_costs_workers_their_lives_is_refused() {
 fn hundreds_of_deployments_leave_nothing_behind() {
     let _watchdog = watchdog();
     let directory = tempfile::tempdir().unwrap();
-    let node = node(&directory).workers(1).start().unwrap();
+    let node = node(&directory).workers(1).spares(0).start().unwrap();
     let deploy = |numbers: std::ops::Range<u32>| {
         for number in numbers {
             node.deploy(write(directory.path(), number, '-')).unwrap();

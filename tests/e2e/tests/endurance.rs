@@ -31,7 +31,7 @@ fn start() -> Node {
         let limits = Limits { quantum_ns: 20_000, budget_ns: 40_000, policy: *policy, ..Limits::default() };
         builder.function(*name, FunctionConfig::default().limits(limits))
     });
-    builder.start().expect("a node with one worker")
+    builder.spares(0).start().expect("a node with one worker")
 }
 
 fn kill(node: &Node, name: &str, place: &str) {

@@ -122,10 +122,10 @@ fn ten_kills_in_a_row_are_ten_spares_and_no_call_is_lost() {
         assert_eq!(node.spares().adopted, round);
     }
     assert_eq!(node.workers()[0].generation, 11);
-    // What each of them has counted is in the books of its place.
+    // What each of them has counted is in the books of its place. A call is counted after it is answered: who is killed between the two has not counted it.
     let metrics = node.metrics();
     let echo = metrics.functions.iter().find(|function| function.name == "echo").unwrap();
-    assert!(echo.total().calls_total() >= 20, "{echo:?}");
+    assert!((10..=20).contains(&echo.total().calls_total()), "{echo:?}");
 }
 
 #[test]

@@ -66,8 +66,10 @@ pub extern "C" fn realpath() -> *mut c_char {
 
 /// `putenv(3)`, `setenv(3)`.
 pub extern "C" fn setenv() -> c_int {
-    // SAFETY: the thread's own.
-    unsafe { *libc::__errno_location() = libc::EPERM };
+    // SAFETY: the thread's own, for its whole life.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: writable, as above.
+    unsafe { errno.write(libc::EPERM) };
     -1
 }
 

@@ -181,6 +181,8 @@ fn start(settings: &Settings, names: &[String]) -> Node {
     let config = FunctionConfig::default().deadline(settings.deadline).limits(limits);
     let builder: NodeBuilder =
         Node::builder().modules(&settings.modules).workers(1).stall(settings.stall).arena_bytes(256 << 20);
+    // What is held and left is counted: no other process is to come or go meanwhile.
+    let builder = builder.spares(0);
     let builder = names.iter().fold(builder, |builder, name| builder.function(name, config.clone()));
     let builder = match &settings.worker {
         Some(program) => builder.worker_binary(program),
