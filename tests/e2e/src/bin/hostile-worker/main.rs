@@ -240,9 +240,9 @@ impl Worker {
                 respond(lane, &mut completion, b"begun", &[]);
             }
             // Of the one module, which it has loaded and nobody has asked it to let go of, and of one that there is not.
-            Some("attack") if ["want", "evict", "unload"].contains(&&*text) => {
+            Some("attack") if ["want", "evict", "unload"].contains(&text) => {
                 respond(lane, &mut completion, b"begun", &[]);
-                let said = match &*text {
+                let said = match text {
                     "want" => ToNode::Wanted { module: 0 },
                     "evict" => ToNode::Evicted { module: 99, stayed_bytes: u64::MAX },
                     _ => ToNode::Unloaded { module: 0, stayed_bytes: 0 },
