@@ -188,6 +188,12 @@ impl Launch {
         let message = self.receive()?;
         match (step, message) {
             (_, ToNode::Fatal { reason }) => Err(LaunchError::Fatal(printable(reason.as_bytes()))),
+            // To make room for what is being loaded.
+            (Step::Load(_), ToNode::Evicted { module, stayed_bytes })
+                if self.shelf.evicted(module, stayed_bytes) =>
+            {
+                Ok(Progress::Asked)
+            }
             (Step::Start, ToNode::Started) => {
                 self.ask_lane()?;
                 Ok(Progress::Asked)

@@ -151,6 +151,20 @@ impl Orphans {
     }
 }
 
+/// Lanes that are being seen to: what is left of them goes back, whatever happens meanwhile.
+struct Taken<'a> {
+    orphans: &'a Orphans,
+    lanes: Vec<(Arc<Lane>, u64)>,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        for (lane, until_ns) in self.lanes.drain(..) {
+            self.orphans.keep(lane, until_ns);
+        }
+    }
+}
+
 /// Why a call stays where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stay {
@@ -351,11 +365,8 @@ impl Shared {
 
     /// Supervisor: sees to the calls of lost workers. To be called whenever it is awake.
     pub(crate) fn see_to_orphans(&self) {
-        for (lane, until_ns) in self.hub.orphans.take() {
-            if !lane.see_to_lost(self, until_ns) {
-                self.hub.orphans.keep(lane, until_ns);
-            }
-        }
+        let mut taken = Taken { orphans: &self.hub.orphans, lanes: self.hub.orphans.take() };
+        taken.lanes.retain(|(lane, until_ns)| !lane.see_to_lost(self, *until_ns));
     }
 
     /// Supervisor: workers that have nothing to do get calls that wait at others.

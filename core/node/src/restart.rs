@@ -31,7 +31,9 @@ impl Restarts {
             self.pause = None;
             return Duration::ZERO;
         }
-        let pause = self.pause.map_or(PAUSE_MIN, |pause| (pause * 2).min(PAUSE_MAX));
+        // The only one within the window begins anew.
+        let before = self.pause.filter(|_| self.recent.len() > 1);
+        let pause = before.map_or(PAUSE_MIN, |pause| (pause * 2).min(PAUSE_MAX));
         self.pause = Some(pause);
         pause
     }
@@ -55,5 +57,14 @@ mod tests {
         let later = start + 2 * PAUSE_MAX + WINDOW;
         assert_eq!(restarts.ended(later), Duration::ZERO);
         assert_eq!(restarts.ended(later), Duration::ZERO);
+    }
+
+    #[test]
+    fn where_none_is_made_good_at_once_a_rare_end_waits_for_the_least() {
+        let mut restarts = Restarts::new(0);
+        let start = Instant::now();
+        assert_eq!(restarts.ended(start), PAUSE_MIN);
+        assert_eq!(restarts.ended(start), 2 * PAUSE_MIN);
+        assert_eq!(restarts.ended(start + 2 * WINDOW), PAUSE_MIN);
     }
 }

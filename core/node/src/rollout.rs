@@ -13,7 +13,7 @@
 
 mod errand;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
@@ -48,6 +48,8 @@ pub(crate) type DeployReply = SyncSender<Result<Deployed, DeployError>>;
 #[derive(Debug)]
 struct Job {
     serial: u64,
+    /// The parts of what it puts.
+    staged: BTreeSet<u32>,
     /// They were loaded in a process that serves nobody.
     tried: bool,
     plan: Plan,
@@ -99,7 +101,9 @@ impl Rollout {
                     let is_ready = plan.put.is_empty();
                     self.jobs += 1;
                     let serial = self.jobs;
-                    self.job = Some(Job { serial, tried: false, plan, reply, since, turn: None, lost: 0 });
+                    let staged = plan.put.iter().flat_map(|version| version.parts()).collect();
+                    let (tried, turn, lost) = (false, None, 0);
+                    self.job = Some(Job { serial, staged, tried, plan, reply, since, turn, lost });
                     if is_ready {
                         self.switch(shared);
                     }
@@ -138,8 +142,7 @@ impl Rollout {
     }
 
     fn is_staged(&self, part: u32) -> bool {
-        let staged = |job: &Job| job.plan.put.iter().any(|version| version.parts().any(|of| of == part));
-        self.job.as_ref().is_some_and(staged)
+        self.job.as_ref().is_some_and(|job| job.staged.contains(&part))
     }
 
     /// Whether a worker has all that calls may ask of it.
@@ -274,9 +277,9 @@ impl Rollout {
     }
 
     /// A worker has ended, or is about to. `silent`: since it took too long over its answer.
-    pub(crate) fn lost(&mut self, shared: &Shared, role: Role, shelf: &Shelf, silent: bool) {
+    pub(crate) fn lost(&mut self, shared: &Shared, role: Role, shelf: &Shelf, began: bool, silent: bool) {
         self.gives_turn(role);
-        let Some(part) = shelf.loading() else { return };
+        let Some(part) = shelf.loading().filter(|_| began) else { return };
         if shelf.is_cold(part) {
             self.lost_to_call(shared, part);
         }
@@ -303,6 +306,8 @@ impl Rollout {
         if lost.fetch_add(1, Ordering::Relaxed) < LOST_MAX {
             return;
         }
+        // Who lifts the ban gives it as many chances again.
+        lost.store(0, Ordering::Relaxed);
         let module = version.image().path.display();
         tracing::error!(%module, "workers were lost while they loaded a module that was called");
         if let Some(function) = version.numbers().next() {
@@ -383,7 +388,8 @@ impl Rollout {
 
     /// How long until a deployment that waits for a worker is given up; `None` where there is none.
     pub(crate) fn patience(&self) -> Option<Duration> {
-        self.job.as_ref().map(|job| SERVED_WITHIN.saturating_sub(job.since.elapsed()))
+        let tried = self.job.as_ref().filter(|job| job.tried);
+        tried.map(|job| SERVED_WITHIN.saturating_sub(job.since.elapsed()))
     }
 }
 

@@ -299,7 +299,13 @@ impl Drop for Supervisor {
         if std::thread::panicking() {
             tracing::error!("the supervisor has panicked, the node is over");
             self.shared.closed.store(true, Ordering::Relaxed);
-            self.stop_all();
+            // The same bug may be met again on the way; a panic that left this would end the whole process.
+            let stop = std::panic::AssertUnwindSafe(|| self.stop_all());
+            if std::panic::catch_unwind(stop).is_err() {
+                self.shared.hub.orphans.end();
+            }
+            // Hosts that are attached learn it by the end of their connections.
+            self.shared.bulletin.end();
         }
     }
 }

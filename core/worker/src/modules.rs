@@ -272,7 +272,11 @@ impl Modules {
                 leaving.successors.push((from, to));
             }
         }
-        if self.targets.get(from as usize).and_then(Target::loaded).is_none() {
+        let is_here = match self.targets.get(from as usize) {
+            Some(Target::Cold(module)) => self.known.contains_key(module),
+            target => target.and_then(Target::loaded).is_some(),
+        };
+        if !is_here {
             self.set(from, Target::Moved(to));
         }
     }
@@ -280,10 +284,12 @@ impl Modules {
     /// A module is to go. Returns what to tell the node. [`sweep`](Self::sweep) says when it has gone.
     pub fn unload(&mut self, request: Unload, lanes: &Lanes) -> ToNode {
         let Unload { module, successors } = request;
+        // First: what is leaving and cold does not keep its calls from going on.
+        let gone = self.known.remove(&module);
         for (from, to) in &successors {
             self.redirect(*from, *to);
         }
-        if let Some(gone) = self.known.remove(&module) {
+        if let Some(gone) = gone {
             let rings =
                 (0..lanes.end()).filter_map(|index| Some((index, lanes.get(index)?.end.all_submitted())));
             self.leaving.push(Leaving { number: module, module: gone, successors, rings: rings.collect() });
@@ -399,5 +405,40 @@ impl Module {
     fn of(load: &Load, bytes: u64) -> Self {
         let functions = load.functions.iter().map(|spec| spec.function).collect();
         Self { functions, instance: None, stays: load.stays, is_pinned: false, bytes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use microfaas_control::{FunctionSpec, Limits};
+
+    fn version(number: u32, aliases: &[u32]) -> Load {
+        let (name, aliases, limits) = ("f".to_owned(), aliases.to_vec(), Limits::default());
+        let functions = vec![FunctionSpec { function: number, name, aliases, limits }];
+        Load { module: number, label: "m.so".to_owned(), image_bytes: 1, stays: false, functions }
+    }
+
+    /// Of two versions that are both here and cold, calls of either are the older one's and the newer one's own until the older one goes.
+    #[test]
+    fn a_cold_version_is_nobody_elses_while_it_is_here() {
+        let mut modules = Modules::default();
+        let _ = modules.shelve(vec![version(3, &[4])]);
+        let _ = modules.shelve(vec![version(4, &[3])]);
+        modules.redirect(4, 3);
+        assert_eq!((modules.standing(3), modules.standing(4)), (Standing::Cold, Standing::Cold));
+        let _ = modules.unload(Unload { module: 3, successors: vec![(3, 4)] }, &Lanes::default());
+        assert_eq!((modules.standing(3), modules.standing(4)), (Standing::Moved, Standing::Cold));
+        let call = Submission {
+            slot: 0,
+            generation: 0,
+            function: 3,
+            flags: 0,
+            body_len: 0,
+            meta_len: 0,
+            deadline_ns: 0,
+            submitted_cycles: 0,
+        };
+        assert_eq!(modules.successor(&call).function, 4);
     }
 }

@@ -267,6 +267,7 @@ impl Worker {
     fn sweep(&mut self) -> io::Result<()> {
         let is_in_use = |function| is_in_use(function, &self.scheduler, &self.backlog);
         while let Some(gone) = self.modules.sweep(&self.lanes, is_in_use) {
+            self.stirred = true;
             self.control.say(&gone)?;
         }
         self.evict(None)
@@ -301,6 +302,8 @@ impl Worker {
             if self.modules.is_unsettled() {
                 self.sweep()?;
             }
+            // Whoever is parked looks at what has changed before the worker sleeps.
+            busy |= self.stirred;
             if self.modules.is_want_due() {
                 busy = true;
                 self.modules.say_wants(|message| self.control.say(message))?;

@@ -296,3 +296,20 @@ fn what_a_host_that_goes_leaves_behind_does_not_run() {
     assert_eq!(blocker.wait().status, Status::Ok);
     assert_eq!(node.stats().restarts, 0);
 }
+
+/// Nobody comes later who would interrupt the long one.
+#[test]
+fn short_calls_do_not_wait_for_the_end_of_a_long_one_of_their_own_function() {
+    let _watchdog = Watchdog::new(LIMIT);
+    let limits = Limits { budget_ns: 200_000_000_000, ..Limits::default() };
+    let config = FunctionConfig::default().limits(limits).deadline(PATIENCE);
+    let node = roomy_node().stall(LIMIT).function("sleep_spin", config).start().unwrap();
+    let mut long = submit(&node, "sleep_spin", b"60000000");
+    for _ in 0..3 {
+        let calls: Vec<Call> = (0..FLOOD).map(|_| submit(&node, "sleep_spin", b"10")).collect();
+        for call in calls {
+            assert_eq!(call.wait().status, Status::Ok);
+        }
+        assert!(long.try_take().is_none(), "they have waited for it");
+    }
+}

@@ -80,7 +80,11 @@ impl Supervisor {
         let info = seat.info();
         if let Some(mut spare) = self.spares.take(info.cpu) {
             let pid = spare.live.process.pid();
-            seat.update(|info| (info.pid, info.generation) = (Some(pid), info.generation + 1));
+            seat.update(|info| {
+                info.pid = Some(pid);
+                info.generation += 1;
+                info.state = WorkerState::Starting;
+            });
             if spare.live.takes(info.index, seat) {
                 tracing::info!(worker = index, pid, "a spare takes the place");
                 let lane = Arc::clone(&spare.live.lane);
@@ -90,6 +94,7 @@ impl Supervisor {
                 lane.ring_worker();
                 return Ok(());
             }
+            self.discard(spare.live.process);
         }
         let launch = Launch::begin(&self.plan, &self.shared, Role::Place(index))?;
         self.shared.seats[index].update(|info| {
@@ -223,12 +228,14 @@ impl Supervisor {
         let place = std::mem::replace(&mut self.places[index], Place::Pausing(Instant::now()));
         match place {
             Place::Launching(launch) => {
-                self.rollout.lost(&self.shared, Role::Place(index), &launch.shelf, false);
+                self.rollout.lost(&self.shared, Role::Place(index), &launch.shelf, true, false);
                 let exit = reap(&launch.process);
                 self.launch_failed_after(index, LaunchError::Died(exit));
             }
             Place::Serving { mut live, .. } => {
-                self.rollout.lost(&self.shared, Role::Place(index), &live.shelf, live.is_silent());
+                // What lies behind another question was never begun.
+                let began = live.step() == "load";
+                self.rollout.lost(&self.shared, Role::Place(index), &live.shelf, began, live.is_silent());
                 // What it had to say of its calls is heard to the end.
                 let _ =
                     (0..LAST_PACKETS).all(|_| live.hear().is_ok_and(|heard| !matches!(heard, Heard::End)));
@@ -248,7 +255,7 @@ impl Supervisor {
         let place = std::mem::replace(&mut self.places[index], Place::Pausing(Instant::now()));
         let Place::Launching(launch) = place else { return };
         let silent = matches!(error, LaunchError::Silent { .. });
-        self.rollout.lost(&self.shared, Role::Place(index), &launch.shelf, silent);
+        self.rollout.lost(&self.shared, Role::Place(index), &launch.shelf, true, silent);
         // A closed socket is an end that is still on its way; its exit status says more.
         let ending = matches!(error, LaunchError::Socket(_));
         let alone = ending && launch.process.wait(Some(LAST_WORDS)).unwrap_or(false);

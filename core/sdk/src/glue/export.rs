@@ -86,6 +86,10 @@ macro_rules! export_module {
             setenv = libc_process::setenv,
             unsetenv = libc_process::unsetenv,
             clearenv = libc_process::unsetenv,
+            __cxa_atexit = libc_process::register,
+            __cxa_at_quick_exit = libc_process::register,
+            on_exit = libc_process::register,
+            __register_atfork = libc_process::register,
         );
     };
 }

@@ -15,6 +15,7 @@
 //! | `getpwnam_r`, `getpwuid_r`, `realpath` | the file system, which is refused |
 //! | `putenv`, `setenv` | fails: the environment is empty and stays so |
 //! | `unsetenv`, `clearenv` | nothing: likewise |
+//! | `atexit`, `at_quick_exit`, `on_exit`, `pthread_atfork`, destructors of C++ statics | nothing: no call sees the end of the process |
 #![expect(unsafe_code, reason = "system calls, and a trap where nothing else has ended the call")]
 
 use core::ffi::{c_char, c_int, c_long, c_void};
@@ -75,6 +76,11 @@ pub extern "C" fn setenv() -> c_int {
 
 /// `unsetenv(3)`, `clearenv(3)`.
 pub extern "C" fn unsetenv() -> c_int {
+    0
+}
+
+/// `atexit(3)` and its like: says yes, and keeps nothing.
+pub extern "C" fn register() -> c_int {
     0
 }
 

@@ -23,6 +23,7 @@
 use std::io;
 
 use microfaas_lane::worker::Submission;
+use microfaas_sys::clock::cycles;
 
 use super::{BATCH, Worker};
 use crate::backlog::{Turn, Want};
@@ -153,8 +154,11 @@ impl Worker {
     fn take_in(&mut self) -> io::Result<()> {
         for index in 0..self.lanes.end() {
             while let Some(mut submission) = self.pop(index)? {
-                if self.standing(index, submission.function) == Standing::Moved {
-                    submission = self.modules.successor(&submission);
+                match self.standing(index, submission.function) {
+                    Standing::Moved => submission = self.modules.successor(&submission),
+                    // What hosts make up gets no queue of its own.
+                    Standing::Unknown => submission.function = u32::MAX,
+                    _ => {}
                 }
                 if !self.wait_in_backlog(index, &submission)? {
                     break;
@@ -190,7 +194,7 @@ impl Worker {
     /// Gives a function its turn.
     #[inline]
     fn serve(&mut self, turn: Turn) -> io::Result<()> {
-        let (spent, suspended) = (self.scheduler.spent(), self.scheduler.suspended());
+        let (began, spent, suspended) = (cycles(), self.scheduler.spent(), self.scheduler.suspended());
         match self.step(turn) {
             Step::Start => {
                 self.lanes.has_rival = self.backlog.has_rival(turn, true);
@@ -199,7 +203,8 @@ impl Worker {
                 self.note_suspended(suspended);
             }
             Step::Resume => {
-                self.lanes.has_rival = self.backlog.has_rival(turn, false);
+                // Its function's other calls are next after a slice of this one.
+                self.lanes.has_rival = self.can_start(turn) || self.backlog.has_rival(turn, false);
                 self.backlog.resumes(turn);
                 let (mine, modules) = ((turn.lane, self.backlog.function(turn)), &mut self.modules);
                 let is_mine = |lane, function| (lane, function) == mine;
@@ -219,7 +224,12 @@ impl Worker {
             }
         }
         self.announce(turn.lane);
-        self.backlog.used(turn, self.scheduler.spent() - spent + CALL_CYCLES);
+        let used = match self.scheduler.spent() - spent {
+            // It did not run; to answer it took the core all the same.
+            0 => cycles().saturating_sub(began),
+            used => used,
+        };
+        self.backlog.used(turn, used + CALL_CYCLES);
         Ok(())
     }
 
@@ -235,7 +245,7 @@ impl Worker {
 
     #[inline]
     fn step(&self, turn: Turn) -> Step {
-        let can_start = self.has_context_for(turn) && self.can_start_first(turn);
+        let can_start = self.can_start(turn);
         match (can_start, self.backlog.suspended(turn) > 0) {
             (true, true) if self.backlog.started(turn) >= BATCH => Step::Resume,
             (true, _) => Step::Start,
@@ -244,15 +254,19 @@ impl Worker {
         }
     }
 
-    /// Whether a function has a call that waits, and for nothing but its turn.
+    /// Whether a function has a call that waits, and for nothing but its turn. One that will not run needs no context.
     #[inline]
-    fn can_start_first(&self, turn: Turn) -> bool {
+    fn can_start(&self, turn: Turn) -> bool {
         let Some(submission) = self.backlog.first_call(turn) else { return false };
         let mut standing = self.standing(turn.lane, submission.function);
         if standing == Standing::Moved {
             standing = self.standing(turn.lane, self.modules.successor(submission).function);
         }
-        !matches!(standing, Standing::Held | Standing::Cold)
+        match standing {
+            Standing::Held | Standing::Cold => false,
+            Standing::Ready => self.has_context_for(turn),
+            _ => true,
+        }
     }
 
     /// Where a function's module is cold, asks the node for it: now, since what is next may have the core for long.
