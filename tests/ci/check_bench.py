@@ -15,7 +15,7 @@ KEYS = {
     "preempt": (
         "tax_20us_pct tax_100us_pct tax_1ms_pct periodic_timer_tax_20us_pct call_overhead_ns timer_floor_us_p50 "
         "kill_late_us_p50 kill_late_us_p99 next_call_us_p50 mix_short_us_p99_share mix_short_us_p99_kill "
-        "mix_short_us_p99_off"
+        "mix_short_us_p99_off mix_short_us_window_p99_share mix_none_short_us_p99_share"
     ).split(),
     "attacks": "cases passed failed worker_restarts".split(),
     "chaos": "accepted completed lost doubled wrong replace_ms_p50 replace_ms_p99".split(),

@@ -8,12 +8,13 @@ use super::mix::{Mix, POLICIES};
 use crate::bench::stopped;
 use crate::failure::Failure;
 
-const COLORS: [RGBColor; 5] = [
+const COLORS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(0, 158, 115),
     RGBColor(213, 94, 0),
     RGBColor(86, 180, 233),
     RGBColor(204, 121, 167),
+    RGBColor(120, 120, 120),
 ];
 
 const FONT: (&str, u32) = ("sans-serif", 17);

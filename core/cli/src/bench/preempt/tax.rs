@@ -12,12 +12,10 @@ use crate::failure::Failure;
 
 /// The quanta that are compared with [`Name::Off`].
 const PROTECTED: [Name; 3] = [Name::Quantum20us, Name::Quantum100us, Name::Quantum1ms];
-/// What a long call takes.
-const LONG: Duration = Duration::from_millis(50);
+/// What a long call takes: so short that most of them are not disturbed by the machine, which takes the core away for milliseconds a few times in a second.
+const LONG: Duration = Duration::from_millis(10);
 /// For how long calls of one hash are made at a time.
 const BATCH: Duration = Duration::from_millis(4);
-/// How often the calls of one hash are compared for each time the long ones are, so that both take as long.
-const BATCHES: u32 = 8;
 /// Calls of one hash in flight: enough that the worker never waits.
 const WIDTH: usize = 64;
 
@@ -33,16 +31,18 @@ pub(super) struct Taxes {
 }
 
 impl Taxes {
-    /// One round: each protected rate between two unprotected ones.
-    pub(super) fn round(&mut self, subject: &Subject, long_count: u32) -> Result<(), Failure> {
-        let mut before = long_rate(subject, Name::Off, long_count)?;
-        for (name, figure) in PROTECTED.into_iter().zip(&mut self.long) {
-            let with = long_rate(subject, name, long_count)?;
-            let after = long_rate(subject, Name::Off, long_count)?;
-            figure.add(tax_pct(before, with, after));
-            before = after;
+    /// One round, in which both variants are compared so often: each protected rate between two unprotected ones.
+    pub(super) fn round(&mut self, subject: &Subject, long_count: u32, times: u32) -> Result<(), Failure> {
+        for _ in 0..times {
+            let mut before = long_rate(subject, Name::Off, long_count)?;
+            for (name, figure) in PROTECTED.into_iter().zip(&mut self.long) {
+                let with = long_rate(subject, name, long_count)?;
+                let after = long_rate(subject, Name::Off, long_count)?;
+                figure.add(tax_pct(before, with, after));
+                before = after;
+            }
         }
-        for _ in 0..BATCHES {
+        for _ in 0..times {
             let mut before = call_rate(subject, Name::Off)?;
             for (name, figure) in PROTECTED.into_iter().zip(&mut self.calls) {
                 let with = call_rate(subject, name)?;
