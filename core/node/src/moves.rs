@@ -435,4 +435,4 @@ impl Orphans {
 #[cfg(test)]
 mod stress;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -172,6 +172,34 @@ impl Shared {
         Ok(FunctionHandle { node: self.id, id })
     }
 
+    /// See [`Node::prepare`]. `held_up` is where a thread may be held up for as long as it takes to deploy, or for a host to attach to another node.
+    fn prepare(
+        &self,
+        name: u32,
+        (body_max, meta_bytes): (usize, usize),
+        held_up: impl FnOnce(),
+    ) -> Result<Prepared, CallError> {
+        let resolve = || self.names.resolve(name).ok_or(CallError::UnknownFunction);
+        // Before there is a slot: whether there is one says nothing of what is banned.
+        let before = resolve()?;
+        self.hub.bans.check(before.function)?;
+        held_up();
+        let len = message_len(body_max, meta_bytes).unwrap_or(usize::MAX);
+        let (lane, reserved) = self.reserve(len, name)?;
+        let mut prepared = Prepared::new(lane, reserved, body_max);
+        // The numbers of one node's workers mean nothing to another's: those that go into the slot are looked up when its lane is known, of which the table was there first.
+        let entry = resolve()?;
+        if entry.function != before.function {
+            self.hub.bans.check(entry.function)?;
+        }
+        let is_limited = entry.concurrency != 0;
+        if is_limited && !self.hub.quotas.admit(name, entry.concurrency) {
+            return Err(self.overloaded(Scarce::Concurrency));
+        }
+        prepared.call(entry, History::new(name, is_limited));
+        Ok(prepared)
+    }
+
     /// Takes a slot for a request of `len` bytes at the worker with the fewest outstanding calls, or at another one where it has no slot.
     fn reserve(&self, len: usize, name: u32) -> Result<(Arc<Lane>, Reserved), CallError> {
         if self.closed.load(Ordering::Relaxed) {
@@ -290,32 +318,11 @@ impl Node {
     ) -> Result<Prepared, CallError> {
         let shared = self.shared();
         let handle = function.resolve(shared)?;
-        let prepared = self.prepare_known(handle, body_max, meta_bytes);
+        let prepared = shared.prepare(handle.id, (body_max, meta_bytes), || {});
         if let Err(error) = &prepared {
             shared.refused(handle, error);
         }
         prepared
-    }
-
-    fn prepare_known(
-        &self,
-        handle: FunctionHandle,
-        body_max: usize,
-        meta_bytes: usize,
-    ) -> Result<Prepared, CallError> {
-        let shared = self.shared();
-        let entry = shared.names.resolve(handle.id).ok_or(CallError::UnknownFunction)?;
-        // Before there is a slot: whether there is one says nothing of what is banned.
-        shared.hub.bans.check(entry.function)?;
-        let len = message_len(body_max, meta_bytes).unwrap_or(usize::MAX);
-        let (lane, reserved) = shared.reserve(len, handle.id)?;
-        let mut prepared = Prepared::new(lane, reserved, body_max);
-        let is_limited = entry.concurrency != 0;
-        if is_limited && !shared.hub.quotas.admit(handle.id, entry.concurrency) {
-            return Err(shared.overloaded(Scarce::Concurrency));
-        }
-        prepared.call(entry, History::new(handle.id, is_limited));
-        Ok(prepared)
     }
 
     /// Calls a function and waits for the answer.
@@ -498,5 +505,37 @@ impl Shared {
 
     pub(crate) fn lanes(&self) -> impl Iterator<Item = Arc<Lane>> {
         self.seats.iter().filter_map(Seat::lane)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::moves::tests::{lane, node};
+    use crate::names::Entry;
+
+    /// As when the node of an attached host is restarted with other functions.
+    #[test]
+    fn a_caller_who_was_held_up_names_the_function_as_the_lanes_worker_knows_it() {
+        let entry = |function| Some(Entry { function, deadline_ns: u64::MAX, concurrency: 0 });
+        let (shared, mut old) = node(1);
+        shared.names.publish(&[entry(5), entry(6)]);
+        let (mut old, mut new) = (old.remove(0), None);
+        shared.seats[0].open(Arc::clone(&old.0));
+        let restart = || {
+            shared.seats[0].close();
+            shared.names.publish(&[entry(6), entry(5)]);
+            let (lane, worker) = lane(&shared, 0);
+            shared.seats[0].open(lane);
+            new = Some(worker);
+        };
+        let prepared = shared.prepare(0, (8, 0), restart).unwrap();
+        let call = prepared.submit(8, &[], None).unwrap();
+        assert_eq!((old.1.next_function(), new.unwrap().next_function()), (None, Some(6)));
+        drop(call);
+        // One that is gone, too; the slot comes back.
+        let gone = || shared.names.publish(&[None, entry(5)]);
+        assert!(matches!(shared.prepare(0, (8, 0), gone), Err(CallError::UnknownFunction)));
+        assert_eq!(shared.seats[0].load.outstanding(), 1, "the call that the worker has not answered");
     }
 }

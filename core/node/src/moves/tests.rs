@@ -28,7 +28,7 @@ pub(super) const FUNCTION: u32 = 0;
 pub(super) const SLOTS: u32 = 4;
 
 /// A worker's end, and what it is mapped at.
-pub(super) struct Player {
+pub(crate) struct Player {
     end: WorkerLane,
     regions: [Mapping; 3],
 }
@@ -66,6 +66,11 @@ impl Player {
         }
     }
 
+    /// Takes the next call, if there is one: the number of its function.
+    pub(crate) fn next_function(&mut self) -> Option<u32> {
+        Some(self.end.pop().unwrap()?.function)
+    }
+
     /// Whether somebody sleeps who is to be woken; rings.
     pub(super) fn rings(&self) -> bool {
         self.end.host_sleeps().futex
@@ -83,7 +88,7 @@ impl Player {
 }
 
 /// A node without a supervisor, and a lane to each of its workers. One function, which may be run again, one call of it at a time.
-pub(super) fn node(workers: u32) -> (Arc<Shared>, Vec<(Arc<Lane>, Player)>) {
+pub(crate) fn node(workers: u32) -> (Arc<Shared>, Vec<(Arc<Lane>, Player)>) {
     let hub = Arc::new(Hub::new(0).unwrap());
     let seats = (0..workers).map(|index| Seat::new(index, None)).collect();
     let (shared, _) = Shared::new(seats, hub);
@@ -103,7 +108,7 @@ pub(super) fn node(workers: u32) -> (Arc<Shared>, Vec<(Arc<Lane>, Player)>) {
     (shared, lanes)
 }
 
-pub(super) fn lane(shared: &Shared, worker: u32) -> (Arc<Lane>, Player) {
+pub(crate) fn lane(shared: &Shared, worker: u32) -> (Arc<Lane>, Player) {
     let geometry = Geometry {
         small_slots: SLOTS,
         large_slots: 0,
