@@ -159,7 +159,9 @@ impl Rollout {
             return None;
         }
         let question = |(message, fds)| Question { message, fds, within: ANSWER_WITHIN, generation: None };
-        if let Some(errand) = self.wanted_first(shelf, role) {
+        if !shelf.has_served_want()
+            && let Some(errand) = self.wanted_first(shelf, role)
+        {
             return Some(question(errand.begin(shelf)));
         }
         if let Some(errand) = self.errand(shelf, role)
@@ -167,10 +169,18 @@ impl Rollout {
         {
             return Some(question(errand.begin(shelf)));
         }
+        if let Some(message) = self.unload(shelf) {
+            return Some(question((message, Vec::new())));
+        }
+        self.wanted_first(shelf, role).map(|errand| question(errand.begin(shelf)))
+    }
+
+    /// Tells a worker to unload something that it is not to have any more, if there is such a thing.
+    fn unload(&self, shelf: &mut Shelf) -> Option<ToWorker> {
         let part = shelf.staying().find(|part| !self.wanted.contains_key(part))?;
         let successors = self.registry.successors(self.version_of(part)?, part);
         shelf.unloads(part);
-        Some(question((ToWorker::Unload(Unload { module: part, successors }), Vec::new())))
+        Some(ToWorker::Unload(Unload { module: part, successors }))
     }
 
     /// Whether this worker may load this part now.

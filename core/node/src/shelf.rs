@@ -19,6 +19,8 @@ pub(crate) struct Shelf {
     /// Of the cold ones, those that calls wait for, and since when.
     wants: VecDeque<(u32, Instant)>,
     doing: Option<Doing>,
+    /// What it did last was to load what calls waited for.
+    served_want: bool,
     /// Bytes that are mapped though they were unloaded.
     stayed_bytes: u64,
     revision: u64,
@@ -66,6 +68,7 @@ impl Shelf {
     pub(crate) fn loads(&mut self, part: u32) {
         let wanted = self.wants.iter().position(|(want, _)| *want == part);
         let since = wanted.and_then(|at| self.wants.remove(at)).map(|(_, since)| since);
+        self.served_want = since.is_some();
         self.doing = Some(Doing::Load(part, since));
     }
 
@@ -79,12 +82,14 @@ impl Shelf {
 
     /// The worker is told that these are there, and cold.
     pub(crate) fn shelves(&mut self, parts: Vec<u32>) {
+        self.served_want = false;
         self.doing = Some(Doing::Shelve(parts));
     }
 
     /// The worker is told to unload this.
     pub(crate) fn unloads(&mut self, part: u32) {
         self.leaving.insert(part);
+        self.served_want = false;
         self.doing = Some(Doing::Unload);
     }
 
@@ -124,6 +129,11 @@ impl Shelf {
             self.wants.push_back((part, Instant::now()));
         }
         is_new
+    }
+
+    /// Whether it is the turn of something else than what calls wait for, if there is anything: a worker whose calls want one module after the other would do nothing else.
+    pub(crate) fn has_served_want(&self) -> bool {
+        self.served_want
     }
 
     /// What calls have waited for the longest.
@@ -226,6 +236,22 @@ mod tests {
         shelf.loads(2);
         shelf.answered();
         assert!(shelf.is_cold(2) && shelf.wants(2), "it could not be loaded");
+    }
+
+    #[test]
+    fn what_calls_want_and_the_rest_take_turns() {
+        let mut shelf = shelf();
+        assert!(!shelf.has_served_want());
+        assert!(shelf.wants(2) && shelf.wants(3));
+        shelf.loads(2);
+        assert!(shelf.has_served_want() && shelf.loaded(1).is_some() && shelf.has_served_want());
+        shelf.loads(4);
+        assert!(!shelf.has_served_want() && shelf.loaded(1).is_none());
+        shelf.loads(3);
+        shelf.answered();
+        assert!(shelf.has_served_want(), "whether it could be loaded or not");
+        shelf.unloads(1);
+        assert!(!shelf.has_served_want());
     }
 
     #[test]

@@ -1,0 +1,69 @@
+//! Deploying while calls want more modules than there is room for.
+#![expect(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails the test")]
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use microfaas_e2e::versions::{numbered, numbered_answer, numbered_name, put, write};
+use microfaas_e2e::{Watchdog, program};
+use microfaas_node::{FunctionConfig, Loading, Node, Status};
+
+const CALLERS: u32 = 16;
+
+#[test]
+fn a_deployment_ends_while_every_call_finds_its_module_cold() {
+    let _watchdog = Watchdog::new(Duration::from_secs(300));
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), 1, '-');
+    for number in 0..CALLERS {
+        put(directory.path(), &format!("{}.so", numbered_name(number)), &numbered(number));
+    }
+    let node = Node::builder()
+        .modules(directory.path())
+        .worker_binary(program("microfaas-worker"))
+        .workers(1)
+        .pin(false)
+        .modules_max(2)
+        .load_default(Loading::FirstCall)
+        .function("version", FunctionConfig::default().load(Loading::Start))
+        .start()
+        .unwrap();
+    let (stop, served) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for number in 0..CALLERS {
+            let (node, stop, served) = (&node, &stop, &served);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let answer = node.call(numbered_name(number).as_str(), b"".as_slice());
+                    assert_eq!(answer.status, Status::Ok, "{number}: {}", answer.detail);
+                    assert_eq!(answer.body, numbered_answer(number).as_bytes());
+                    served.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let start = Instant::now();
+        while served.load(Ordering::Relaxed) < u64::from(CALLERS) {
+            assert!(start.elapsed() < Duration::from_secs(60), "no calls are answered");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        // Loaded by each worker, and as often unloaded.
+        for number in 2..5 {
+            write(directory.path(), number, '-');
+            node.deploy(directory.path().join("versions.so")).unwrap();
+            let answer = node.call("version", b"x".as_slice());
+            assert_eq!(answer.status, Status::Ok, "{}", answer.detail);
+            assert_eq!(answer.body, format!("{number:04} {number:04} x {number:04}").as_bytes());
+        }
+        // One that is told of, and loaded when it is called.
+        put(directory.path(), "last.so", &numbered(99));
+        node.deploy(directory.path().join("last.so")).unwrap();
+        let before = served.load(Ordering::Relaxed);
+        let start = Instant::now();
+        while served.load(Ordering::Relaxed) < before + u64::from(CALLERS) {
+            assert!(start.elapsed() < Duration::from_secs(60), "the calls starve instead");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(node.stats().restarts, 0);
+}
