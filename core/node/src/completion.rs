@@ -13,6 +13,8 @@ use crate::lane::Lane;
 
 /// Of a call on its way when the node ended that its host was attached to.
 const NODE_GONE: &str = "the node is gone; the call may have run";
+const STOPPED: &str = "the node has stopped, and the call's time to end was up; it may have run";
+const STOPPED_BEFORE: &str = "the node has stopped before the call started";
 /// Most characters of [`Completion::detail`].
 const DETAIL_CHARS_MAX: usize = 1024;
 
@@ -178,6 +180,9 @@ impl Completion {
             _ => {
                 self.detail = match self.body.is_empty() {
                     true if lane.lost_its_node() => Cow::Borrowed(NODE_GONE),
+                    true if lane.was_closed() && self.status == Status::Cancelled => {
+                        Cow::Borrowed(if self.never_started { STOPPED_BEFORE } else { STOPPED })
+                    }
                     true => Cow::Borrowed(explain(self.status, self.never_started)),
                     false => Cow::Owned(printable(&self.body)),
                 };

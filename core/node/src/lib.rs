@@ -45,6 +45,7 @@ mod moves;
 mod names;
 mod node;
 mod notice;
+mod oversight;
 mod park;
 mod pulse;
 mod registry;

@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -66,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) bulletin: Bulletin,
     pub(crate) spares: SpareBoard,
     pub(crate) closed: AtomicBool,
+    /// How often the supervisor has come round.
+    pub(crate) rounds: AtomicU64,
     /// When the supervisor is to stop waiting for calls that run; set once.
     pub(crate) stop_by: Mutex<Option<Instant>>,
 }
@@ -161,6 +163,7 @@ impl Shared {
             bulletin: Bulletin::default(),
             spares: SpareBoard::default(),
             closed: AtomicBool::new(false),
+            rounds: AtomicU64::new(0),
             stop_by: Mutex::new(None),
         });
         shared.hub.belongs_to(&shared);
@@ -278,6 +281,12 @@ impl Node {
     /// This thread lets hosts attach, until the node is over.
     pub(crate) fn serves_hosts(&self, server: JoinHandle<()>) {
         *self.inner.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
+    }
+
+    /// See [`is_over`](Self::is_over).
+    pub(crate) fn supervisor_has_ended(&self) -> bool {
+        let supervisor = self.inner.supervisor.lock().unwrap_or_else(PoisonError::into_inner);
+        supervisor.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     pub(crate) fn shared(&self) -> &Shared {

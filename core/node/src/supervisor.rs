@@ -110,6 +110,7 @@ impl Supervisor {
             if stop_by.is_some_and(|time| self.shared.drained_by(time)) {
                 break;
             }
+            self.shared.rounds.fetch_add(1, Ordering::Relaxed);
             self.report_if_all_serve();
             self.wait_and_act(stop_by.is_some());
             outcome = self.failure.take().map_or(Ok(()), Err);
@@ -148,8 +149,7 @@ impl Supervisor {
         let mut whose = Vec::new();
         let places = self.places.iter().enumerate();
         let places = places.filter_map(|(i, place)| Some((Whose::Place(i), place.descriptors()?)));
-        let trial =
-            self.trial.iter().map(|(_, trial)| (Whose::Trial, (&trial.process, trial.control.as_fd())));
+        let trial = self.trial.iter().map(|(_, trial)| (Whose::Trial, trial.descriptors()));
         let spares = self.spares.descriptors();
         let spares = spares.map(|(pid, process, control)| (Whose::Spare(pid), (process, control)));
         for (who, (process, control)) in places.chain(trial).chain(spares) {

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -129,6 +130,7 @@ impl Attachment {
             if stop_by.is_some_and(|time| self.shared.drained_by(time)) {
                 break;
             }
+            self.shared.rounds.fetch_add(1, Ordering::Relaxed);
             self.attach_again();
             self.wait(stop_by.is_some());
             if let Err(error) = self.listen() {
@@ -243,7 +245,9 @@ impl Attachment {
     /// The connection is over: what is in flight is settled, and the next attempt comes soon.
     fn lose(&mut self, error: &io::Error) {
         tracing::warn!(path = %self.path.display(), %error, "the node is gone");
-        self.drop_lanes(Shut::NodeGone);
+        // One that has said that it stops has ended what is left of the calls when their time was up.
+        let is_closing = self.live.as_ref().is_some_and(|live| live.closing);
+        self.drop_lanes(if is_closing { Shut::Closed } else { Shut::NodeGone });
         self.live = None;
         self.next_attempt = Instant::now() + self.pause;
         for seat in &self.shared.seats {

@@ -20,6 +20,9 @@ pub(crate) struct Cut {
     pub(crate) reason: String,
 }
 
+/// Users, and groups.
+type Admitted = (Vec<u32>, Vec<u32>);
+
 /// See the module. Where no server reads it, nothing is kept.
 #[derive(Debug, Default)]
 pub(crate) struct Bulletin {
@@ -27,6 +30,9 @@ pub(crate) struct Bulletin {
     cuts: Mutex<Vec<Cut>>,
     /// Hosts that are attached.
     guests: AtomicU32,
+    turns_away: AtomicBool,
+    /// Users and groups that may attach from now on.
+    admitted: Mutex<Option<Admitted>>,
     over: AtomicBool,
 }
 
@@ -63,6 +69,28 @@ impl Bulletin {
     /// Whether hosts are attached, which may have calls on their way.
     pub(crate) fn has_guests(&self) -> bool {
         self.guests.load(Ordering::Relaxed) > 0
+    }
+
+    /// No host is let in any more, and those that are attached are to leave.
+    pub(crate) fn turn_away(&self) {
+        self.turns_away.store(true, Ordering::Release);
+        self.changed();
+    }
+
+    /// Server: whether hosts are turned away.
+    pub(crate) fn turns_away(&self) -> bool {
+        self.turns_away.load(Ordering::Acquire)
+    }
+
+    /// Changes who may attach.
+    pub(crate) fn admit(&self, users: Vec<u32>, groups: Vec<u32>) {
+        *self.admitted.lock().unwrap_or_else(PoisonError::into_inner) = Some((users, groups));
+        self.changed();
+    }
+
+    /// Server: what was not read yet.
+    pub(crate) fn take_admitted(&self) -> Option<Admitted> {
+        self.admitted.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// No worker is left: the server ends.

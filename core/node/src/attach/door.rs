@@ -71,6 +71,11 @@ impl Door {
         local::accept(self.listener.as_fd())
     }
 
+    /// From now on these may, and no others beside its own user and root.
+    pub(crate) fn admit(&mut self, users: Vec<u32>, groups: Vec<u32>) {
+        (self.users, self.groups) = (users, groups);
+    }
+
     /// Whether it may stay.
     pub(crate) fn admits(&self, peer: &Peer) -> bool {
         self.is_own(peer)

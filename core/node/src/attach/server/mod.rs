@@ -135,8 +135,14 @@ impl Server {
     pub(crate) fn run(mut self) {
         self.look_at_workers();
         while !self.shared.bulletin.is_over() {
-            if self.shared.is_closed() && self.door.take().is_some() {
+            let is_leaving = self.shared.is_closed() || self.shared.bulletin.turns_away();
+            if is_leaving && self.door.take().is_some() {
                 self.tell_all(&ToHost::Closing);
+            }
+            if let Some((door, (users, groups))) =
+                self.door.as_mut().zip(self.shared.bulletin.take_admitted())
+            {
+                door.admit(users, groups);
             }
             self.wait();
             self.look_at_answers();
