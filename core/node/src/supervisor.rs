@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::{Duration, Instant};
 
 use microfaas_sys::process::{Exit, Process};
-use microfaas_sys::{eventfd, poll};
+use microfaas_sys::{eventfd, poll, slice};
 
 use self::place::Place;
 use crate::command::{AskError, Asker, Command, tell};
@@ -30,6 +30,9 @@ use crate::{LaunchError, NodeError};
 
 /// While the node waits for calls to end before it stops: how often it looks.
 const DRAIN_LOOK: Duration = Duration::from_millis(2);
+/// Slices of this thread and of the workers, who inherit them. They sleep until something happens, and then every core may be taken by threads that compute: with slices
+/// like theirs they would wait for up to a tick of the kernel, at each step of a replacement.
+const SLICE: Duration = Duration::from_micros(200);
 
 /// How long workers may show nothing, and how many there are beside those that serve.
 #[derive(Debug, Clone, Copy)]
@@ -104,6 +107,9 @@ impl Supervisor {
 
     /// Runs until the node is shut down or could not be started. No worker is left then.
     pub(crate) fn run(mut self) {
+        if let Err(error) = slice::shorten(SLICE) {
+            tracing::info!(%error, "the kernel refuses short slices, workers are replaced more slowly on busy cores");
+        }
         let mut outcome = self.start_all();
         while outcome.is_ok() {
             let stop_by = self.shared.stop_by();

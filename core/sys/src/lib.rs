@@ -16,4 +16,5 @@ pub mod namespaces;
 pub mod poll;
 pub mod privileges;
 pub mod process;
+pub mod slice;
 pub mod socket;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use microfaas_node::{Node, WorkerState};
 use microfaas_sys::process::Signaller;
+use microfaas_sys::slice;
 use nix::sys::signal::Signal;
 
 use crate::footprint::descendants;
@@ -91,14 +92,20 @@ impl Worker {
         info.is_some_and(|info| info.generation > self.generation && info.state == WorkerState::Serving)
     }
 
-    /// Kills it and waits until another serves; how long that took. `None` where none does within `patience`.
+    /// Kills it and waits until another serves; how long that took. `None` where none does within `patience`. Seen by a thread of its own, with short slices:
+    /// it is not to wait for its turn behind those that make the load.
     ///
     /// # Errors
     /// As [`Victim::kill`].
     pub fn kill_and_wait(&self, node: &Node, patience: Duration) -> io::Result<Option<Duration>> {
-        let start = Instant::now();
-        self.process.kill()?;
-        Ok(until(patience, || self.is_replaced(node)).then(|| start.elapsed()))
+        let watch = || {
+            slice::shorten(LOOK)?;
+            let start = Instant::now();
+            self.process.kill()?;
+            Ok(until(patience, || self.is_replaced(node)).then(|| start.elapsed()))
+        };
+        let watched = std::thread::scope(|scope| scope.spawn(watch).join());
+        watched.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
 
