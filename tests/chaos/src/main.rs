@@ -14,7 +14,7 @@ use microfaas_chaos::modules::{Modules, make};
 use microfaas_chaos::stage::SETTLE;
 use microfaas_chaos::trial::{Stop, Trial, Verdict};
 use microfaas_chaos::victim::{Victim, until};
-use microfaas_chaos::{place, role};
+use microfaas_chaos::{log, place, role};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 /// Beyond its time, before an experiment counts as hung.
@@ -57,12 +57,7 @@ enum Role {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "off".into()),
-        )
-        .with_writer(std::io::stderr)
-        .init();
+    log::start();
     let done = match &cli.role {
         Some(Role::Role { arguments }) => role::play(arguments).map(|()| true),
         None if cli.list => {
@@ -191,7 +186,19 @@ fn spawn(
 }
 
 fn print(experiment: &Experiment, verdict: &Verdict) {
-    let Verdict { experiment: name, seed, ms, skipped, problems, counts, figures, .. } = verdict;
+    let Verdict {
+        experiment: name,
+        seed,
+        ms,
+        skipped,
+        problems,
+        counts,
+        figures,
+        restarts,
+        events,
+        logged,
+        ..
+    } = verdict;
     let word = match (skipped, problems.is_empty()) {
         (Some(why), true) => format!("skip    {why}"),
         (_, true) => "ok".to_owned(),
@@ -205,6 +212,10 @@ fn print(experiment: &Experiment, verdict: &Verdict) {
         for (key, value) in figures {
             line += &format!(", {key} {value:.1}");
         }
+        for (cause, times) in restarts {
+            line += &format!(", {cause} {times}");
+        }
+        line += &format!(", logged {logged} of {events} events");
         println!("{line}");
     }
     for problem in problems {

@@ -1,6 +1,7 @@
 //! Processes that experiments start and kill: a node that is served, a host that is attached, a host with a node of its own.
 
 use std::ffi::OsStr;
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
@@ -19,6 +20,8 @@ use crate::victim::Victim;
 const COMMAND_VARIABLE: &str = "MICROFAAS_COMMAND";
 /// Else it lies beside this one.
 const COMMAND: &str = "microfaas";
+/// In the folder of its modules: what a served node has logged.
+pub const LOG: &str = "log";
 const REQUESTS: usize = 1 << 18;
 
 /// A process that has said that it is ready. Killed when dropped.
@@ -81,7 +84,8 @@ impl Role {
         }
         let mut command = Command::new(program);
         command.args(["serve", "--workers", "2", "--modules"]).arg(modules).arg("--socket").arg(socket);
-        command.env("RUST_LOG", std::env::var_os("RUST_LOG").unwrap_or_else(|| "off".into()));
+        command.env("RUST_LOG", "info");
+        command.stderr(OpenOptions::new().create(true).append(true).open(modules.join(LOG))?);
         Self::start(command)
     }
 

@@ -6,12 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use microfaas_node::{FunctionConfig, Node, NodeBuilder, Request, Stats, Status, WorkerInfo, WorkerState};
+use microfaas_node::{
+    Completion, FunctionConfig, Node, NodeBuilder, Request, RestartCause, Status, WorkerInfo, WorkerState,
+};
 use tempfile::TempDir;
 
+use crate::books::{self, Aside, Known, Said};
 use crate::footprint::Footprint;
 use crate::ledger::Ledger;
 use crate::load::{Load, Running};
+use crate::log;
 use crate::modules::put;
 use crate::trial::{Stop, Trial};
 use crate::victim::until;
@@ -43,16 +47,22 @@ pub struct Stage {
     pub node: Node,
     /// Of all loads on it.
     pub ledger: Arc<Ledger>,
-    /// Before the experiment.
-    pub before: Footprint,
+    /// Calls beside those of the loads; see [`call`](Self::call).
+    pub aside: Aside,
+    /// Of loads whose books are kept apart.
+    pub others: Vec<Arc<Ledger>>,
+    causes: &'static [RestartCause],
+    /// Whether other hosts call it, too.
+    pub guests: bool,
+    before: Footprint,
     folder: TempDir,
-    stats: Stats,
+    said: Said,
     slots: usize,
     watcher: Option<Watcher>,
 }
 
 impl Stage {
-    /// Starts a node with two workers.
+    /// Starts a node with two workers, of which none may be replaced; but see [`loses`](Self::loses).
     ///
     /// # Errors
     /// Where it does not start.
@@ -89,15 +99,17 @@ impl Stage {
         if !until(HEAL, || has_spares(&node)) {
             return Err(Stop::Failed(format!("no spare within {HEAL:?}: {:?}", node.spares())));
         }
-        let stats = node.stats();
+        let said = settled(&node);
         let watcher = Some(Watcher::start(&node));
-        // What tried the deployments out is on its way.
-        until(SETTLE, || {
-            let processes = node.workers().len() + node.spares().ready.len();
-            Footprint::now().processes == processes as u64
-        });
-        let before = Footprint::now();
-        Ok(Self { node, ledger, before, folder, stats, slots, watcher })
+        let before = footprint(&node);
+        let (aside, others, causes, guests) = (Aside::default(), Vec::new(), [].as_slice(), false);
+        Ok(Self { node, ledger, aside, others, causes, guests, before, folder, said, slots, watcher })
+    }
+
+    /// With workers that may be replaced, for these causes.
+    #[must_use]
+    pub fn loses(self, causes: &'static [RestartCause]) -> Self {
+        Self { causes, ..self }
     }
 
     /// Where its modules lie.
@@ -106,10 +118,22 @@ impl Stage {
         self.folder.path()
     }
 
+    /// What is held now is what is to be held at the end.
+    pub fn measure(&mut self) {
+        self.before = footprint(&self.node);
+    }
+
     /// Puts a load on the node.
     #[must_use]
     pub fn load(&self, load: &Load, trial: &mut Trial) -> Running {
         load.start(&self.node, &self.ledger, &mut trial.random)
+    }
+
+    /// Calls a function beside the loads, and notes what came of it.
+    pub fn call(&self, function: &str, request: Request<'_>) -> Completion {
+        let answer = self.node.call(function, request);
+        self.aside.enter(&answer);
+        answer
     }
 
     /// Replaces the module's file by this version of it; nothing is deployed.
@@ -132,12 +156,7 @@ impl Stage {
     }
 
     /// Ends the experiment: waits for the loads' calls, for workers, for what was held, and checks the invariants. The node is stopped.
-    pub fn finish(self, loads: Vec<Running>, trial: &mut Trial) {
-        self.finish_with(loads, trial, true);
-    }
-
-    /// As [`finish`](Self::finish); without `counted`, the node's counters are not compared with the books, since others have called it, too.
-    pub fn finish_with(mut self, loads: Vec<Running>, trial: &mut Trial, counted: bool) {
+    pub fn finish(mut self, loads: Vec<Running>, trial: &mut Trial) {
         for load in loads {
             trial.verdict.problems.extend(load.stop());
         }
@@ -145,7 +164,7 @@ impl Stage {
         if let Some(watcher) = self.watcher.take() {
             trial.verdict.problems.extend(watcher.stop());
         }
-        let answer = self.node.call("answer", Request::new(b"is anybody there?"));
+        let answer = self.call("answer", Request::new(b"is anybody there?"));
         trial.expect(answer.status == Status::Error, || format!("a healed node answers {answer:?}"));
         let settled = until(SETTLE, || {
             self.node.poll();
@@ -155,13 +174,21 @@ impl Stage {
             format!("{} calls are outstanding that nobody waits for", self.node.stats().outstanding)
         });
         let slots = free_slots(&self.node);
+        // Until it was refused one.
+        self.aside.refuse();
         trial.expect(slots == self.slots, || format!("{slots} slots are free, {} before", self.slots));
         self.check_footprint(trial);
-        if counted {
-            self.check_counters(trial);
+        self.check_counters(trial);
+        let (causes, problems) = books::restarts(&self.node, self.causes);
+        trial.verdict.problems.extend(problems);
+        for (cause, times) in causes {
+            *trial.verdict.restarts.entry(cause).or_default() += times;
         }
-        self.check_restarts(trial);
-        enter(&self.ledger, trial);
+        // Else what is said of its length says nothing.
+        trial.expect(log::bytes() > 0, || "nothing is logged".to_owned());
+        for ledger in self.others.iter().chain([&self.ledger]) {
+            enter(ledger, trial);
+        }
         let mut processes: Vec<u32> = self.node.workers().iter().filter_map(|worker| worker.pid).collect();
         processes.extend(self.node.spares().ready);
         self.node.shutdown(Duration::from_secs(1));
@@ -185,33 +212,45 @@ impl Stage {
         trial.verdict.problems.extend(more);
     }
 
-    /// I4, as the node itself counts. One call is the stage's own.
+    /// I4, as the node itself counts. A worker counts a call when it has answered it, so that may be a moment later.
     fn check_counters(&self, trial: &mut Trial) {
-        let (counts, now) = (self.ledger.counts(), self.node.stats());
-        let accepted = now.accepted() - self.stats.accepted();
-        trial.expect(accepted == counts.accepted + 1, || {
-            format!("the node counts {} accepted calls, their callers {}", accepted - 1, counts.accepted)
+        let mut known = Known::default();
+        self.others.iter().chain([&self.ledger]).for_each(|ledger| known.add(ledger));
+        known.add_aside(&self.aside);
+        let mut differs = Vec::new();
+        until(SETTLE, || {
+            differs = Said::by(&self.node).since(&self.said).differs(&known, self.guests);
+            differs.is_empty()
         });
-        // An answer that comes just as its caller goes counts as an answer for the node.
-        let ok = now.completed(Status::Ok) - self.stats.completed(Status::Ok);
-        let gone = counts.hung_up
-            + [Status::Timeout, Status::Expired]
-                .map(|status| self.ledger.outcomes(status))
-                .iter()
-                .sum::<u64>();
-        trial.expect((counts.ok..=counts.ok + gone).contains(&ok), || {
-            format!("the node counts {ok} calls that ended OK, their callers {}", counts.ok)
-        });
+        trial.verdict.problems.extend(differs);
     }
 
-    /// I8: each process of a place but the first is there because another has ended, and was counted.
-    fn check_restarts(&self, trial: &mut Trial) {
-        for WorkerInfo { index, generation, restarts, .. } in self.node.workers() {
-            trial.expect(generation <= restarts + 1, || {
-                format!("worker {index} is the {generation}. of its place, {restarts} restarts are counted")
-            });
-        }
+    /// How often workers were replaced for this so far.
+    #[must_use]
+    pub fn replaced_for(&self, cause: RestartCause) -> u64 {
+        books::restarts(&self.node, &RestartCause::ALL).0.get(cause.name()).copied().unwrap_or(0)
     }
+}
+
+/// What there is beside a node, when the processes in which deployments were tried out have gone.
+fn footprint(node: &Node) -> Footprint {
+    let processes = node.workers().len() as u64 + u64::from(node.spares().wanted);
+    until(HEAL, || {
+        let now = Footprint::now();
+        (now.processes, now.zombies) == (processes, 0)
+    });
+    Footprint::now()
+}
+
+/// What a node says when it has counted all that it was asked so far.
+fn settled(node: &Node) -> Said {
+    let mut said = Said::by(node);
+    until(SETTLE, || {
+        let before = std::mem::replace(&mut said, Said::by(node));
+        std::thread::sleep(Duration::from_millis(5));
+        before.exported == said.exported
+    });
+    said
 }
 
 /// Enters what a ledger says into the trial's verdict.

@@ -9,6 +9,7 @@ use microfaas_node::{DeployError, NodeError};
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::Counts;
+use crate::log::{self, BYTES_PER_EVENT};
 use crate::modules::Modules;
 
 /// Why an experiment did not run to its end.
@@ -54,6 +55,15 @@ pub struct Verdict {
     pub figures: BTreeMap<String, f64>,
     /// What was measured several times; informational.
     pub samples: BTreeMap<String, Vec<f64>>,
+    /// How often workers were replaced, by cause.
+    #[serde(default)]
+    pub restarts: BTreeMap<String, u64>,
+    /// Things that were done to the node: it may log so much for each.
+    #[serde(default)]
+    pub events: u64,
+    /// Bytes that were logged.
+    #[serde(default)]
+    pub logged: u64,
     /// Milliseconds from the SIGKILL of a worker until a spare served in its place.
     pub replace_ms: Vec<f64>,
     /// The same where no spare was ready.
@@ -111,6 +121,11 @@ impl Trial {
         self.verdict.samples.entry(name.to_owned()).or_default().push(value);
     }
 
+    /// Notes that something was done to the node: for which it may log something.
+    pub fn event(&mut self) {
+        self.verdict.events += 1;
+    }
+
     /// Whether this part of its time, from 0 to 1, is over.
     #[must_use]
     pub fn is_over(&self, part: f64) -> bool {
@@ -131,6 +146,12 @@ impl Trial {
             Err(Stop::Skip(why)) => self.verdict.skipped = Some(why),
             Err(stop) => self.verdict.problems.push(stop.to_string()),
         }
+        // To start and to stop are one more.
+        let (logged, events) = (log::bytes(), self.verdict.events + 1);
+        self.verdict.logged = logged;
+        self.expect(logged <= events * BYTES_PER_EVENT, || {
+            format!("{logged} bytes were logged of {events} events")
+        });
         self.verdict.ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.verdict
     }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use microfaas_chaos::books::{Known, Said};
 use microfaas_chaos::ledger::{Counts, Ledger};
 use microfaas_chaos::question::{Question, Wrong, answer};
 use microfaas_node::Status;
@@ -87,4 +88,40 @@ fn an_outcome_that_is_late_is_found() {
     assert_eq!(ledger.open(false), 1);
     ledger.settle(id, Status::Ok);
     assert_eq!(ledger.counts().late, 1);
+}
+
+/// What a node says that has been called as `known` says.
+fn said(known: &Known) -> Said {
+    let mut exported = known.ended;
+    exported[Status::Overloaded as usize] += known.refused;
+    exported[Status::Cancelled as usize] += known.hung_up;
+    Said { accepted: known.accepted, ok: known.ended[Status::Ok as usize], exported, restarts: 1 }
+}
+
+#[test]
+fn counters_that_are_off_are_found() {
+    let mut known = Known { accepted: 31, hung_up: 1, refused: 3, ..Known::default() };
+    known.ended[Status::Ok as usize] = 25;
+    known.ended[Status::Panic as usize] = 5;
+    let right = said(&known);
+    assert!(right.differs(&known, false).is_empty());
+    let ok = Status::Ok as usize;
+    let off = |what: &str, change: fn(&mut Said), with_guests: bool| {
+        let mut said = right.clone();
+        change(&mut said);
+        assert!(!said.differs(&known, false).is_empty(), "{what}");
+        assert_eq!(!said.differs(&known, true).is_empty(), with_guests, "{what}, with guests");
+    };
+    off("one accepted too many", |said| said.accepted += 1, true);
+    off("one OK too few", |said| said.ok -= 1, true);
+    off("one exported too many", |said| said.exported[Status::Fault as usize] += 1, false);
+    off("one exported twice", |said| said.exported[Status::Ok as usize] += 2, false);
+    off("two exported too few", |said| said.exported[Status::Panic as usize] -= 2, true);
+    off("refusals are not exported", |said| said.exported[Status::Overloaded as usize] = 0, true);
+    let mut last = right.clone();
+    last.exported[ok] -= 1;
+    assert!(last.differs(&known, false).is_empty(), "the last answer of a worker that was killed");
+    let mut quick = right;
+    (quick.ok, quick.exported[ok], quick.exported[Status::Cancelled as usize]) = (26, 26, 0);
+    assert!(quick.differs(&known, false).is_empty(), "it was answered just as its caller left");
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use microfaas_node::{Node, Request, Status};
+use microfaas_node::{Request, Status};
 use nix::sys::signal::Signal;
 
 use crate::experiments::deaths;
@@ -82,20 +82,20 @@ pub(super) fn monotonic_clock(trial: &mut Trial) -> Result<(), Stop> {
 
 fn deadlines(trial: &mut Trial) -> Result<(), Stop> {
     let stage = Stage::start(trial)?;
-    let call = |node: &Node, function: &str, deadline: Duration| {
-        node.call(function, Request::new(b"").deadline(deadline)).status
+    let call = |function: &str, deadline: Duration| {
+        stage.call(function, Request::new(b"").deadline(deadline)).status
     };
     let century = Duration::from_secs(100 * 365 * 24 * 3600);
     for deadline in
         [Duration::MAX, Duration::from_nanos(u64::MAX), 5 * century, century, Duration::from_secs(60)]
     {
-        let status = call(&stage.node, "answer", deadline);
+        let status = call("answer", deadline);
         trial.expect(status == Status::Error, || {
             format!("a call with a deadline of {deadline:?} ended {status}")
         });
     }
-    let status = call(&stage.node, "spin", Duration::from_millis(20));
+    let status = call("spin", Duration::from_millis(20));
     trial.expect(status == Status::Timeout, || format!("an endless call ended {status}"));
-    stage.finish_with(Vec::new(), trial, false);
+    stage.finish(Vec::new(), trial);
     Ok(())
 }

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use microfaas_node::{FunctionConfig, Loading, Node, Request, Status};
+use microfaas_node::{FunctionConfig, Loading, Request, RestartCause, Status};
 
-use crate::footprint::Footprint;
 use crate::load::Load;
 use crate::modules::{numbered_answer, numbered_name, put};
 use crate::stage::{HEAL, Stage};
@@ -26,33 +25,32 @@ pub(super) fn crowded(trial: &mut Trial) -> Result<(), Stop> {
     let at_start = FunctionConfig::default().load(Loading::Start);
     let mut stage = Stage::start_with(trial, |builder| {
         builder.load_default(Loading::FirstCall).modules_max(ROOM).function("answer", at_start)
-    })?;
+    })?
+    .loses(&[RestartCause::Died, RestartCause::Stayed]);
     for number in 1..=MODULES {
         let file = format!("{}.so", numbered_name(number));
         stage.node.deploy(put(stage.folder(), &file, &trial.modules.numbered(number))?)?;
     }
-    call_at_random(&stage.node, trial.random.u64(..), || false, 40 * MODULES).map_err(Stop::Failed)?;
+    call_at_random(&stage, trial.random.u64(..), || false, 40 * MODULES).map_err(Stop::Failed)?;
     // What was removed, the node keeps to bring it back.
     let again = put(stage.folder(), AGAIN, &trial.modules.numbered(0))?;
     stage.node.deploy(&again)?;
     stage.node.remove(AGAIN)?;
-    // The process in which it was tried out ends a moment later.
-    let processes = stage.node.workers().len() as u64 + u64::from(stage.node.spares().wanted);
-    until(HEAL, || Footprint::now().processes == processes);
-    stage.before = Footprint::now();
+    stage.measure();
     let running = stage.load(&Load { may_end: &[Status::WorkerLost], ..Load::default() }, trial);
     let mut calls = 0;
     for kill in 0..=KILLS {
+        trial.event();
         let seeds: [u64; 3] = std::array::from_fn(|_| trial.random.u64(..));
         #[expect(clippy::cast_precision_loss, reason = "a few")]
         let until = 0.8 * (kill + 1) as f64 / (KILLS + 1) as f64;
         let pause = trial.some_time(Duration::from_millis(20));
         let is_over = || trial.is_over(until);
         let results = std::thread::scope(|scope| {
-            let node = &stage.node;
+            let (stage, node) = (&stage, &stage.node);
             let callers: Vec<_> = seeds
                 .iter()
-                .map(|seed| scope.spawn(move || call_at_random(node, *seed, is_over, u32::MAX)))
+                .map(|seed| scope.spawn(move || call_at_random(stage, *seed, is_over, u32::MAX)))
                 .collect();
             std::thread::sleep(pause);
             if kill < KILLS {
@@ -83,8 +81,7 @@ pub(super) fn crowded(trial: &mut Trial) -> Result<(), Stop> {
     trial.figure("cold_calls", calls as f64);
     trial.figure("cold_loads", stocked().map(|stocked| stocked.cold_loads).sum::<u64>() as f64);
     trial.figure("evictions", stocked().map(|stocked| stocked.evictions).sum::<u64>() as f64);
-    // The calls of numbered functions are in the node's counters, not in the books.
-    stage.finish_with(vec![running], trial, false);
+    stage.finish(vec![running], trial);
     Ok(())
 }
 
@@ -92,13 +89,13 @@ pub(super) fn crowded(trial: &mut Trial) -> Result<(), Stop> {
 ///
 /// # Errors
 /// A call that ended as none may.
-fn call_at_random(node: &Node, seed: u64, is_over: impl Fn() -> bool, most: u32) -> Result<u64, String> {
+fn call_at_random(stage: &Stage, seed: u64, is_over: impl Fn() -> bool, most: u32) -> Result<u64, String> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut made = 0;
     while made < u64::from(most) && !is_over() {
         let number = random.u32(1..=MODULES);
         let name = numbered_name(number);
-        let answer = node.call(name.as_str(), Request::new(b"").deadline(HEAL));
+        let answer = stage.call(name.as_str(), Request::new(b"").deadline(HEAL));
         let right = match answer.status {
             Status::Ok => answer.body == numbered_answer(number),
             // It had started when its worker was killed, or there was none for a moment.

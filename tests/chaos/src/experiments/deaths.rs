@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use microfaas_node::{Status, WorkerState};
+use microfaas_node::{RestartCause, Status, WorkerState};
 
 use crate::load::Load;
 use crate::stage::{HEAL, Stage, has_spares, serves};
@@ -17,10 +17,11 @@ const WORKERS: usize = 2;
 /// K01. Each round has a new node, so that no pause is reached and starting and stopping are tried, too.
 pub(super) fn one_at_a_time(trial: &mut Trial) -> Result<(), Stop> {
     while !trial.is_over(0.8) {
-        let stage = Stage::start(trial)?;
+        let stage = Stage::start(trial)?.loses(&[RestartCause::Died]);
         let load = Load { may_end: &[Status::WorkerLost], moves: true, hang_up: 50, ..Load::default() };
         let again = Load { functions: vec!["answer_again"], threads: 2, ..load.clone() };
         let loads = vec![stage.load(&load, trial), stage.load(&again, trial)];
+        let mut killed = 0;
         for kill in 0..FREE_KILLS * WORKERS {
             // Every other time there may be no spare yet.
             if kill % 4 < WORKERS && !until(HEAL, || has_spares(&stage.node)) {
@@ -29,12 +30,17 @@ pub(super) fn one_at_a_time(trial: &mut Trial) -> Result<(), Stop> {
             std::thread::sleep(trial.some_time(Duration::from_millis(30)));
             let Some(worker) = Worker::of(&stage.node, kill % WORKERS)? else { continue };
             let waits = has_spares(&stage.node);
+            trial.event();
+            killed += 1;
             match worker.kill_and_wait(&stage.node, HEAL)? {
                 Some(time) if waits => trial.verdict.replace_ms.push(time.as_secs_f64() * 1000.0),
                 Some(time) => trial.verdict.replace_started_ms.push(time.as_secs_f64() * 1000.0),
                 None => trial.expect(false, || format!("worker {} is not replaced", worker.index)),
             }
         }
+        let counted = stage.replaced_for(RestartCause::Died);
+        trial
+            .expect(counted == killed, || format!("{killed} kills, {counted} workers are said to have died"));
         stage.finish(loads, trial);
     }
     let kills = trial.verdict.replace_ms.len() + trial.verdict.replace_started_ms.len();
@@ -45,13 +51,14 @@ pub(super) fn one_at_a_time(trial: &mut Trial) -> Result<(), Stop> {
 
 /// K02. The pauses between replacements must come, and go.
 pub(super) fn all_at_once(trial: &mut Trial) -> Result<(), Stop> {
-    let stage = Stage::start(trial)?;
+    let stage = Stage::start(trial)?.loses(&[RestartCause::Died]);
     let load = stage.load(&Load { may_end: &[Status::WorkerLost], ..Load::default() }, trial);
     let (mut killed, mut paused) = (BTreeSet::new(), false);
     while !(trial.is_over(3.0) || paused && trial.is_over(0.6)) {
         for index in 0..WORKERS {
             if let Some(worker) = Worker::of(&stage.node, index)? {
                 worker.process.kill()?;
+                trial.event();
                 killed.insert(worker.process.pid);
             }
         }
@@ -63,7 +70,7 @@ pub(super) fn all_at_once(trial: &mut Trial) -> Result<(), Stop> {
     trial.expect(paused, || format!("{kills} kills, and no replacement had to wait"));
     trial.figure("kills", kills as f64);
     stage.heal(trial);
-    let counted = stage.node.stats().restarts;
+    let counted = stage.replaced_for(RestartCause::Died);
     trial.expect(counted >= kills, || format!("{kills} kills, {counted} restarts are counted"));
     stage.finish(vec![load], trial);
     Ok(())
@@ -72,7 +79,7 @@ pub(super) fn all_at_once(trial: &mut Trial) -> Result<(), Stop> {
 /// D01. Throughput before, in calls that ended OK per second, its share in each tenth of a second meanwhile, and how long it takes until it is back at nine tenths.
 pub(super) fn one_of_two(trial: &mut Trial) -> Result<(), Stop> {
     let time = trial.time.mul_f64(0.3);
-    let stage = Stage::start(trial)?;
+    let stage = Stage::start(trial)?.loses(&[RestartCause::Died]);
     let load =
         Load { may_end: &[Status::WorkerLost], spin_us: 50..51, pause: Duration::ZERO, ..Load::default() };
     let running = stage.load(&load, trial);
@@ -86,6 +93,7 @@ pub(super) fn one_of_two(trial: &mut Trial) -> Result<(), Stop> {
     while Instant::now() < end {
         if let Some(worker) = Worker::of(&stage.node, 0)? {
             worker.process.kill()?;
+            trial.event();
         }
         trial.sample("throughput_killing_share", rate(Duration::from_millis(100)) / before.max(1.0));
     }

@@ -8,7 +8,6 @@ use fastrand::Rng;
 use microfaas_node::{Request, Status};
 use nix::sys::stat::Mode;
 
-use crate::footprint::Footprint;
 use crate::load::Load;
 use crate::modules::{numbered_answer, numbered_name, put};
 use crate::stage::{HEAL, MODULE, OTHER, Stage};
@@ -28,6 +27,7 @@ pub(super) fn under_load(trial: &mut Trial) -> Result<(), Stop> {
     while !trial.is_over(0.9) {
         version += 1;
         let path = stage.put_version(version, trial)?;
+        trial.event();
         let start = Instant::now();
         stage.node.deploy(path)?;
         took += start.elapsed();
@@ -60,13 +60,12 @@ pub(super) fn many(trial: &mut Trial) -> Result<(), Stop> {
     let mut stage = Stage::start(trial)?;
     let running = stage.load(&Load::default(), trial);
     let first = come_and_go(&stage, trial, 0, |number, _| number >= 2 * AT_ONCE)?;
-    stage.before = Footprint::now();
+    stage.measure();
     let last = come_and_go(&stage, trial, first, |_, trial| trial.is_over(0.8))?;
     let left = stage.node.list().len();
     trial.expect(left == 1, || format!("{left} modules are listed where one is left"));
     trial.figure("modules", f64::from(last));
-    // The calls of numbered functions are in the node's counters, not in the books.
-    stage.finish_with(vec![running], trial, false);
+    stage.finish(vec![running], trial);
     Ok(())
 }
 
@@ -82,11 +81,12 @@ fn come_and_go(
     let (mut number, mut oldest) = (after, after + 1);
     while number == after || !is_enough(number, trial) {
         number += 1;
+        trial.event();
         let path = put(folder.path(), &file(number), &trial.modules.numbered(number))?;
         stage.node.deploy(&path)?;
         fs::remove_file(path)?;
         for number in [number, oldest] {
-            let answer = stage.node.call(numbered_name(number).as_str(), Request::new(b""));
+            let answer = stage.call(numbered_name(number).as_str(), Request::new(b""));
             let right = answer.status == Status::Ok && answer.body == numbered_answer(number);
             trial.expect(right, || {
                 format!("{} ended {}: {}", numbered_name(number), answer.status, answer.detail)
@@ -122,6 +122,7 @@ pub(super) fn corrupt(trial: &mut Trial) -> Result<(), Stop> {
             None => by_chance(&whole, &mut trial.random),
         };
         let path = put(folder.path(), OTHER, &bytes)?;
+        trial.event();
         match stage.node.deploy(&path) {
             Err(_) => refused += 1,
             Ok(_) => {

@@ -11,8 +11,9 @@ use tempfile::TempDir;
 use crate::footprint::{Footprint, descendants};
 use crate::ledger::Ledger;
 use crate::load::Load;
+use crate::log::BYTES_PER_EVENT;
 use crate::modules::put;
-use crate::role::{Manner, Role, connect, counts};
+use crate::role::{LOG, Manner, Role, connect, counts};
 use crate::stage::{HEAL, MODULE, SETTLE, Stage, enter};
 use crate::trial::{Stop, Trial};
 use crate::victim::{Victim, until};
@@ -22,7 +23,8 @@ const SOCKET: &str = "socket";
 fn stage_with_socket(trial: &mut Trial) -> Result<(Stage, PathBuf, TempDir), Stop> {
     let folder = tempfile::tempdir()?;
     let socket = folder.path().join(SOCKET);
-    let stage = Stage::start_with(trial, |builder| builder.socket(&socket))?;
+    let mut stage = Stage::start_with(trial, |builder| builder.socket(&socket))?;
+    stage.guests = true;
     Ok((stage, socket, folder))
 }
 
@@ -39,6 +41,7 @@ pub(super) fn attached_are_killed(trial: &mut Trial) -> Result<(), Stop> {
         let status = host.wait()?;
         trial.expect(status.code().is_none(), || format!("a host ended with {status} before it was killed"));
         kills += 1;
+        trial.event();
     }
     trial.figure("kills", f64::from(kills));
     let said = survivor.ask()?;
@@ -74,6 +77,7 @@ pub(super) fn slots_leak(trial: &mut Trial) -> Result<(), Stop> {
         let said = other.ask()?;
         let well = counts(&said).is_ok_and(|counts| counts.ok > 0 && counts.ok == counts.completed);
         trial.expect(well, || format!("beside a host that leaks: {said}"));
+        trial.event();
         leaker.process.kill()?;
         leaker.wait()?;
     }
@@ -99,6 +103,7 @@ pub(super) fn embedded_is_killed(trial: &mut Trial) -> Result<(), Stop> {
             trial.expect(ended, || format!("worker {} outlives its host", worker.pid));
         }
         kills += 1;
+        trial.event();
     }
     trial.figure("kills", f64::from(kills));
     Ok(())
@@ -130,6 +135,16 @@ impl Served {
         Ok(Self { server: Some(server), host, ledger, before, socket, folder })
     }
 
+    /// I7, of the nodes there were.
+    fn check_log(&self, trial: &mut Trial) {
+        let logged = std::fs::metadata(self.folder.path().join(LOG)).map_or(0, |file| file.len());
+        trial.figure("node_logged", logged as f64);
+        let events = trial.verdict.events + 1;
+        trial.expect((1..=events * BYTES_PER_EVENT).contains(&logged), || {
+            format!("a node has logged {logged} bytes of {events} events")
+        });
+    }
+
     /// Ends it; what it held is given back.
     fn finish(mut self, trial: &mut Trial) {
         let mut more = Vec::new();
@@ -139,6 +154,7 @@ impl Served {
         });
         trial.verdict.problems.extend(more);
         drop(self.server.take());
+        self.check_log(trial);
         enter(&self.ledger, trial);
     }
 }
@@ -159,6 +175,7 @@ pub(super) fn node_is_killed(trial: &mut Trial) -> Result<(), Stop> {
         server.process.kill()?;
         server.wait()?;
         kills += 1;
+        trial.event();
         for worker in workers {
             let ended = worker.ends_within(HEAL)?;
             trial.expect(ended, || format!("process {} outlives its node", worker.pid));

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use microfaas_node::{Node, Request, Status, WorkerState};
+use microfaas_node::{Node, Request, RestartCause, Status, WorkerState};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -27,8 +27,9 @@ pub(super) fn memory(trial: &mut Trial) -> Result<(), Stop> {
             ("panic", Status::Panic),
             ("hoard", Status::Oom),
         ] {
-            let answer = stage.node.call(function, Request::new(b"").deadline(HEAL));
+            let answer = stage.call(function, Request::new(b"").deadline(HEAL));
             hogs += 1;
+            trial.event();
             trial.expect(answer.status == status, || {
                 format!("{function} ended {}: {}", answer.status, answer.detail)
             });
@@ -37,8 +38,7 @@ pub(super) fn memory(trial: &mut Trial) -> Result<(), Stop> {
     let after = pids(&stage.node);
     trial.expect(before == after, || format!("workers {before:?} were replaced by {after:?}"));
     trial.figure("hogs", hogs as f64);
-    // The hogs' calls are in the node's counters, not in the books.
-    stage.finish_with(vec![running], trial, false);
+    stage.finish(vec![running], trial);
     Ok(())
 }
 
@@ -95,7 +95,7 @@ impl Drop for Group {
 /// worker takes its place, and others notice nothing.
 pub(super) fn out_of_memory(trial: &mut Trial) -> Result<(), Stop> {
     let group = Group::create()?;
-    let stage = Stage::start(trial)?;
+    let stage = Stage::start(trial)?.loses(&[RestartCause::Died]);
     let load = Load { may_end: &[Status::WorkerLost], ..Load::default() };
     let running = stage.load(&load, trial);
     let mut killed = 0;
@@ -113,7 +113,7 @@ pub(super) fn out_of_memory(trial: &mut Trial) -> Result<(), Stop> {
         group.leave(4 << 20)?;
         let gone = until(HEAL, || {
             // Of two workers one takes it.
-            let answer = stage.node.call("hoard", Request::new(b"").deadline(HEAL));
+            let answer = stage.call("hoard", Request::new(b"").deadline(HEAL));
             trial.expect(matches!(answer.status, Status::Oom | Status::WorkerLost), || {
                 format!("hoard ended {}: {}", answer.status, answer.detail)
             });
@@ -121,10 +121,10 @@ pub(super) fn out_of_memory(trial: &mut Trial) -> Result<(), Stop> {
         });
         trial.expect(gone, || "a worker without memory is not replaced".to_owned());
         killed += 1;
+        trial.event();
     }
     trial.figure("killed", f64::from(killed));
-    // The hogs' calls are in the node's counters, not in the books.
-    stage.finish_with(vec![running], trial, false);
+    stage.finish(vec![running], trial);
     drop(group);
     Ok(())
 }
@@ -153,7 +153,7 @@ impl Drop for Limit {
 
 /// A worker is killed while its replacement cannot be made: the other one serves on, and when the limit is gone everything heals by itself.
 fn starve(trial: &mut Trial, limit: impl Fn() -> Result<Limit, Stop>) -> Result<(), Stop> {
-    let stage = Stage::start(trial)?;
+    let stage = Stage::start(trial)?.loses(&[RestartCause::Died, RestartCause::Launch]);
     let load = Load { may_end: &[Status::WorkerLost], ..Load::default() };
     let running = stage.load(&load, trial);
     let mut rounds = 0;
@@ -176,6 +176,7 @@ fn starve(trial: &mut Trial, limit: impl Fn() -> Result<Limit, Stop>) -> Result<
         let healed = until(HEAL, || worker.is_replaced(&stage.node));
         trial.expect(healed, || "the worker is not replaced when it can be".to_owned());
         rounds += 1;
+        trial.event();
     }
     trial.figure("rounds", f64::from(rounds));
     stage.finish(vec![running], trial);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use microfaas_node::{Request, Status};
+use microfaas_node::{Request, RestartCause, Status};
 use nix::sys::signal::Signal;
 
 use crate::load::Load;
@@ -31,6 +31,8 @@ pub(super) fn random(trial: &mut Trial) -> Result<(), Stop> {
     let folder = tempfile::tempdir()?;
     let socket = folder.path().join("socket");
     let stage = Stage::start_with(trial, |builder| builder.socket(&socket).stall(STALL))?;
+    let mut stage = stage.loses(&[RestartCause::Died, RestartCause::Hung, RestartCause::Silent]);
+    stage.guests = true;
     let short = Duration::from_millis(200);
     let patient = Load { may_end: MAY_END, hang_up: 100, ..Load::default() };
     let hasty = Load {
@@ -44,6 +46,7 @@ pub(super) fn random(trial: &mut Trial) -> Result<(), Stop> {
     let mut steps = 0u64;
     while !trial.is_over(0.8) {
         std::thread::sleep(trial.some_time(Duration::from_millis(80)));
+        trial.event();
         mix.step(trial)?;
         steps += 1;
     }
@@ -57,8 +60,7 @@ pub(super) fn random(trial: &mut Trial) -> Result<(), Stop> {
             }
         }
     }
-    // The misbehaving calls are in the node's counters, not in the books.
-    mix.stage.finish_with(loads, trial, false);
+    mix.stage.finish(loads, trial);
     Ok(())
 }
 
@@ -174,7 +176,7 @@ impl Mix {
 
     fn misbehave(&mut self, trial: &mut Trial) -> Result<(), Stop> {
         let function = ["hoard", "overflow", "panic", "spin"][trial.random.usize(..4)];
-        let answer = self.stage.node.call(function, Request::new(b"").deadline(STALL));
+        let answer = self.stage.call(function, Request::new(b"").deadline(STALL));
         trial.expect(answer.status != Status::Ok, || format!("{function} ended OK"));
         Ok(())
     }

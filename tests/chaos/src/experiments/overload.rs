@@ -7,7 +7,7 @@ use microfaas_node::Status;
 
 use crate::ledger::Ledger;
 use crate::load::Load;
-use crate::stage::{Stage, enter};
+use crate::stage::Stage;
 use crate::trial::{Stop, Trial};
 
 /// Of the function that is flooded: long enough for two threads to ask for many times what a worker can do.
@@ -80,9 +80,10 @@ fn share(first: &Ledger, second: &Ledger, time: Duration) -> f64 {
 
 /// K22. The others get on: one who asks for one call at a time, and one who asks for more than his share, though for much less than the flood.
 pub(super) fn one_function_floods(trial: &mut Trial) -> Result<(), Stop> {
-    let stage = Stage::start(trial)?;
+    let mut stage = Stage::start(trial)?;
     let honest = Load { threads: 1, window: 1, ..Load::default() };
     let mine = Arc::new(Ledger::new(1 << 18));
+    stage.others.push(Arc::clone(&mine));
     let alone = honest.start(&stage.node, &mine, &mut trial.random);
     let before = goodput(&mine, trial.time.mul_f64(0.2));
     trial.verdict.problems.extend(alone.stop());
@@ -103,8 +104,6 @@ pub(super) fn one_function_floods(trial: &mut Trial) -> Result<(), Stop> {
     trial.figure("honest_share", share);
     trial.expect(during > 0.0, || "a function starves while another is flooded".to_owned());
     trial.expect(share >= SHARE_MIN, || format!("a function has {share:.2} while another is flooded"));
-    enter(&mine, trial);
-    // The node's counters have both.
-    stage.finish_with(Vec::new(), trial, false);
+    stage.finish(Vec::new(), trial);
     Ok(())
 }

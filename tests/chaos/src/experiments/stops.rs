@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use microfaas_node::Status;
+use microfaas_node::{RestartCause, Status};
 use nix::sys::signal::Signal;
 
 use crate::load::Load;
@@ -16,6 +16,7 @@ const DEADLINE: Duration = Duration::from_millis(200);
 /// K03. Calls end at their deadlines, the worker is replaced, and what it would say after it is continued counts for nothing: it is dead.
 pub(super) fn longer_than_a_stall(trial: &mut Trial) -> Result<(), Stop> {
     let stage = Stage::start_with(trial, |builder| builder.stall(STALL))?;
+    let stage = stage.loses(&[RestartCause::Hung, RestartCause::Silent]);
     let load = Load {
         deadline: DEADLINE..2 * DEADLINE,
         may_end: &[Status::Timeout, Status::Expired, Status::WorkerLost],
@@ -28,6 +29,7 @@ pub(super) fn longer_than_a_stall(trial: &mut Trial) -> Result<(), Stop> {
         let Some(worker) = Worker::of(&stage.node, trial.random.usize(..2))? else { continue };
         worker.process.send(Signal::SIGSTOP)?;
         stops += 1;
+        trial.event();
         let replaced = until(HEAL, || worker.is_replaced(&stage.node));
         trial.expect(replaced, || format!("worker {} is stopped and not replaced", worker.index));
         worker.process.send(Signal::SIGCONT)?;
@@ -55,6 +57,7 @@ pub(super) fn shorter_than_a_stall(trial: &mut Trial) -> Result<(), Stop> {
         worker.process.send(Signal::SIGCONT)?;
         std::thread::sleep(trial.some_time(Duration::from_millis(10)));
         stops += 1;
+        trial.event();
     }
     let after = pids(&stage);
     trial.expect(before == after, || format!("workers {before:?} were replaced by {after:?}"));

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use microfaas_node::Status;
+use microfaas_node::{RestartCause, Status};
 
 use crate::load::Load;
 use crate::stage::{HEAL, MODULE, Stage};
@@ -15,6 +15,7 @@ use crate::victim::Worker;
 fn replace_all(stage: &Stage, trial: &mut Trial) -> Result<(), Stop> {
     for index in 0..2 {
         let Some(worker) = Worker::of(&stage.node, index)? else { continue };
+        trial.event();
         let replaced = worker.kill_and_wait(&stage.node, HEAL)?;
         trial.expect(replaced.is_some(), || format!("worker {index} is not replaced"));
     }
@@ -30,7 +31,7 @@ fn load() -> Load {
 pub(super) fn shared_memory_is_full(trial: &mut Trial) -> Result<(), Stop> {
     trial.expect(fs::write("/dev/shm/more", [1; 4096]).is_err(), || "/dev/shm is not full".to_owned());
     let _ = fs::remove_file("/dev/shm/more");
-    let stage = Stage::start(trial)?;
+    let stage = Stage::start(trial)?.loses(&[RestartCause::Died]);
     let running = stage.load(&load(), trial);
     while !trial.is_over(0.5) {
         replace_all(&stage, trial)?;
@@ -49,7 +50,7 @@ pub(super) fn no_cache(_: &mut Trial) -> Result<(), Stop> {
 
 /// K14. Deploying fails with a clear error, what was deployed serves on, also in workers that start later.
 pub(super) fn folder_is_gone(trial: &mut Trial) -> Result<(), Stop> {
-    let stage = Stage::start(trial)?;
+    let stage = Stage::start(trial)?.loses(&[RestartCause::Died]);
     let running = stage.load(&load(), trial);
     let path = stage.folder().join(MODULE);
     let unreadable = stage.folder().join("unreadable.so");
@@ -80,7 +81,7 @@ pub(super) fn folder_is_gone(trial: &mut Trial) -> Result<(), Stop> {
 
 /// K16. The file is changed in place, which would take the pages away from under a mapping of it.
 pub(super) fn file_is_overwritten(trial: &mut Trial) -> Result<(), Stop> {
-    let stage = Stage::start(trial)?;
+    let stage = Stage::start(trial)?.loses(&[RestartCause::Died]);
     let running = stage.load(&load(), trial);
     let path = stage.folder().join(MODULE);
     let file = fs::OpenOptions::new().write(true).open(&path)?;
