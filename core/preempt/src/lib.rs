@@ -12,6 +12,7 @@
 
 pub mod contain;
 mod frame;
+mod handlers;
 pub mod poke;
 mod stack;
 mod switch;

@@ -1,8 +1,9 @@
 //! The switch onto a call's stack and off it.
 //!
 //! Both directions keep what the System V ABI asks a callee to keep: rbx, rbp, r12 to r15, rsp, the control
-//! word of the x87 unit and the control bits of MXCSR. A call that is ended anywhere therefore cannot
-//! leave the worker with another rounding mode.
+//! word of the x87 unit and the control bits of MXCSR; and what it takes for granted: the flags for direction, alignment checks and nested
+//! tasks, the x87 stack, the thread pointer. A call that is ended anywhere therefore cannot leave the worker with another rounding mode, nor machine
+//! code of an attacker's own with one in which it faults.
 #![expect(unsafe_code, reason = "switches stacks")]
 
 use core::arch::naked_asm;
@@ -10,7 +11,9 @@ use core::ffi::c_void;
 use core::sync::atomic::Ordering;
 
 use crate::contain::Fault;
-use crate::frame::{CALL_SP, FAULTED, LEFT, LIMIT, RETURNED, STACK, SUSPENDED, WORKER_SP, XSAVE_BYTES};
+use crate::frame::{
+    CALL_SP, FAULTED, HAS_FSGSBASE, LEFT, LIMIT, OPEN, RETURNED, STACK, SUSPENDED, WORKER_SP, XSAVE_BYTES,
+};
 use crate::{Ending, Exit, Stack};
 
 /// What a call's stack runs.
@@ -36,6 +39,7 @@ pub unsafe fn run(stack: &mut Stack, entry: Entry, argument: *mut c_void) -> Exi
     announce(stack);
     // SAFETY: the top of a `Stack` is aligned to 4096 and has room below it; the rest is the caller's promise.
     let code = unsafe { enter(WORKER_SP.as_ptr(), stack.top().as_ptr(), entry, argument) };
+    stack.opened_to(OPEN.load(Ordering::Relaxed));
     understand(code)
 }
 
@@ -48,6 +52,7 @@ pub unsafe fn resume(stack: &mut Stack, suspended: Suspended) -> Exit {
     announce(stack);
     // SAFETY: the pointer is where `suspend` has saved the call's registers, on this stack, by the caller's promise.
     let code = unsafe { reenter(WORKER_SP.as_ptr(), suspended.0) };
+    stack.opened_to(OPEN.load(Ordering::Relaxed));
     understand(code)
 }
 
@@ -58,11 +63,11 @@ fn announce(stack: &Stack) {
     STACK[0].store(guard.start, Ordering::Relaxed);
     STACK[1].store(usable.start, Ordering::Relaxed);
     STACK[2].store(usable.end, Ordering::Relaxed);
+    OPEN.store(stack.open_from(), Ordering::Relaxed);
 }
 
 #[inline]
 fn understand(code: u64) -> Exit {
-    WORKER_SP.store(0, Ordering::Relaxed);
     #[expect(clippy::cast_possible_truncation, reason = "the lower half is the value")]
     let value = code as u32;
     match code & !0xffff_ffff {
@@ -94,6 +99,10 @@ pub(crate) fn suspend_address() -> usize {
     suspend as *const () as usize
 }
 
+/// Flags that compiled code never sets and the processor does not forget.
+const ALIGNMENT_CHECK: u32 = 1 << 18;
+const NESTED_TASK: u32 = 1 << 14;
+
 /// Bytes that the ABI lets a function use below its stack pointer.
 pub(crate) const RED_ZONE: usize = 128;
 
@@ -113,6 +122,8 @@ unsafe extern "C" fn enter(keep: *mut usize, top: *mut u8, entry: Entry, argumen
         "push r13",
         "push r14",
         "push r15",
+        // The thread pointer, which the thread's control block begins with.
+        "push qword ptr fs:[0]",
         "sub rsp, 8",
         "stmxcsr [rsp]",
         "fnstcw [rsp + 4]",
@@ -153,6 +164,8 @@ unsafe extern "C" fn reenter(keep: *mut usize, call_sp: usize) -> u64 {
         "push r13",
         "push r14",
         "push r15",
+        // The thread pointer, which the thread's control block begins with.
+        "push qword ptr fs:[0]",
         "sub rsp, 8",
         "stmxcsr [rsp]",
         "fnstcw [rsp + 4]",
@@ -245,22 +258,37 @@ unsafe extern "C" fn suspend() {
     )
 }
 
-/// As [`back`], for a call that did not leave at a call or return, where the ABI has the x87 stack empty.
+/// As [`back`], for a call that did not leave at a call or return, where the ABI has no x87 exception pending.
 #[unsafe(naked)]
 unsafe extern "C" fn back_from_anywhere(worker_sp: usize, value: u64) -> ! {
     naked_asm!("fninit", "jmp {back}", back = sym back)
 }
 
 /// rdi: the worker's stack pointer as kept by `enter` or `reenter`; rsi: what that returns.
+///
+/// A call that comes with another thread pointer has run machine code of its own: it has faulted, whatever it says. The x87 unit's instructions raise
+/// what a call has left pending, which ends it by the way of faults; so does a thread pointer that leads nowhere, which the handlers put right. The worker's stack pointer is cleared
+/// once nothing can fault any more.
 #[unsafe(naked)]
 unsafe extern "C" fn back(worker_sp: usize, value: u64) -> ! {
     naked_asm!(
         "mov rsp, rdi",
         "mov rax, rsi",
         "cld",
+        "emms",
         "ldmxcsr [rsp]",
         "fldcw [rsp + 4]",
-        "add rsp, 8",
+        "pushfq",
+        "pop rdx",
+        "test edx, {odd_flags}",
+        "jnz 3f",
+        "2:",
+        "mov rdx, fs:[0]",
+        "cmp rdx, [rsp + 8]",
+        "jne 4f",
+        "5:",
+        "mov qword ptr [rip + {worker_sp}], 0",
+        "add rsp, 16",
         "pop r15",
         "pop r14",
         "pop r13",
@@ -268,6 +296,21 @@ unsafe extern "C" fn back(worker_sp: usize, value: u64) -> ! {
         "pop rbx",
         "pop rbp",
         "ret",
+        "3:",
+        "push 2",
+        "popfq",
+        "jmp 2b",
+        "4:",
+        "movabs rax, {faulted}",
+        "cmp byte ptr [rip + {has_fsgsbase}], 0",
+        "je 5b",
+        "mov rdx, [rsp + 8]",
+        "wrfsbase rdx",
+        "jmp 5b",
+        odd_flags = const ALIGNMENT_CHECK | NESTED_TASK,
+        faulted = const FAULTED | Fault::Segment as u64,
+        has_fsgsbase = sym HAS_FSGSBASE,
+        worker_sp = sym WORKER_SP,
     )
 }
 

@@ -15,8 +15,9 @@ use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering, 
 use libc::{c_int, c_void, siginfo_t, ucontext_t};
 use microfaas_sys::clock::{CycleClock, cycles, thread_cpu_ns};
 
-use crate::contain::{Fault, end_call, register, set_handler, set_register};
+use crate::contain::{Fault, set_handler};
 use crate::frame::{LIMIT, WORKER_SP, XSAVE_BYTES, room_below};
+use crate::handlers::{end_call, register, set_register};
 use crate::switch::{RED_ZONE, SUSPEND_BYTES, suspend_address};
 
 /// Never armed for less: below the handler's own cost an alarm would meet its successor.

@@ -19,9 +19,6 @@ use crate::host_calls::{Response, State};
 use crate::instance::{Instance, SavedState};
 use crate::private::Private;
 
-/// What stays of a stack that was used up.
-const STACK_KEPT_BYTES: usize = 64 << 10;
-
 /// See the module. Not to be moved while a call uses it: host calls and functions have pointers into it.
 #[derive(Debug)]
 pub struct Context {
@@ -43,7 +40,7 @@ impl Context {
     /// # Errors
     /// Where a size is out of range or the kernel refuses memory.
     pub fn new(stack_bytes: usize, arena_bytes: usize) -> io::Result<Self> {
-        let stack = Stack::new(stack_bytes)
+        let stack = Stack::closed(stack_bytes)
             .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e.to_string()))?;
         let arena = Arena::new(arena_bytes)?;
         let (response, saved) = (Response::default(), SavedState::default());
@@ -136,7 +133,7 @@ impl Context {
     /// Runs an entry that is no call: `attach`, `init`. Allocations come from `arena`.
     ///
     /// # Safety
-    /// As [`microfaas_preempt::run`].
+    /// As [`microfaas_preempt::run`]; where it is suspended, it is given up.
     pub unsafe fn start_apart(
         &mut self,
         state: NonNull<State>,
@@ -147,7 +144,10 @@ impl Context {
         // SAFETY: the arena is borrowed for the run.
         unsafe { State::choose(state, arena, std::ptr::null_mut()) };
         // SAFETY: the caller's promise.
-        unsafe { microfaas_preempt::run(&mut self.stack, entry, argument) }
+        let exit = unsafe { microfaas_preempt::run(&mut self.stack, entry, argument) };
+        // SAFETY: it is over; one that was suspended is not resumed.
+        unsafe { self.stack.clear() };
+        exit
     }
 
     /// Keeps what the suspended call has in places that the next call will use.
@@ -187,17 +187,7 @@ impl Context {
         &self.response
     }
 
-    /// Gives the memory of a stack back that was used up to its end.
-    ///
-    /// # Safety
-    /// The call is over.
-    #[cold]
-    pub unsafe fn shrink_stack(&mut self) {
-        // SAFETY: the caller's promise.
-        unsafe { self.stack.give_back(STACK_KEPT_BYTES) };
-    }
-
-    /// Forgets the call: what it allocated is gone, and all its memory is zero again.
+    /// Forgets the call: what it allocated is gone, and all its memory is zero again, its stack included.
     ///
     /// # Safety
     /// The call is over or given up, and its instance was reset.
@@ -205,6 +195,8 @@ impl Context {
     pub unsafe fn reset(&mut self) {
         // SAFETY: the caller's promise.
         unsafe { self.arena.reset() };
+        // SAFETY: as above.
+        unsafe { self.stack.clear() };
         if std::mem::take(&mut self.copied) {
             self.private.give_back(self.response.overflowed);
         }

@@ -4,17 +4,25 @@
 //! makes the page writable and notes it ([`repair`]), and from then on [`restore`](KeptHeap::restore) copies it back after each call. So a
 //! page that is never written costs nothing, one that every call writes (a lock, a reference count) costs a copy of 4 KiB a call, and one
 //! fault in its life.
+//!
+//! Each page that is writable among others that are not is a mapping of its own, of which the kernel allows 65,530 in a process. So from [`SINGLE_MAX`] pages on
+//! they are opened by runs of [`RUN`], and where the kernel refuses, all at once.
 #![expect(unsafe_code, reason = "raw copies and a pointer shared with a signal handler")]
 
 use std::io;
 use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
+use microfaas_preempt::contain::Repaired;
 use nix::sys::mman::{ProtFlags, mprotect};
 
 use crate::arena::Arena;
 
 const PAGE: usize = 4096;
+/// Pages that are opened one by one. Copying so many back takes some 400 us.
+const SINGLE_MAX: usize = 1024;
+/// Pages that are opened together afterwards: 64 KiB.
+const RUN: usize = 16;
 
 /// See the module. Lives in a box, so that the handler's pointer stays right.
 #[derive(Debug)]
@@ -115,25 +123,38 @@ impl KeptHeap {
     }
 
     /// Makes the page of an address writable, if it is one of this heap that is not yet.
-    fn open(&mut self, address: usize) -> bool {
-        let base = self.arena.base();
-        let page = address.wrapping_sub(base.addr().get()) / PAGE;
-        if page >= self.writable.len() || self.writable[page] {
-            return false;
+    fn open(&mut self, address: usize) -> Repaired {
+        let page = address.wrapping_sub(self.arena.base().addr().get()) / PAGE;
+        let all = self.writable.len();
+        if page >= all || self.writable[page] {
+            return Repaired::NotMine;
         }
-        // SAFETY: the page lies in the arena.
-        let start = unsafe { base.byte_add(page * PAGE) };
+        let run = if self.count < SINGLE_MAX { 1 } else { RUN };
+        let first = page - page % run;
+        if self.open_pages(first..(first + run).min(all)) || self.open_pages(0..all) {
+            Repaired::Done
+        } else {
+            Repaired::NoMemory
+        }
+    }
+
+    /// False where the kernel refuses.
+    fn open_pages(&mut self, pages: std::ops::Range<usize>) -> bool {
+        // SAFETY: the pages lie in the arena.
+        let start = unsafe { self.arena.base().byte_add(pages.start * PAGE) };
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: the page is this heap's own.
-        if unsafe { mprotect(start.cast(), PAGE, access) }.is_err() {
+        // SAFETY: the pages are this heap's own.
+        if unsafe { mprotect(start.cast(), pages.len() * PAGE, access) }.is_err() {
             return false;
         }
-        self.writable[page] = true;
-        #[expect(clippy::cast_possible_truncation, reason = "an arena has fewer than 2^32 pages")]
-        {
-            self.pages[self.count] = page as u32;
+        for page in pages {
+            if !std::mem::replace(&mut self.writable[page], true) {
+                #[expect(clippy::cast_possible_truncation, reason = "an arena has fewer than 2^32 pages")]
+                let number = page as u32;
+                self.pages[self.count] = number;
+                self.count += 1;
+            }
         }
-        self.count += 1;
         true
     }
 }
@@ -146,11 +167,11 @@ pub fn none_is_current() {
 /// For the fault handler: whether the access at `address` may be tried again.
 ///
 /// # Async-signal safety
-/// Yes: one system call, no allocation, no lock. The interrupted code is a call, so nobody else uses the heap's bookkeeping.
-pub extern "C" fn repair(address: usize) -> bool {
+/// Yes: two system calls at most, no allocation, no lock. The interrupted code is a call, so nobody else uses the heap's bookkeeping.
+pub fn repair(address: usize) -> Repaired {
     let current = CURRENT.load(Ordering::Relaxed);
     // SAFETY: `make_current` keeps the pointer right, and the worker itself touches the heap only between calls.
-    unsafe { current.as_mut() }.is_some_and(|heap| heap.open(address))
+    unsafe { current.as_mut() }.map_or(Repaired::NotMine, |heap| heap.open(address))
 }
 
 #[cfg(test)]
@@ -168,9 +189,13 @@ mod tests {
         // SAFETY: the heap stays where it is until the end of the test; no other test makes one current.
         unsafe { heap.make_current() };
         let second = block.addr() + PAGE + 5;
-        assert!(repair(second), "a first write is repaired");
-        assert!(!repair(second), "a second fault on the same page is a real one");
-        assert!(!repair(block.addr() + heap.bytes()), "an address behind the heap is not ours");
+        assert_eq!(repair(second), Repaired::Done, "a first write is repaired");
+        assert_eq!(repair(second), Repaired::NotMine, "a second fault on the same page is a real one");
+        assert_eq!(
+            repair(block.addr() + heap.bytes()),
+            Repaired::NotMine,
+            "an address behind the heap is not ours"
+        );
         let target = block.wrapping_add(PAGE + 5);
         // SAFETY: the page was made writable.
         unsafe { target.write(9) };
@@ -179,5 +204,28 @@ mod tests {
         // SAFETY: readable as ever.
         assert_eq!(unsafe { target.read() }, 7);
         CURRENT.store(null_mut(), Ordering::Relaxed);
+    }
+    /// Every other page, so that each that is opened alone is a mapping of its own.
+    #[test]
+    fn a_heap_that_is_written_all_over_is_opened_in_runs_and_comes_back() {
+        let pages = 4 * SINGLE_MAX;
+        let mut arena = Arena::new((pages + 1) * PAGE).unwrap();
+        let block = arena.alloc(pages * PAGE, PAGE, false);
+        let mut heap = KeptHeap::new(arena).unwrap();
+        for page in (0..pages).step_by(2) {
+            let at = block.wrapping_add(page * PAGE);
+            if heap.open(at.addr()) == Repaired::NotMine {
+                assert!(page / 2 >= SINGLE_MAX, "page {page} is of a run");
+            }
+            // SAFETY: the page was made writable, now or before.
+            unsafe { at.write(9) };
+        }
+        assert_eq!(heap.count, SINGLE_MAX + 2 * SINGLE_MAX, "half of the first half, all of the second");
+        assert!(heap.open_pages(0..pages), "all at once");
+        assert_eq!(heap.count, pages);
+        // SAFETY: no call runs.
+        unsafe { heap.restore() };
+        // SAFETY: readable as ever.
+        assert!((0..pages).all(|page| unsafe { block.wrapping_add(page * PAGE).read() } == 0));
     }
 }

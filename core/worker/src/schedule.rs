@@ -471,10 +471,6 @@ impl Scheduler {
                 let done = ended(lane, &task.submission, ending, heap_bytes, task.used_ns);
                 self.count(task, &done);
                 self.clean(task, instance);
-                if ending == Ending::Fault(Fault::StackOverflow) {
-                    // SAFETY: the call is over.
-                    unsafe { self.contexts[task.context].shrink_stack() };
-                }
                 let tell = (task.lane != NODE).then_some(task.submission.function);
                 return match (ending, tell) {
                     (Ending::Fault(fault), tell) if betrays(fault) => After::Retire { fault, tell },
