@@ -59,6 +59,12 @@ pub(crate) enum Failure {
     NoTerminal,
     #[error("the terminal cannot be used: {0}")]
     Terminal(std::io::Error),
+    #[error("ended by signal {signal} before it was ready")]
+    Interrupted { signal: i32 },
+    #[error(
+        "the node has ended by itself, which is a bug; the log says more, and the service manager, if there is one, starts it again"
+    )]
+    NodeOver,
     #[error("cannot start the runtime: {0}")]
     Runtime(std::io::Error),
     #[error("no worker can start here: {0}; SECURITY.md says what each layer of the sandbox needs")]
@@ -80,6 +86,8 @@ impl Failure {
     fn exit_status(&self) -> u8 {
         match self {
             Self::UnknownBench { .. } => USAGE,
+            // As a shell reports a process that a signal has ended.
+            Self::Interrupted { signal } => u8::try_from(128 + signal).unwrap_or(FAILED),
             Self::Config(_) | Self::NoModules | Self::NoSocket | Self::Build(_) | Self::Data { .. } => {
                 WRONG_INPUT
             }

@@ -35,11 +35,11 @@ pub(crate) fn read_settings(file: Option<&Path>) -> Result<Settings, Failure> {
     })
 }
 
-/// Puts the modules and the settings of functions as they are now in place of those that the node has.
+/// Puts the modules, the settings of functions and the list of who may attach as they are now in place of those that the node has. Gives the settings beside what was done.
 ///
 /// # Errors
 /// Any mistake in them; the node has what it had then.
-pub(crate) fn reload(node: &Node, sources: &Sources) -> Result<Deployed, Failure> {
+pub(crate) fn reload(node: &Node, sources: &Sources) -> Result<(Deployed, Settings), Failure> {
     let settings = settings(sources)?;
     if let Some(known) = known_functions(&settings.node.modules) {
         settings.check_functions(&known)?;
@@ -53,7 +53,11 @@ pub(crate) fn reload(node: &Node, sources: &Sources) -> Result<Deployed, Failure
     for (name, config) in function_configs(&settings) {
         reload = reload.function(name, config);
     }
-    Ok(node.reload(reload)?)
+    let deployed = node.reload(reload)?;
+    if let Some(SocketSettings { users, groups, .. }) = &settings.socket {
+        node.admit_hosts(users.clone(), groups.clone());
+    }
+    Ok((deployed, settings))
 }
 
 fn function_configs(settings: &Settings) -> impl Iterator<Item = (&str, FunctionConfig)> {

@@ -6,6 +6,9 @@ use std::time::Duration;
 use microfaas_node::Node;
 use sd_notify::NotifyState;
 
+/// How often it is looked whether the node still lives, at least.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// Requests are taken.
 pub(crate) fn ready(node: &Node) {
     let (functions, workers) = (node.functions().len(), node.workers().len());
@@ -26,15 +29,23 @@ pub(crate) fn stopping() {
     say(&[NotifyState::Stopping, NotifyState::Status("finishing what is in flight")]);
 }
 
-/// Says that all is well twice in each period of the manager's watchdog, where it has one: that this runtime turns, and that the node can be looked at.
+/// Says that all is well twice in each period of the manager's watchdog, where it has one: that this runtime turns, and that the thread does that watches the workers.
+/// Returns where the node has ended.
 pub(crate) async fn keep_alive(node: Arc<Node>) {
-    let Some(period) = sd_notify::watchdog_enabled() else { return };
-    let mut tick = tokio::time::interval(period.max(Duration::from_millis(2)) / 2);
-    loop {
-        tick.tick().await;
-        if !node.workers().is_empty() {
-            say(&[NotifyState::Watchdog]);
+    let watchdog = sd_notify::watchdog_enabled();
+    let every =
+        watchdog.map_or(LOOK_EVERY, |period| (period / 2).clamp(Duration::from_millis(1), LOOK_EVERY));
+    let mut tick = tokio::time::interval(every);
+    let mut before = None;
+    while !node.is_over() {
+        if watchdog.is_some() {
+            // It was asked to come round at the last look.
+            let rounds = Some(node.rounds());
+            if std::mem::replace(&mut before, rounds) != rounds {
+                say(&[NotifyState::Watchdog]);
+            }
         }
+        tick.tick().await;
     }
 }
 

@@ -3,6 +3,7 @@
 mod section;
 mod value;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,6 +28,8 @@ pub(crate) struct Settings {
     /// `None` where no hosts can attach.
     pub(crate) socket: Option<SocketSettings>,
     pub(crate) functions: Vec<FunctionSettings>,
+    /// As it is written.
+    written: toml::Table,
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +40,7 @@ pub(crate) struct NodeSettings {
     pub(crate) spin: Option<Duration>,
     pub(crate) deadline: Option<Duration>,
     pub(crate) stall: Option<Duration>,
+    pub(crate) stop_timeout: Option<Duration>,
     pub(crate) heartbeat: Option<Duration>,
     pub(crate) restarts: Option<u32>,
     pub(crate) spares: Option<u32>,
@@ -183,7 +187,32 @@ impl Settings {
             }
         }
         root.finish()?;
+        // What has come so far is valid.
+        settings.written = toml::from_str(text).unwrap_or_default();
         Ok(settings)
+    }
+
+    /// The keys that are not as they were in `started`, of those that a reload does not put in force. A key that is not written is none that has its default.
+    pub(crate) fn waiting_for_restart(&self, started: &Self) -> Vec<String> {
+        let none = toml::Table::new();
+        let mut changed = Vec::new();
+        for section in ["node", "http", "socket"] {
+            let of = |settings: &Self| {
+                settings
+                    .written
+                    .get(section)
+                    .and_then(toml::Value::as_table)
+                    .cloned()
+                    .unwrap_or_else(|| none.clone())
+            };
+            let (now, then) = (of(self), of(started));
+            let keys: BTreeSet<&String> = now.keys().chain(then.keys()).collect();
+            let waits = |key: &&String| {
+                now.get(*key) != then.get(*key) && !RELOADED.contains(&(section, key.as_str()))
+            };
+            changed.extend(keys.into_iter().filter(waits).map(|key| format!("[{section}] {key}")));
+        }
+        changed
     }
 
     /// Checks the names of functions against those that modules have.
@@ -219,6 +248,15 @@ impl Settings {
     }
 }
 
+/// Keys that a reload puts in force, beside the tables of functions.
+const RELOADED: [(&str, &str); 6] = [
+    ("node", "modules"),
+    ("node", "deadline"),
+    ("node", "ban_after"),
+    ("node", "load"),
+    ("socket", "users"),
+    ("socket", "groups"),
+];
 /// Most slots of both classes in one lane.
 const SLOTS_MAX: u32 = 4096;
 /// Most faults that a function may be allowed; 0 is any number.
@@ -245,6 +283,7 @@ fn node(mut section: Section<'_>) -> Result<NodeSettings, ConfigError> {
         spin: section.get("spin", |v| value::duration(v, Duration::ZERO, SECOND))?,
         deadline: section.get("deadline", |v| value::duration(v, MS, DAY))?,
         stall: section.get("stall", |v| value::duration(v, 10 * MS, DAY))?,
+        stop_timeout: section.get("stop_timeout", |v| value::duration(v, Duration::ZERO, DAY))?,
         heartbeat: section.get("heartbeat", |v| value::duration(v, 10 * MS, DAY))?,
         restarts: section.get("restarts", |v| value::count(v, 0, RESTARTS_MAX))?,
         spares: section.get("spares", |v| value::count(v, 0, 64))?,
@@ -387,6 +426,7 @@ mod tests {
             spin: Some(_),
             deadline: Some(_),
             stall: Some(_),
+            stop_timeout: Some(_),
             heartbeat: Some(_),
             restarts: Some(_),
             spares: Some(_),
@@ -578,6 +618,26 @@ mod tests {
         check(
             "[function.Hello]\n",
             "1: `Hello` in [function] is not a function name: 1 to 64 of a-z, 0-9, -, _ and ., starting with a letter or digit",
+        );
+    }
+
+    #[test]
+    fn what_only_a_restart_puts_in_force_is_named() {
+        let started = parse("[node]\nworkers = 1\nspin = \"50us\"\n[http]\naccess_log = true\n").unwrap();
+        let waiting = |text: &str| parse(text).unwrap().waiting_for_restart(&started);
+        assert_eq!(
+            waiting(
+                "[node]\nworkers = 2\nspin=\"50us\"\n[http]\nroutes = []\naccess_log = true\n[socket]\npath=\"s\"\n"
+            ),
+            ["[node] workers", "[http] routes", "[socket] path"]
+        );
+        assert_eq!(waiting("[node]\nworkers = 1\nspin = \"50us\"\n"), ["[http] access_log"]);
+        let reloaded = "[node]\nworkers = 1\nspin = \"50us\"\nload = \"first-call\"\ndeadline = \"2s\"\nban_after = 3\nmodules = []\n";
+        let reloaded = format!("{reloaded}[http]\naccess_log = true\n[function.f]\nstateful = true\n");
+        assert_eq!(waiting(&reloaded), [""; 0]);
+        check(
+            "[node]\nstop_timeout = \"2days\"\n",
+            "2: `stop_timeout` in [node] is 2days, allowed are 0s to 1day",
         );
     }
 

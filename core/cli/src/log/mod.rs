@@ -1,8 +1,11 @@
 //! The log, on the standard error.
 
 mod bound;
+mod writer;
 
 use std::io::IsTerminal;
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use tracing_subscriber::filter::FilterExt;
 use tracing_subscriber::layer::SubscriberExt;
@@ -11,16 +14,45 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::args::LogFormat;
 use crate::failure::Failure;
+use writer::Queue;
 
-/// Begins logging. `RUST_LOG` chooses what; without it, everything from INFO on. What repeats too fast is left out.
-pub(crate) fn start(format: LogFormat) -> Result<(), Failure> {
+/// How long the end waits for whoever reads the log.
+const FLUSH_WITHIN: Duration = Duration::from_secs(1);
+
+static QUEUE: OnceLock<Queue> = OnceLock::new();
+
+/// That there is a log. Dropped, it waits until what was logged is written, for a second at most.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Log(());
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        flush();
+    }
+}
+
+/// Begins logging. `RUST_LOG` chooses what; without it, everything from INFO on. What repeats too fast is left out, and what nobody reads.
+pub(crate) fn start(format: LogFormat) -> Result<Log, Failure> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let filter = filter.and(bound::Bound::start().map_err(Failure::Runtime)?);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let queue = Queue::start(std::io::stderr(), say_lost).map_err(Failure::Runtime)?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(QUEUE.get_or_init(|| queue).clone());
     let lines = match format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
     };
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
-    Ok(())
+    Ok(Log(()))
+}
+
+/// Waits until what was logged is written, for a second at most. For an end that drops nothing.
+pub(crate) fn flush() {
+    if let Some(queue) = QUEUE.get() {
+        queue.flush(FLUSH_WITHIN);
+    }
+}
+
+fn say_lost(lines: u64) {
+    tracing::warn!(target: "microfaas::log", lines, "the log was not read fast enough, lines were left out");
 }

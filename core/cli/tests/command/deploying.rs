@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::run::{Ended, Running, probe, run};
+use crate::run::{Ended, Running, probe, run, until};
 
 /// The probe's module, longer by so many bytes that nobody reads: another image of the same functions.
 fn put_probe(dir: &Path, more: usize) {
@@ -27,16 +27,6 @@ fn at(dir: &Path, args: &[&str]) -> Ended {
 fn digest(dir: &Path) -> String {
     let described = at(dir, &["describe", "echo", "--json"]).ok().json();
     described["module"]["digest"].as_str().unwrap().to_owned()
-}
-
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..600 {
-        if is_so() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    panic!("{what} did not come about");
 }
 
 #[test]
@@ -175,8 +165,16 @@ fn a_hangup_reads_settings_and_modules_again() {
     server.signal("-HUP");
     until("the settings that are right again", || deadline() == 9_000_000_000_u64);
     assert_ne!(digest(dir), second);
+
+    // What only a restart puts in force is said.
+    let more = "[node]\nworkers = 2\ndeadline = \"11s\"\n[http]\naccess_log = false\n";
+    fs::write(dir.join("microfaas.toml"), more).unwrap();
+    server.signal("-HUP");
+    until("the settings that a reload puts in force", || deadline() == 11_000_000_000_u64);
     let ended = server.end("-TERM");
     assert_eq!(ended.exit, Some(0));
     assert!(ended.err.contains("reload refused, all is as it was"), "{}", ended.err);
     assert!(ended.err.contains("nothing"), "{}", ended.err);
+    let said: Vec<_> = ended.err.lines().filter(|line| line.contains("hold only after a restart")).collect();
+    assert!(said.len() == 1 && said[0].ends_with("keys=\"[node] workers, [http] access_log\""), "{said:?}");
 }

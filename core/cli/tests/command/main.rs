@@ -8,5 +8,7 @@ mod attaching;
 mod bad_input;
 mod deploying;
 mod first_steps;
+mod logging;
 mod service;
 mod serving;
+mod stopping;

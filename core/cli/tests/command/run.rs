@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, Command, Stdio};
 use std::sync::{LazyLock, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -41,6 +41,8 @@ pub(crate) struct Running {
     child: Child,
     out: mpsc::Receiver<String>,
     err: Option<thread::JoinHandle<Vec<u8>>>,
+    /// Where nobody reads it.
+    unread: Option<ChildStderr>,
 }
 
 fn command(dir: &Path, args: &[&str]) -> Command {
@@ -100,6 +102,14 @@ impl Running {
 
     /// As [`start`](Self::start), with these variables in its environment.
     pub(crate) fn start_in(dir: &Path, args: &[&str], env: &[(&str, &str)]) -> (Self, Vec<String>) {
+        let mut running = Self::begin(dir, args, env);
+        running.read_log();
+        let said = running.ready();
+        (running, said)
+    }
+
+    /// Starts it, and neither waits nor reads its standard error.
+    pub(crate) fn begin(dir: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
         let mut child = command(dir, args)
             .envs(env.iter().copied())
             .stdin(Stdio::null())
@@ -110,16 +120,29 @@ impl Running {
         let (send, out) = mpsc::channel();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| send.send(line)));
-        let err = Some(read_all(child.stderr.take().unwrap()));
-        let mut running = Self { child, out, err };
+        let unread = child.stderr.take();
+        Self { child, out, err: None, unread }
+    }
+
+    /// From now on its standard error is read.
+    pub(crate) fn read_log(&mut self) {
+        self.err = self.unread.take().map(read_all);
+    }
+
+    /// Waits for the line `ready`; gives the lines before it.
+    pub(crate) fn ready(&mut self) -> Vec<String> {
         let mut said = Vec::new();
         loop {
-            match running.out.recv_timeout(WATCHDOG) {
-                Ok(line) if line == "ready" => return (running, said),
+            match self.out.recv_timeout(WATCHDOG) {
+                Ok(line) if line == "ready" => return said,
                 Ok(line) => said.push(line),
-                Err(_) => panic!("not ready after {said:?}: {}", running.end("-KILL").err),
+                Err(_) => panic!("not ready after {said:?}: {}", self.end("-KILL").err),
             }
         }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends a signal; the process may still run.
@@ -166,6 +189,18 @@ pub(crate) fn probe() -> &'static Path {
         out
     });
     &BUILT
+}
+
+/// Waits until this is so.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let step = Duration::from_millis(20);
+    for _ in 0..WATCHDOG.as_millis() / step.as_millis() {
+        if is_so() {
+            return;
+        }
+        thread::sleep(step);
+    }
+    panic!("{what} did not come about");
 }
 
 /// Runs the command with the probe's modules.

@@ -29,7 +29,7 @@ fn send(addr: SocketAddr, target: &str, headers: &str, body: &str) -> TcpStream 
 }
 
 /// Sends a request of which the gateway has the head for certain when this returns.
-fn send_surely(addr: SocketAddr, target: &str, body: &str) -> TcpStream {
+pub(crate) fn send_surely(addr: SocketAddr, target: &str, body: &str) -> TcpStream {
     let mut stream = TcpStream::connect(addr).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let len = body.len();
@@ -45,7 +45,7 @@ fn send_surely(addr: SocketAddr, target: &str, body: &str) -> TcpStream {
     stream
 }
 
-fn answer(mut stream: TcpStream) -> String {
+pub(crate) fn answer(mut stream: TcpStream) -> String {
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     text

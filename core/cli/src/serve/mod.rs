@@ -1,26 +1,31 @@
 //! `serve`: workers, modules, a gateway, until a signal.
 
+mod reload;
+mod signals;
+
+use std::cell::Cell;
 use std::io::Write;
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use microfaas_http::{Config, Gateway, listen};
-use microfaas_node::{Node, Outcome};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use microfaas_node::Node;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Serve, Sources};
 use crate::config::{HttpSettings, Settings};
 use crate::failure::Failure;
 use crate::{launch, log, notify};
+use signals::Signals;
 
 const LISTEN: &str = "127.0.0.1:8080";
 /// What a function's metadata may take of a large slot.
 const META_BYTES: usize = 32 << 10;
-/// For workers to end once no request is left.
-const NODE_STOP: Duration = Duration::from_secs(2);
+/// How long the calls of attached hosts, and what is left of others, may take once the node is told to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(args: Serve) -> Result<(), Failure> {
-    log::start(args.log)?;
+    let _log = log::start(args.log)?;
     let mut settings = launch::settings(&args.sources)?;
     settings.node.workers = args.workers.or(settings.node.workers);
     settings.http.listen = args.http.or(settings.http.listen);
@@ -28,7 +33,10 @@ pub(crate) fn run(args: Serve) -> Result<(), Failure> {
         settings.socket.get_or_insert_default().path = path;
     }
     let runtime = runtime(settings.http.threads.unwrap_or(1)).map_err(Failure::Runtime)?;
-    runtime.block_on(serve(settings, args.sources))
+    let served = runtime.block_on(serve(Arc::new(settings), args.sources));
+    // Nobody waits for a start that was given up, or for a reload that a file system holds up.
+    runtime.shutdown_background();
+    served
 }
 
 /// One thread runs in place, so that a machine of two cores has one for the gateway and one for a worker.
@@ -39,9 +47,10 @@ fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
     }
 }
 
-async fn serve(settings: Settings, sources: Sources) -> Result<(), Failure> {
+async fn serve(settings: Arc<Settings>, sources: Sources) -> Result<(), Failure> {
     // Both before anything is started: no signal is missed, and a busy port is known.
-    let signals = Signals::new().map_err(Failure::Runtime)?;
+    let (first, mut stop) = tokio::sync::oneshot::channel();
+    tokio::spawn(Signals::new().map_err(Failure::Runtime)?.watch(first));
     let hangups = signal(SignalKind::hangup()).map_err(Failure::Runtime)?;
     let address = match &settings.socket {
         Some(_) => settings.http.listen.as_deref(),
@@ -51,19 +60,28 @@ async fn serve(settings: Settings, sources: Sources) -> Result<(), Failure> {
         Some(address) => Some(listen(address).await?),
         None => None,
     };
-    let node = Arc::new(launch::node(&settings)?);
+    let node = tokio::select! {
+        biased;
+        signal = &mut stop => return Err(Failure::Interrupted { signal: signal.unwrap_or_default() }),
+        node = start(Arc::clone(&settings)) => Arc::new(node?),
+    };
     let new_gateway = |listener| Gateway::new(listener, gateway_config(&settings), Arc::clone(&node));
     let gateway = listener.map(new_gateway).transpose()?;
     announce(&node, &settings, gateway.as_ref());
     notify::ready(&node);
-    let watched = tokio::spawn(notify::keep_alive(Arc::clone(&node)));
 
-    let (first, stop) = tokio::sync::oneshot::channel();
-    tokio::spawn(signals.watch(first));
-    tokio::spawn(reload_on(hangups, Arc::downgrade(&node), Arc::new(sources)));
+    let mut watched = tokio::spawn(notify::keep_alive(Arc::clone(&node)));
+    tokio::spawn(reload::on(hangups, Arc::downgrade(&node), Arc::new(sources), Arc::clone(&settings)));
+    // When it was told to stop; nothing where it has ended by itself.
+    let told = Cell::new(None);
     let stopped = async {
-        // The sender lives until it has sent.
-        let _ = stop.await;
+        tokio::select! {
+            // The sender lives until it has sent.
+            _ = stop => told.set(Some(Instant::now())),
+            _ = &mut watched => {}
+        }
+        // Attached hosts are told at once, so that their calls end while those over HTTP do.
+        node.turn_hosts_away();
     };
     match gateway {
         Some(gateway) => {
@@ -71,13 +89,22 @@ async fn serve(settings: Settings, sources: Sources) -> Result<(), Failure> {
         }
         None => stopped.await,
     }
+    let Some(told) = told.get() else { return Err(Failure::NodeOver) };
     watched.abort();
+    let left = settings.node.stop_timeout.unwrap_or(STOP_TIMEOUT).saturating_sub(told.elapsed());
     // Another thread, so that a second signal is still heard.
-    let stopping = tokio::task::spawn_blocking(move || node.shutdown(NODE_STOP));
+    let stopping = tokio::task::spawn_blocking(move || node.shutdown(left));
     if let Err(error) = stopping.await {
         tracing::warn!(%error, "the node did not stop in order");
     }
     Ok(())
+}
+
+/// Starts the node on another thread, so that signals are heard meanwhile: a module's `init` may take long. A process that ends in the middle of it leaves no worker: they die with
+/// the thread that has started them.
+async fn start(settings: Arc<Settings>) -> Result<Node, Failure> {
+    let starting = tokio::task::spawn_blocking(move || launch::node(&settings));
+    starting.await.unwrap_or_else(|error| Err(Failure::Runtime(std::io::Error::other(error))))
 }
 
 fn announce(node: &Node, settings: &Settings, gateway: Option<&Gateway<Node>>) {
@@ -126,60 +153,5 @@ fn gateway_config(settings: &Settings) -> Config {
         metrics_path: http.metrics.clone().unwrap_or(default.metrics_path),
         expose_panics: expose_panics.unwrap_or(default.expose_panics),
         routes: http.routes.iter().map(|(route, _)| route.clone()).collect(),
-    }
-}
-
-/// Reads settings and modules again at each SIGHUP.
-async fn reload_on(mut hangups: Signal, node: Weak<Node>, sources: Arc<Sources>) {
-    while hangups.recv().await.is_some() {
-        let Some(node) = node.upgrade() else { return };
-        let sources = Arc::clone(&sources);
-        let reloading = tokio::task::spawn_blocking(move || reload(&node, &sources));
-        if let Err(error) = reloading.await {
-            tracing::error!(%error, "the reload did not end in order");
-        }
-    }
-}
-
-fn reload(node: &Node, sources: &Sources) {
-    notify::reloading();
-    match launch::reload(node, sources) {
-        Ok(done) => {
-            let changed = done.modules.iter().filter(|module| module.outcome != Outcome::Unchanged).count();
-            tracing::info!(changed, took_us = done.took_us, "reloaded");
-        }
-        Err(error) => tracing::error!(%error, "reload refused, all is as it was"),
-    }
-    notify::ready(node);
-}
-
-/// The two signals that ask a server to end.
-#[derive(Debug)]
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    /// The next one's number.
-    async fn next(&mut self) -> i32 {
-        tokio::select! {
-            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
-            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
-        }
-    }
-
-    /// Passes on the first; the second ends the process, as a shell would report it.
-    async fn watch(mut self, first: tokio::sync::oneshot::Sender<()>) {
-        self.next().await;
-        tracing::info!("stopping; a second signal ends at once");
-        notify::stopping();
-        let _ = first.send(());
-        let number = self.next().await;
-        std::process::exit(128 + number);
     }
 }
