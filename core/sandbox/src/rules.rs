@@ -25,6 +25,9 @@ pub const EVENTS_MAX: u32 = 128;
 const _: () = assert!(RECEIVED.cast_unsigned().is_multiple_of(RECEIVED_MAX), "`among` relies on it");
 const _: () = assert!(EVENTS.cast_unsigned().is_multiple_of(EVENTS_MAX), "`among` relies on it");
 
+/// The clocks that have names. Numbers above and negative ones are clocks of devices, processes and threads.
+const CLOCKS: u64 = 16;
+
 /// Who makes the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum User {
@@ -81,6 +84,15 @@ const fn without(argument: u32, bits: i32) -> When {
     When { argument, mask: bits.cast_unsigned() as u64, value: Value::Is(0) }
 }
 
+/// All of these bits are set, and none of those.
+const fn flags(argument: u32, unset: i32, set: i32) -> When {
+    When {
+        argument,
+        mask: (unset | set).cast_unsigned() as u64,
+        value: Value::Is(set.cast_unsigned() as u64),
+    }
+}
+
 const fn number(value: i32) -> Value {
     Value::Is(value.cast_unsigned() as u64)
 }
@@ -104,9 +116,19 @@ pub const RULES: &[Rule] = &[
     // Memory. What one maps is one's own: no descriptors but modules' and lanes' can be mapped, a lane's down and bulk regions for reading only.
     rule(
         "mmap",
-        &[without(2, libc::PROT_EXEC), without(3, MAP_FORBIDDEN)],
+        &[without(2, libc::PROT_EXEC), flags(3, MAP_FORBIDDEN | libc::MAP_SHARED, libc::MAP_ANONYMOUS)],
         User::Worker,
-        "arenas, the C library's heap, a module's data, the lanes of new hosts",
+        "arenas and the C library's heap; private, as what is shared does not count against `data_bytes_max`",
+    ),
+    rule(
+        "mmap",
+        &[
+            without(2, libc::PROT_EXEC),
+            without(3, MAP_FORBIDDEN | libc::MAP_ANONYMOUS),
+            among(4, RECEIVED, RECEIVED_MAX),
+        ],
+        User::Worker,
+        "a module's data, the lanes of new hosts; no more memory than the node has given",
     ),
     rule(
         "mmap",
@@ -194,9 +216,9 @@ pub const RULES: &[Rule] = &[
     // Clocks and timers.
     rule(
         "clock_gettime",
-        &[],
+        &[When { argument: 0, mask: !(CLOCKS - 1) & 0xffff_ffff, value: Value::Is(0) }],
         User::Function,
-        "time; most readings make no system call, but the thread's CPU time and some virtual machines' clocks do",
+        "time, by clocks of the machine and of oneself, not those of other processes; most readings make no system call, but the thread's CPU time and some virtual machines' clocks do",
     ),
     rule("timer_settime", &[], User::Worker, "the quantum timer; the node's watchdog stands behind it"),
     // Functions.

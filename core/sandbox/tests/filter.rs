@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use libc::{c_long, syscall};
 use microfaas_control::CONTROL_FD;
 use microfaas_control::sandbox::{Layer, SandboxPolicy};
+use microfaas_preempt::contain;
 use microfaas_sandbox::rules::{EVENTS, EVENTS_MAX, RECEIVED, RECEIVED_MAX};
 use microfaas_sandbox::{Keep, enter};
 use microfaas_sys::memfd;
@@ -40,6 +41,11 @@ fn map(prot: i32, flags: i32, fd: i32) -> c_long {
 /// The address of something that lives through the call, as an argument.
 fn at<T>(place: &T) -> c_long {
     std::ptr::from_ref(place).expose_provenance().cast_signed() as c_long
+}
+
+fn clock_of(id: c_long) -> bool {
+    let time = Cell::new([0u64; 2]);
+    call(libc::SYS_clock_gettime, &[id, at(&time)]) == 0
 }
 
 fn me() -> c_long {
@@ -128,6 +134,23 @@ const DENIED: &[(&str, Case)] = &[
     ("writable and executable memory", |_| map(RW | libc::PROT_EXEC, ANONYMOUS, -1) >= 0),
     ("a module writable and executable", |fd| map(RW | libc::PROT_EXEC, libc::MAP_PRIVATE, fd) >= 0),
     ("another file executable", |_| map(RX, libc::MAP_PRIVATE, 0) >= 0),
+    ("anonymous shared memory", |_| map(RW, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1) >= 0),
+    ("anonymous shared memory by the module's number", |fd| {
+        map(RW, libc::MAP_SHARED | libc::MAP_ANONYMOUS, fd) >= 0
+    }),
+    ("anonymous memory that is shared and validated", |_| {
+        map(RW, libc::MAP_SHARED_VALIDATE | libc::MAP_ANONYMOUS, -1) >= 0
+    }),
+    ("shared memory of a descriptor that is not received", |_| {
+        map(libc::PROT_READ, libc::MAP_SHARED, 0) >= 0
+    }),
+    ("private memory of a descriptor that is not received", |_| {
+        map(libc::PROT_READ, libc::MAP_PRIVATE, EVENTS) >= 0
+    }),
+    ("the CPU time of another process", |_| clock_of(!parent() << 3 | 2)),
+    ("the CPU time of a thread, by its number", |_| clock_of(!me() << 3 | 6)),
+    ("the clock of a device", |fd| clock_of((!fd << 3 | 3).into())),
+    ("a clock without a name", |_| clock_of(16)),
     ("a thread's stack", |_| map(0, ANONYMOUS | libc::MAP_STACK, -1) >= 0),
     ("huge pages", |_| map(RW, ANONYMOUS | libc::MAP_HUGETLB, -1) >= 0),
     ("mprotect to executable", |_| call(libc::SYS_mprotect, &[map(RW, ANONYMOUS, -1), PAGE, RX.into()]) >= 0),
@@ -161,17 +184,56 @@ const ALLOWED: &[(&str, Case)] = &[
     }),
     ("closing the module", |fd| call(libc::SYS_close, &[fd.into()]) == 0),
     ("random numbers", |_| call(libc::SYS_getrandom, &[at(&Cell::new(0u64)), 8]) == 8),
-    ("CPU time", |_| {
-        let time = Cell::new([0u64; 2]);
-        call(libc::SYS_clock_gettime, &[libc::CLOCK_THREAD_CPUTIME_ID.into(), at(&time)]) == 0
+    ("time, and CPU time of one's own", |_| {
+        [
+            libc::CLOCK_REALTIME,
+            libc::CLOCK_MONOTONIC,
+            libc::CLOCK_PROCESS_CPUTIME_ID,
+            libc::CLOCK_THREAD_CPUTIME_ID,
+            libc::CLOCK_BOOTTIME,
+            libc::CLOCK_TAI,
+        ]
+        .into_iter()
+        .all(|id| clock_of(id.into()))
     }),
     ("waking", |_| call(libc::SYS_futex, &[at(&1u32), libc::FUTEX_WAKE.into(), 1]) == 0),
     ("unblocking", |_| call(libc::SYS_rt_sigprocmask, &[libc::SIG_UNBLOCK.into(), at(&0u64), 0, 8]) == 0),
     ("asking for one's number", |_| call(libc::SYS_getpid, &[]) > 0 && call(libc::SYS_gettid, &[]) > 0),
 ];
 
-/// How a sealed child ended, and what it said of its call.
-fn in_child(case: Case) -> (WaitStatus, String) {
+/// Faults of the worker's own, handlers installed.
+const FAULTS: &[(&str, Signal, Case)] = &[
+    ("a wild access", Signal::SIGSEGV, |_| {
+        // SAFETY: none; it is to fault.
+        unsafe { std::ptr::without_provenance::<u8>(8).read_volatile() == 0 }
+    }),
+    ("an illegal instruction", Signal::SIGILL, |_| {
+        // SAFETY: none; it is to fault.
+        unsafe { core::arch::asm!("ud2") };
+        true
+    }),
+    ("an arithmetic trap", Signal::SIGFPE, |_| {
+        // SAFETY: none; it is to fault.
+        unsafe { core::arch::asm!("xor edx, edx", "div edx", out("edx") _, out("eax") _) };
+        true
+    }),
+    ("a misaligned access where they are checked", Signal::SIGBUS, |_| {
+        // SAFETY: none; it is to fault.
+        unsafe {
+            core::arch::asm!("pushfq", "or qword ptr [rsp], 0x40000", "popfq", "mov eax, [rsp + 1]", out("eax") _)
+        };
+        true
+    }),
+    ("a breakpoint", Signal::SIGTRAP, |_| {
+        // SAFETY: none; it is to fault.
+        unsafe { core::arch::asm!("int3") };
+        true
+    }),
+    ("a forbidden system call", Signal::SIGSYS, |_| call(libc::SYS_getppid, &[]) >= 0),
+];
+
+/// How a sealed child ended, and what it said of its call. `handlers`: with the worker's for faults.
+fn in_child(case: Case, handlers: bool) -> (WaitStatus, String) {
     let (reader, writer) = pipe().unwrap();
     let module = memfd::from_bytes(c"module", &[0xc3; 4096]).unwrap();
     let parent = getpid();
@@ -179,6 +241,9 @@ fn in_child(case: Case) -> (WaitStatus, String) {
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             drop(reader);
+            if handlers {
+                std::mem::forget(contain::install(None).unwrap());
+            }
             child(case, &writer, &module, parent)
         }
         ForkResult::Parent { child } => {
@@ -235,14 +300,20 @@ fn main() {
     }
     let by_sigsys = |status| matches!(status, WaitStatus::Signaled(_, Signal::SIGSYS, _));
     for (name, case) in DENIED {
-        let (status, said) = in_child(*case);
+        let (status, said) = in_child(*case, false);
         assert!(by_sigsys(status) && said == "sealed", "{name}: {status:?}, said: {said}");
     }
     for (name, case) in ALLOWED {
-        let (status, said) = in_child(*case);
+        let (status, said) = in_child(*case, false);
         assert!(by_sigsys(status) && said == "sealed ok", "{name}: {status:?}, said: {said}");
     }
+    // With the worker's handlers in force, a fault that is no call's ends it by the signal's own name.
+    for (name, signal, fault) in FAULTS {
+        let (status, said) = in_child(*fault, true);
+        let by_signal = matches!(status, WaitStatus::Signaled(_, by, _) if by == *signal);
+        assert!(by_signal && said == "sealed", "{name}: {status:?}, said: {said}");
+    }
     // An abort ends by its own signal.
-    let (status, said) = in_child(|_| std::process::abort());
+    let (status, said) = in_child(|_| std::process::abort(), false);
     assert!(matches!(status, WaitStatus::Signaled(_, Signal::SIGABRT, _)), "{status:?}, said: {said}");
 }
