@@ -7,9 +7,14 @@ use microfaas_sys::clock::{CycleClock, cycles};
 /// Longest slice while a function is not known to overrun. The timer is then due a few times in this time at most, whatever the calls do, which costs half
 /// a percent of the core; the first overrun is noticed so much late.
 pub const COARSE_NS: u64 = 4_000_000;
-/// Calls within their first slice after which a function that overran is trusted again. Where one in fifty overruns, hardly any overrun finds it trusted (with 64 calls one
+/// Short calls after which a function that overran is no longer watched. Where one in fifty overruns, hardly any overrun finds it trusted (with 64 calls one
 /// in four did, and all who waited behind it waited for [`COARSE_NS`]); and short calls that are watched cost one alarm in a quantum.
 const FINE_CALLS: u32 = 512;
+/// Short calls after which the first overrun that no alarm has found is forgotten. Two that are closer to each other are no accident.
+const SUSPICIOUS: u32 = 128;
+/// A call has overrun that took so much more than its quantum. What interrupts the worker is in the time of the call that it interrupts: the kernel's tick alone takes some
+/// 30 us on a virtual machine, a few hundred times in a second. That is not to make short calls watched, which would then take longer for it.
+pub const OVERRUN_NS: u64 = 50_000;
 
 /// A row of the table.
 #[derive(Debug, Clone, Copy)]
@@ -78,7 +83,10 @@ pub struct Function {
     pub used: u64,
     coarse_cycles: u64,
     fine_cycles: u64,
-    fine_calls: u32,
+    /// From here on a call may have overrun. See [`OVERRUN_NS`].
+    overrun_cycles: u64,
+    /// 0: trusted, as far as the end of a coarse slice. Up to [`SUSPICIOUS`]: so still, but for one more overrun. Above that: watched from its quantum on.
+    suspicion: u32,
 }
 
 impl Function {
@@ -103,7 +111,8 @@ impl Function {
             used: cycles(),
             coarse_cycles: clock.to_cycles(first.max(COARSE_NS)),
             fine_cycles: clock.to_cycles(first),
-            fine_calls: 0,
+            overrun_cycles: clock.to_cycles(limits.quantum_ns.saturating_add(OVERRUN_NS)),
+            suspicion: 0,
         }
     }
 
@@ -111,17 +120,121 @@ impl Function {
     #[inline]
     #[must_use]
     pub fn first_slice(&self) -> u64 {
-        if self.fine_calls == 0 { self.coarse_cycles } else { self.fine_cycles }
+        if self.suspicion <= SUSPICIOUS { self.coarse_cycles } else { self.fine_cycles }
     }
 
-    /// A call was over within its first slice.
+    /// Whether a call that took so many cycles was short, whatever else they went to. Else its CPU time says [whether it has overrun](Self::has_overrun).
+    #[inline]
+    #[must_use]
+    pub fn is_short(&self, cycles: u64) -> bool {
+        cycles < self.overrun_cycles
+    }
+
+    /// Whether a call that has used so much of the core has overrun.
+    #[must_use]
+    pub fn has_overrun(&self, used_ns: u64) -> bool {
+        used_ns >= self.quantum_ns.saturating_add(OVERRUN_NS)
+    }
+
+    /// A call was over within its first slice, and short.
     #[inline]
     pub fn was_short(&mut self) {
-        self.fine_calls = self.fine_calls.saturating_sub(1);
+        self.suspicion = self.suspicion.saturating_sub(1);
     }
 
-    /// A call overran: the next ones are watched from their quantum on.
+    /// A call overran, and was over before an alarm found it.
+    #[cold]
+    pub fn overran_unseen(&mut self) {
+        self.suspicion = if self.suspicion == 0 { SUSPICIOUS } else { SUSPICIOUS + FINE_CALLS };
+    }
+
+    /// An alarm has found a call that overran: the next ones are watched from their quantum on.
     pub fn overran(&mut self) {
-        self.fine_calls = FINE_CALLS;
+        self.suspicion = SUSPICIOUS + FINE_CALLS;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::c_void;
+    use std::time::Duration;
+
+    use super::*;
+
+    const QUANTUM_NS: u64 = 100_000;
+
+    extern "C" fn entry(_: *mut c_void) -> u32 {
+        0
+    }
+
+    fn function(quantum_ns: u64) -> Function {
+        let clock = CycleClock::calibrate(Duration::from_millis(2));
+        let limits = Limits { quantum_ns, ..Limits::default() };
+        Function::new(entry, 0, &limits, &clock)
+    }
+
+    fn is_watched(function: &Function) -> bool {
+        function.first_slice() == function.fine_cycles
+    }
+
+    /// Short calls until a first slice is coarse again.
+    fn short_calls_until_trusted(function: &mut Function) -> u32 {
+        let mut calls = 0;
+        while is_watched(function) {
+            function.was_short();
+            calls += 1;
+        }
+        calls
+    }
+
+    #[test]
+    fn two_overruns_that_are_close_have_the_next_calls_watched() {
+        let mut function = function(QUANTUM_NS);
+        assert!(!is_watched(&function));
+        function.overran_unseen();
+        assert!(!is_watched(&function), "one may be an accident");
+        (0..SUSPICIOUS - 1).for_each(|_| function.was_short());
+        function.overran_unseen();
+        assert!(is_watched(&function));
+        assert_eq!(short_calls_until_trusted(&mut function), FINE_CALLS);
+        // It is not forgotten yet.
+        function.overran_unseen();
+        assert!(is_watched(&function));
+    }
+
+    #[test]
+    fn overruns_that_are_rare_are_forgotten() {
+        let mut function = function(QUANTUM_NS);
+        for _ in 0..10 {
+            function.overran_unseen();
+            assert!(!is_watched(&function));
+            (0..SUSPICIOUS).for_each(|_| function.was_short());
+        }
+    }
+
+    #[test]
+    fn what_an_alarm_finds_is_no_accident() {
+        let mut function = function(QUANTUM_NS);
+        function.overran();
+        assert!(is_watched(&function));
+        assert_eq!(short_calls_until_trusted(&mut function), FINE_CALLS);
+        (0..SUSPICIOUS).for_each(|_| function.was_short());
+        function.overran_unseen();
+        assert!(!is_watched(&function), "all is forgotten");
+    }
+
+    #[test]
+    fn an_interruption_is_no_overrun() {
+        let function = function(QUANTUM_NS);
+        assert!(!function.has_overrun(QUANTUM_NS + OVERRUN_NS - 1));
+        assert!(function.has_overrun(QUANTUM_NS + OVERRUN_NS));
+        assert!(function.is_short(function.fine_cycles) && !function.is_short(function.coarse_cycles));
+    }
+
+    #[test]
+    fn a_quantum_longer_than_a_coarse_slice_is_the_first_slice() {
+        let function = function(2 * COARSE_NS);
+        assert_eq!(function.coarse_cycles, function.fine_cycles);
+        assert!(function.is_short(function.first_slice()), "an alarm finds it before");
     }
 }

@@ -7,8 +7,8 @@
 //! | all but a tenth of its budget | safe points end it from now on, by unwinding |
 //! | its budget, or its deadline has passed | it is ended: answered, its stack dropped, instance and arena reset |
 //!
-//! What counts is CPU time. Reading it is a system call, so a call that ends within its first slice is measured by the cycle counter alone, and one
-//! that does not by both: time in which the worker did not have the core is taken off. A call that has the core and burns nothing (blocked in the kernel) is
+//! What counts is CPU time. Reading it is a system call, so a call that is over soon (within its quantum, or little more) is measured by the cycle counter alone, and one
+//! that is not by both: time in which the worker did not have the core is taken off. A call that has the core and burns nothing (blocked in the kernel) is
 //! ended when it has been in its slices for four budgets and a tenth of a second.
 #![expect(unsafe_code, reason = "starts and resumes calls")]
 
@@ -252,11 +252,26 @@ impl Scheduler {
             self.spend(start);
             return self.decide(lanes, task, at, Began::first(start), function, instance);
         }
-        function.was_short();
         task.ended = cycles();
-        self.spent += task.ended.saturating_sub(start);
-        task.used_ns = self.clock.to_ns(task.ended.wrapping_sub(start));
+        let took = task.ended.saturating_sub(start);
+        self.spent += took;
+        if function.is_short(took) {
+            function.was_short();
+            task.used_ns = self.clock.to_ns(took);
+        } else {
+            task.used_ns = self.learn(start, function);
+        }
         self.finish(lanes, &task, exit, function, instance)
+    }
+
+    /// A call has come to its end within its first slice, and took long. Returns its CPU time.
+    #[cold]
+    fn learn(&self, start: u64, function: &mut Function) -> u64 {
+        let used_ns = self.slice_used(Began::first(start));
+        if function.has_overrun(used_ns) {
+            function.overran_unseen();
+        }
+        used_ns
     }
 
     /// Gives a call its next slice: of those whose lane and function are wanted, the one that has waited longest. `find` looks up function and instance by the
@@ -309,6 +324,9 @@ impl Scheduler {
             return self.decide(lanes, task, at, began, function, instance);
         }
         task.used_ns += self.slice_used(began);
+        if function.has_overrun(task.used_ns) {
+            function.overran();
+        }
         task.ended = cycles();
         self.finish(lanes, &task, exit, function, instance)
     }
@@ -376,8 +394,8 @@ impl Scheduler {
         loop {
             task.slices_ns += self.clock.to_ns(cycles().wrapping_sub(began.cycles));
             task.used_ns += self.slice_used(began);
-            // A slice may have passed while others had the core.
-            if task.used_ns >= function.quantum_ns {
+            // A slice may have passed while others had the core, or interruptions took it.
+            if task.used_ns >= function.budget_ns || function.has_overrun(task.used_ns) {
                 function.overran();
             }
             if let Some(reason) = self.is_over(&task, function) {
@@ -414,6 +432,9 @@ impl Scheduler {
             }
             let Exit::Suspended(next) = exit else {
                 task.used_ns += self.slice_used(start);
+                if function.has_overrun(task.used_ns) {
+                    function.overran();
+                }
                 task.ended = cycles();
                 return self.finish(lanes, &task, exit, function, instance);
             };
