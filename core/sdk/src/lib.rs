@@ -92,7 +92,7 @@ pub mod __private {
     pub use crate::glue::entry::{attach, run_call, run_init};
     pub use crate::glue::invocation::Invocation;
     pub use crate::glue::state::{IntoState, State};
-    pub use crate::glue::{Note, check_name, libc_memory, libc_process, names_are_distinct};
+    pub use crate::glue::{Note, check_name, libc_memory, libc_process, libc_threads, names_are_distinct};
     pub use crate::inputs::{FromInvocation, IntoReply};
     pub use microfaas_abi as abi;
     pub use microfaas_abi::Outcome;

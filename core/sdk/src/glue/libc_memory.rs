@@ -9,7 +9,7 @@
 //! itself (`getline`, for one) and is left alone: a leak in a rare case rather than a corrupt heap.
 #![expect(unsafe_code, reason = "the C interface of an allocator")]
 
-use core::ffi::{c_int, c_void};
+use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr;
 
 use super::alloc;
@@ -17,6 +17,8 @@ use super::alloc;
 /// Alignment that `malloc` promises on the platforms that workers run on.
 const MALLOC_ALIGN: usize = 16;
 const HEADER_BYTES: usize = size_of::<Header>();
+/// As `valloc` aligns; where pages are larger that is as well.
+const PAGE_BYTES: usize = 4096;
 /// Exclusive-or with the block's address gives [`Header::tag`]. Any odd number does: an address of a block is even.
 const TAG: usize = 0x6d66_6161_736d_656d;
 
@@ -155,6 +157,84 @@ pub extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
         return ptr::null_mut();
     }
     take(size, align, false)
+}
+
+/// `memalign(3)`.
+pub extern "C" fn memalign(align: usize, size: usize) -> *mut c_void {
+    match align.checked_next_power_of_two() {
+        Some(align) => take(size, align, false),
+        None => ptr::null_mut(),
+    }
+}
+
+/// `valloc(3)`.
+pub extern "C" fn valloc(size: usize) -> *mut c_void {
+    take(size, PAGE_BYTES, false)
+}
+
+/// `pvalloc(3)`.
+pub extern "C" fn pvalloc(size: usize) -> *mut c_void {
+    size.checked_next_multiple_of(PAGE_BYTES).map_or(ptr::null_mut(), |size| take(size, PAGE_BYTES, false))
+}
+
+/// `reallocarray(3)`.
+///
+/// # Safety
+/// As [`realloc`].
+pub unsafe extern "C" fn reallocarray(block: *mut c_void, count: usize, size: usize) -> *mut c_void {
+    let Some(total) = count.checked_mul(size) else { return ptr::null_mut() };
+    // SAFETY: the caller's promise.
+    unsafe { realloc(block, total) }
+}
+
+/// `malloc_usable_size(3)`.
+///
+/// # Safety
+/// `block` is null or came from an allocation function.
+pub unsafe extern "C" fn malloc_usable_size(block: *mut c_void) -> usize {
+    if block.is_null() {
+        return 0;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { header_of(block) }.map_or(0, Header::size)
+}
+
+/// `strdup(3)`.
+///
+/// # Safety
+/// `text` is a string.
+pub unsafe extern "C" fn strdup(text: *const c_char) -> *mut c_char {
+    // SAFETY: the caller's promise.
+    let len = unsafe { CStr::from_ptr(text) }.count_bytes();
+    // SAFETY: as many bytes, and a zero after them.
+    unsafe { copy(text, len) }
+}
+
+/// `strndup(3)`.
+///
+/// # Safety
+/// `text` is a string, or readable for `most` bytes.
+pub unsafe extern "C" fn strndup(text: *const c_char, most: usize) -> *mut c_char {
+    // SAFETY: the caller's promise.
+    let len = unsafe { libc::strnlen(text, most) };
+    // SAFETY: as many bytes.
+    unsafe { copy(text, len) }
+}
+
+/// # Safety
+/// `text` is readable for `len` bytes.
+unsafe fn copy(text: *const c_char, len: usize) -> *mut c_char {
+    // An object that exists and one byte.
+    let block = malloc(len + 1).cast::<c_char>();
+    if !block.is_null() {
+        // SAFETY: the caller's promise; the block is new and holds one byte more.
+        unsafe { block.copy_from_nonoverlapping(text, len) };
+        // SAFETY: within the block.
+        let end = unsafe { block.add(len) };
+        // SAFETY: as above.
+        unsafe { end.write(0) };
+    }
+    block
 }
 
 /// Registers nothing: thread-local destructors never run in a module.

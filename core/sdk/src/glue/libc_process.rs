@@ -9,16 +9,22 @@
 //! | function | here |
 //! | --- | --- |
 //! | `abort` | signals this thread, and does nothing else |
-//! | `exit`, `quick_exit`, `_Exit` | runs nothing that others have registered |
-//! | `fork`, `posix_spawn`, `posix_spawnp`, `pthread_create` | a new task, which is refused |
-//! | `getaddrinfo` | a socket, which is refused |
-//! | `getpwnam_r`, `getpwuid_r`, `realpath` | the file system, which is refused |
-//! | `putenv`, `setenv` | fails: the environment is empty and stays so |
-//! | `unsetenv`, `clearenv` | nothing: likewise |
+//! | `__assert_fail`, `__stack_chk_fail`, `__chk_fail` | as `abort`, without a word |
+//! | `exit`, `quick_exit`, `_Exit`, `pthread_exit` | runs nothing that others have registered |
+//! | `fork`, `posix_spawn`, `pidfd_spawn`, `pthread_create`, `system` and their like | a new task, which is refused |
+//! | what fills a `posix_spawn_file_actions_t` | nothing: it would be a list in the C library's own heap, and nobody reads it |
+//! | `getaddrinfo`, `getnameinfo`, `gethostbyname`, `syslog` | a socket, which is refused |
+//! | users and groups by name or number, `realpath`, `getcwd`, `fopen`, `popen`, `dlopen`, `pthread_getattr_np` | the file system, which is refused |
+//! | `getenv`, `environ` | the environment is empty |
+//! | `putenv`, `setenv` | fails: and stays so |
+//! | `unsetenv`, `clearenv`, `fflush`, `tzset`, `__res_init` | nothing to do |
 //! | `atexit`, `at_quick_exit`, `on_exit`, `pthread_atfork`, destructors of C++ statics | nothing: no call sees the end of the process |
+//! | `dlsym` | knows [`SYMBOLS`]; the C library's own takes locks, and memory for the text of a failure |
+//! | `strerror_r` | the same words, without a look for a translation of them |
+//! | `open_memstream`, `fmemopen`, `fopencookie` | no memory for a stream |
 #![expect(unsafe_code, reason = "system calls, and a trap where nothing else has ended the call")]
 
-use core::ffi::{c_char, c_int, c_long, c_void};
+use core::ffi::{CStr, c_char, c_int, c_long, c_void};
 use core::ptr::null_mut;
 
 /// `abort(3)`: ends the call with SIGABRT.
@@ -29,64 +35,156 @@ pub extern "C" fn abort() -> ! {
     trap()
 }
 
-/// `exit(3)`, `quick_exit(3)`, `_Exit(3)`: asks for the end of the process, which a worker refuses by ending the call.
+/// `exit(3)`, `quick_exit(3)`, `_Exit(3)`, `pthread_exit(3)`: asks for the end of the process, which a worker refuses by ending the call.
 pub extern "C" fn exit(status: c_int) -> ! {
     // SAFETY: takes a number.
     unsafe { libc::_exit(status) }
 }
 
-/// `fork(2)`.
+/// `fork(2)`, `vfork(2)`, `system(3)`: what they have in common is that they return -1.
 pub extern "C" fn fork() -> libc::pid_t {
     refused(libc::SYS_clone3);
     -1
 }
 
-/// `posix_spawn(3)`, `posix_spawnp(3)`, `pthread_create(3)`: what the three have in common is that they return an error's number.
+/// `posix_spawn(3)`, `posix_spawnp(3)`, `pidfd_spawn`, `pidfd_spawnp`, `pthread_create(3)`, `thrd_create(3)`: what they have in common is that they return an error's number.
 pub extern "C" fn spawn() -> c_int {
     refused(libc::SYS_clone3);
     libc::EAGAIN
 }
 
-/// `getaddrinfo(3)`.
+/// `getaddrinfo(3)`, `getnameinfo(3)`.
 pub extern "C" fn getaddrinfo() -> c_int {
     refused(libc::SYS_socket);
     libc::EAI_FAIL
 }
 
-/// `getpwnam_r(3)`, `getpwuid_r(3)`.
-pub extern "C" fn getpw() -> c_int {
+/// `gethostbyname(3)` and its like, `openlog(3)`, `syslog(3)`.
+pub extern "C" fn no_socket() -> *mut c_void {
+    refused(libc::SYS_socket);
+    null_mut()
+}
+
+/// `getpwnam_r(3)`, `getpwuid_r(3)`, `getgrnam_r(3)`, `getgrgid_r(3)`, `pthread_getattr_np(3)`, which reads a file.
+pub extern "C" fn no_entry() -> c_int {
     open_root();
     libc::EACCES
 }
 
-/// `realpath(3)`.
-pub extern "C" fn realpath() -> *mut c_char {
+/// `realpath(3)`, `fopen(3)`, `dlopen(3)`, `getpwnam(3)` and their like: what they have in common is that they return a pointer.
+pub extern "C" fn no_file() -> *mut c_void {
     open_root();
+    null_mut()
+}
+
+/// `getcwd(3)`, `get_current_dir_name(3)`.
+pub extern "C" fn getcwd() -> *mut c_char {
+    refused(libc::SYS_getcwd);
+    null_mut()
+}
+
+/// `open_memstream(3)` and its like: a stream is an entry in a list of the process.
+pub extern "C" fn no_stream() -> *mut c_void {
+    fail(libc::ENOMEM);
+    null_mut()
+}
+
+/// `getenv(3)`, `secure_getenv(3)`: there is no such variable.
+pub extern "C" fn getenv() -> *mut c_char {
     null_mut()
 }
 
 /// `putenv(3)`, `setenv(3)`.
 pub extern "C" fn setenv() -> c_int {
-    // SAFETY: the thread's own, for its whole life.
-    let errno = unsafe { libc::__errno_location() };
-    // SAFETY: writable, as above.
-    unsafe { errno.write(libc::EPERM) };
+    fail(libc::EPERM);
     -1
 }
 
-/// `unsetenv(3)`, `clearenv(3)`.
-pub extern "C" fn unsetenv() -> c_int {
+/// What has nothing to do, and says that it is done: see the module's table.
+pub extern "C" fn nothing() -> c_int {
     0
 }
 
-/// `atexit(3)` and its like: says yes, and keeps nothing.
-pub extern "C" fn register() -> c_int {
-    0
+/// What [`dlsym`] finds, as `getrandom`, the crate, looks it up.
+pub const SYMBOLS: [&CStr; 1] = [c"getrandom"];
+
+/// `dlsym(3)`, `dlvsym(3)`.
+///
+/// # Safety
+/// `name` is a string.
+pub unsafe extern "C" fn dlsym(_: *mut c_void, name: *const c_char) -> *mut c_void {
+    // SAFETY: the caller's promise.
+    let name = unsafe { CStr::from_ptr(name) };
+    if SYMBOLS.contains(&name) { libc::getrandom as *const () as *mut c_void } else { null_mut() }
+}
+
+/// `dlerror(3)`.
+pub extern "C" fn dlerror() -> *const c_char {
+    c"modules look nothing up".as_ptr()
+}
+
+/// `strerror_r(3)` of POSIX, which is `__xpg_strerror_r` in the C library.
+///
+/// # Safety
+/// `text` may be written for `len` bytes.
+pub unsafe extern "C" fn strerror_r(number: c_int, text: *mut c_char, len: usize) -> c_int {
+    unsafe extern "C" {
+        /// Constants, and nothing else.
+        safe fn strerrordesc_np(number: c_int) -> *const c_char;
+    }
+    let constant = strerrordesc_np(number);
+    let mut buffer = [0; 32];
+    let (words, answer) = if constant.is_null() {
+        (unknown(number, &mut buffer), libc::EINVAL)
+    } else {
+        // SAFETY: not null, so one of the C library's constants.
+        let words = unsafe { CStr::from_ptr(constant) }.to_bytes();
+        (words, if words.len() < len { 0 } else { libc::ERANGE })
+    };
+    let Some(room) = len.checked_sub(1) else { return answer };
+    let cut = words.len().min(room);
+    // SAFETY: the caller's promise: `cut` is less than `len`. A constant or a local of ours is not the caller's buffer.
+    unsafe { text.cast::<u8>().copy_from_nonoverlapping(words.as_ptr(), cut) };
+    // SAFETY: within the `len` bytes.
+    let end = unsafe { text.add(cut) };
+    // SAFETY: as above.
+    unsafe { end.write(0) };
+    answer
+}
+
+/// `Unknown error` and the number, without the machinery of formatting.
+fn unknown(number: c_int, buffer: &mut [u8; 32]) -> &[u8] {
+    const WORDS: &[u8] = b"Unknown error ";
+    let mut rest = number.unsigned_abs();
+    let mut start = buffer.len();
+    loop {
+        start -= 1;
+        // Less than 10.
+        buffer[start] = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if number < 0 {
+        start -= 1;
+        buffer[start] = b'-';
+    }
+    start -= WORDS.len();
+    buffer[start..start + WORDS.len()].copy_from_slice(WORDS);
+    &buffer[start..]
+}
+
+fn fail(error: c_int) {
+    // SAFETY: the thread's own, for its whole life.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: writable, as above.
+    unsafe { errno.write(error) };
 }
 
 /// Asks the kernel for what no function may do; it reads no memory. Outside a worker it fails for its arguments, which are all zero.
 fn refused(number: c_long) {
-    // SAFETY: with these arguments `clone3` and `socket` are invalid, and change nothing.
+    // SAFETY: with these arguments `clone3`, `socket` and `getcwd` are invalid, and change nothing.
     unsafe { libc::syscall(number, null_mut::<c_void>(), 0usize, 0usize) };
 }
 
@@ -105,5 +203,32 @@ fn trap() -> ! {
     // SAFETY: raises SIGILL.
     unsafe {
         core::arch::asm!("udf #0", options(noreturn, nomem, nostack))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_have_the_words_of_the_c_library() {
+        for number in (-3..140).chain([c_int::MIN, c_int::MAX]) {
+            for len in [0, 1, 5, 22, 200] {
+                let (mut ours, mut theirs) = ([b'x'; 200], [b'x'; 200]);
+                // SAFETY: `len` bytes of a buffer of the test's own.
+                let said = unsafe { strerror_r(number, ours.as_mut_ptr().cast(), len) };
+                // SAFETY: as above.
+                let expected = unsafe { libc::strerror_r(number, theirs.as_mut_ptr().cast(), len) };
+                assert_eq!((said, &ours[..]), (expected, &theirs[..]), "{number} in {len} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn no_symbol_is_found_but_those_that_are_known() {
+        // SAFETY: a string.
+        let find = |name: &CStr| unsafe { dlsym(null_mut(), name.as_ptr()) };
+        assert_eq!(find(c"getrandom").addr(), libc::getrandom as *const () as usize);
+        assert!(find(c"__pthread_get_minstack").is_null() && find(c"").is_null());
     }
 }

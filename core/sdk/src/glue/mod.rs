@@ -9,6 +9,7 @@ mod export;
 pub(crate) mod invocation;
 pub mod libc_memory;
 pub mod libc_process;
+pub mod libc_threads;
 pub(crate) mod out;
 pub(crate) mod runtime;
 pub(crate) mod state;

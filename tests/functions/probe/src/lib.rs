@@ -311,3 +311,9 @@ pub fn hash_loop(body: &[u8]) -> Result<String, Error> {
     let lanes = lanes.iter().fold(0, |sum, lane| sum ^ lane.to_bits());
     Ok(format!("{:x} {:x} {heap:x} {lanes:x}", SUM.load(Ordering::Relaxed), LOCAL.get()))
 }
+
+/// The number of the thread that calls run on: the same for each call, since each begins anew.
+#[microfaas::function]
+pub fn thread_id(_: &[u8]) -> String {
+    format!("{:?}", std::thread::current().id())
+}
