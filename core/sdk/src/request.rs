@@ -122,10 +122,13 @@ impl<'a> Request<'a> {
 
     /// Time until the deadline, zero once it has passed; `None` where there is no deadline.
     ///
+    /// A [safe point](crate::checkpoint): what asks for it in a loop may go on until then.
+    ///
     /// # Cost
     /// One read of the clock, without a system call.
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
+        runtime::checkpoint();
         let deadline_ns = self.deadline_ns()?;
         Some(Duration::from_nanos(deadline_ns.saturating_sub(runtime::monotonic_ns())))
     }

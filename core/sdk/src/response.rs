@@ -5,6 +5,7 @@ use std::io;
 
 use microfaas_lane::message::{Encoder, META_BYTES_MAX, MessageError, PAIRS_MAX, Pairs, encoded_len};
 
+use crate::checkpoint;
 use crate::glue::out::InPlace;
 
 /// A body and metadata, optionally with an HTTP status.
@@ -53,8 +54,12 @@ impl Response {
     ///
     /// Outside a worker, and while another response of this call is being written in place, it collects into
     /// memory of its own: the same bytes, one copy more.
+    ///
+    /// A [safe point](crate::checkpoint), as all that adds to a response. A response that a function with a lasting state keeps beyond its call is of no use in later ones:
+    /// they panic when they touch its body.
     #[must_use]
     pub fn in_place() -> Self {
+        checkpoint();
         Self::of(InPlace::take().map_or(Body::Vec(Vec::new()), Body::InPlace))
     }
 
@@ -93,6 +98,7 @@ impl Response {
     /// - [`MessageError::Value`]: `value` has a control character (such as CR, LF or NUL) or is over 65,535 bytes.
     /// - [`MessageError::TooManyPairs`], [`MessageError::TooLong`]: the metadata is full.
     pub fn try_with_header(mut self, name: &str, value: &str) -> Result<Self, MessageError> {
+        checkpoint();
         if name.starts_with(':') {
             return Err(MessageError::Name);
         }
@@ -115,6 +121,7 @@ impl Response {
     ///
     /// In a worker, a body over the response limit ends the call: the caller gets TOO_LARGE.
     pub fn extend_from_slice(&mut self, bytes: &[u8]) {
+        checkpoint();
         match &mut self.body {
             Body::InPlace(out) => out.extend_from_slice(bytes),
             Body::Vec(body) => body.extend_from_slice(bytes),
@@ -124,6 +131,7 @@ impl Response {
 
     /// Makes the body `len` bytes long: cuts it, or appends zeros to be overwritten through [`Response::body_mut`].
     pub fn resize(&mut self, len: usize) {
+        checkpoint();
         match &mut self.body {
             Body::InPlace(out) => out.resize(len),
             Body::Vec(body) => body.resize(len, 0),

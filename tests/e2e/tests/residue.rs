@@ -142,11 +142,9 @@ fn the_kept_memory_of_a_stateful_function_does_not_fill_by_itself() {
             assert_eq!(answer.status, Status::Panic, "{name} {round}: {}", answer.detail);
         }
     }
-    // What cannot be dropped is left, and is the function's own affair.
-    assert_eq!(
-        said(&call(&node, "throw_value", b"2001")),
-        (Status::Panic, "panic without a text".to_owned())
-    );
+    // What panics while it is dropped is left, and is the function's own affair; the cause is told.
+    let (status, text) = said(&call(&node, "throw_value", b"2001"));
+    assert!(status == Status::Panic && text.starts_with("panic without a text"), "{text}");
     assert_eq!(call(&node, "throw_value", b"2000").status, Status::Panic);
     check_same_worker(&node);
 }
@@ -186,8 +184,13 @@ fn a_call_that_catches_its_end_has_ended_all_the_same() {
     let _watchdog = Watchdog::new(LIMIT);
     let node = builder().function("guarded", stateful(Duration::from_millis(20))).start().unwrap();
     for kind in SAFE_POINTS {
-        let (status, text) = said(&call(&node, "guarded", format!("swallow {kind}").as_bytes()));
-        assert_eq!(status, Status::Timeout, "{kind}: {text}");
+        let body = format!("swallow {kind}");
+        let caught = (0..100).any(|_| {
+            let (status, text) = said(&call(&node, "guarded", body.as_bytes()));
+            assert_eq!(status, Status::Timeout, "{kind}: {text}");
+            text.contains("at a safe point")
+        });
+        assert!(caught, "{kind} is no safe point");
     }
     check_same_worker(&node);
 }

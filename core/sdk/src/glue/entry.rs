@@ -18,6 +18,9 @@ use crate::Error;
 /// Whether the hook has written the message of the panic that unwinds. Relaxed: one thread.
 static MESSAGE_SET: AtomicBool = AtomicBool::new(false);
 
+/// Whether the text stays as it is: what panics now is no cause of the call's end. Relaxed: one thread.
+static OVER: AtomicBool = AtomicBool::new(false);
+
 thread_local! {
     static TOUCHED: Cell<u8> = const { Cell::new(0) };
 }
@@ -44,7 +47,7 @@ pub unsafe extern "C" fn attach(runtime: *mut Runtime) {
 #[inline(always)]
 pub unsafe fn run_call(raw: *mut Call, call: fn(&Invocation<'_>) -> Outcome) -> Outcome {
     let Some(raw) = NonNull::new(raw) else { return OUTCOME_PANIC };
-    out::release();
+    out::begin_call();
     // SAFETY: the caller's promise; the invocation ends with this function.
     let invocation = unsafe { Invocation::new(raw) };
     match catch_unwind(AssertUnwindSafe(|| call(&invocation))) {
@@ -88,12 +91,19 @@ fn caught(payload: Box<dyn Any + Send>) {
             None => runtime::set_message(format_args!("panic without a text")),
         }
     }
-    // Its destructor is code of the author's and could panic; its memory is the arena's.
-    core::mem::forget(payload);
+    // Dropped, since a function that keeps its heap would keep this as well. Its destructor is code of the author's and may panic; what it throws is left as it is.
+    OVER.store(true, Ordering::Relaxed);
+    if let Err(thrown) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        core::mem::forget(thrown);
+    }
+    OVER.store(false, Ordering::Relaxed);
 }
 
 /// The panic hook: silent, keeps the text for the worker.
 fn keep_message(info: &PanicHookInfo<'_>) {
+    if OVER.load(Ordering::Relaxed) {
+        return;
+    }
     let text = text_of(info.payload()).unwrap_or("panic without a text");
     match info.location() {
         Some(at) => {

@@ -91,8 +91,6 @@ impl<'a> Invocation<'a> {
         if let Body::InPlace(out) = response.take_body() {
             out.keep();
         }
-        // The arena is emptied as a whole after the call.
-        core::mem::forget(response);
         // SAFETY: by the contract of `new`; no reference into the call is alive.
         let call = unsafe { &mut *self.call.as_ptr() };
         call.out_body_len = body_len;

@@ -4,7 +4,7 @@
 use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 use core::slice;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use microfaas_abi::Call;
 
@@ -13,16 +13,25 @@ use super::runtime;
 /// Whether an [`InPlace`] exists. Relaxed: one thread.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// Before each call: a call that was stopped may have left it set.
-pub(crate) fn release() {
+/// Number of the current call, counted from when the instance was last reset. Relaxed: one thread.
+static CALL: AtomicU64 = AtomicU64::new(0);
+
+/// Before each call: what an earlier one holds is not this call's, and may have been left taken.
+pub(crate) fn begin_call() {
+    CALL.store(CALL.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     TAKEN.store(false, Ordering::Relaxed);
 }
 
 /// The right to write the current call's response buffer; at most one exists. Body bytes written so far are
 /// counted in `Call::out_body_len`.
+///
+/// A function that keeps its statics can keep this beyond its call, whose place then is another call's or nobody's. So it knows its call's number, and is of no use later:
+/// whoever uses it panics.
 #[derive(Debug)]
 pub(crate) struct InPlace {
     call: NonNull<Call>,
+    /// What [`CALL`] was.
+    number: u64,
     /// Stays on the worker's thread.
     thread: PhantomData<*mut ()>,
 }
@@ -34,15 +43,32 @@ impl InPlace {
         if TAKEN.swap(true, Ordering::Relaxed) {
             return None;
         }
-        let mut out = Self { call, thread: PhantomData };
+        let number = CALL.load(Ordering::Relaxed);
+        let mut out = Self { call, number, thread: PhantomData };
         out.set_len(0);
         Some(out)
     }
 
     /// Ends the right, keeping what was written.
     pub(crate) fn keep(self) {
-        release();
+        self.check();
+        TAKEN.store(false, Ordering::Relaxed);
         core::mem::forget(self);
+    }
+
+    fn is_of_this_call(&self) -> bool {
+        self.number == CALL.load(Ordering::Relaxed)
+    }
+
+    /// # Panics
+    /// Where the call is over.
+    #[inline]
+    #[track_caller]
+    fn check(&self) {
+        assert!(
+            self.is_of_this_call(),
+            "a response that an earlier call began in place was used in a later one"
+        );
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -60,6 +86,7 @@ impl InPlace {
 
     #[inline]
     pub(crate) fn extend_from_slice(&mut self, bytes: &[u8]) {
+        // Checks the call.
         let (_, len) = self.parts();
         let new_len = len.saturating_add(bytes.len());
         reserve(self.call, new_len);
@@ -73,6 +100,7 @@ impl InPlace {
     }
 
     pub(crate) fn resize(&mut self, new_len: usize) {
+        // Checks the call.
         let (_, len) = self.parts();
         if new_len > len {
             reserve(self.call, new_len);
@@ -86,24 +114,31 @@ impl InPlace {
     }
 
     /// Start of the buffer, never null, and the bytes written.
+    ///
+    /// # Panics
+    /// Where the call is over.
     fn parts(&self) -> (*mut u8, usize) {
-        // SAFETY: `call` is the current call; `self` cannot outlive it: it stays on this thread, and what a function leaves behind
-        // in a static is overwritten by the worker.
+        self.check();
+        // SAFETY: `call` is the current call: it was when `self` was made, and no other has begun since, or `CALL` would have another number. That goes back to what it
+        // was only with all of the instance's memory, and so with `self`; and `self` is on no other thread and in no other instance.
         let call = unsafe { self.call.as_ref() };
         let out = if call.out.is_null() { NonNull::dangling().as_ptr() } else { call.out };
         (out, call.out_body_len)
     }
 
     fn set_len(&mut self, len: usize) {
-        // SAFETY: as in `parts`; no other reference to the call is alive.
+        // SAFETY: as in `parts`, which was called before or `self` has just been made; no other reference to the call is alive.
         unsafe { self.call.as_mut() }.out_body_len = len;
     }
 }
 
 impl Drop for InPlace {
     fn drop(&mut self) {
-        self.set_len(0);
-        release();
+        // What is of an earlier call has nothing to give back.
+        if self.is_of_this_call() {
+            self.set_len(0);
+            TAKEN.store(false, Ordering::Relaxed);
+        }
     }
 }
 

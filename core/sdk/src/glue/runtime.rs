@@ -41,6 +41,9 @@ pub(crate) struct CallEnded;
 /// Put it into loops that may run long: the function's destructors run then, while a call that must be stopped
 /// elsewhere is dropped as it stands. Outside a worker it does nothing.
 ///
+/// The SDK's calls that take their time are safe points as well: [`Response::in_place`](crate::Response::in_place), whatever adds to a response, and
+/// [`Request::time_left`](crate::Request::time_left).
+///
 /// # Cost
 /// Two loads while nothing is pending.
 #[inline]
