@@ -1,6 +1,8 @@
 //! Reads what a module says of itself, without loading it: no code of the module runs.
 //!
-//! The file is not trusted: it may be anything, and whatever it is, the answer is a manifest or an error.
+//! The file is not trusted: it may be anything, and whatever it is, the answer is a manifest or an error. An error, too, where loading it would run code.
+
+mod loading;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -47,6 +49,33 @@ pub enum InspectError {
     /// ELF for this machine, but a program or an object file.
     #[error("is not a shared library")]
     NotShared,
+    /// It would make the process's stack executable, or says nothing about that, which comes to the same.
+    #[error("asks for an executable stack (PT_GNU_STACK)")]
+    ExecutableStack,
+    /// A segment of it is writable and executable.
+    #[error("has memory that is both writable and executable")]
+    WritableCode,
+    /// Its code would have to be written to when it is loaded.
+    #[error("has relocations in its code (DT_TEXTREL): it is not built as position-independent code")]
+    TextRelocations,
+    /// It has functions that run when it is loaded or unloaded, before any limit is in force.
+    #[error(
+        "has {count} functions in {what}, allowed are {most}, which every module has: code of a dependency would run when it is loaded (a constructor?)"
+    )]
+    Initialisers {
+        /// Which table.
+        what: &'static str,
+        /// How many it has.
+        count: u64,
+        /// How many it may have.
+        most: u64,
+    },
+    /// Its start-up code is not that of the C library.
+    #[error("has code of its own in {0}, which would run when it is loaded")]
+    Initialiser(&'static str),
+    /// Which code a symbol stands for is chosen by other code, when it is loaded or looked up.
+    #[error("has code that chooses {0} when it is loaded (IFUNC)")]
+    Chosen(String),
     /// A shared library, but no module.
     #[error("is not a microfaas module: it has no section {}", manifest::SECTION)]
     NoManifest,
@@ -101,6 +130,7 @@ pub fn inspect_bytes(bytes: &[u8]) -> Result<Manifest, InspectError> {
         return Err(InspectError::NotShared);
     }
     let section = file.section_by_name(manifest::SECTION).ok_or(InspectError::NoManifest)?;
+    loading::check(endian, bytes, file.elf_program_headers())?;
     let note = section.data().map_err(|_| InspectError::NotElf)?;
     let functions: Vec<String> = manifest::decode(note)?.map(str::to_owned).collect();
     let mut sorted: Vec<&String> = functions.iter().collect();
