@@ -13,6 +13,9 @@ pub struct Config {
     /// Most bytes of request bodies that are being collected, all together; more is answered with 503. Bodies of at
     /// most 64 KiB do not count. Default 256 MiB.
     pub bodies_bytes_max: usize,
+    /// Most bytes of answers that wait to be read by their clients, all together; where they are that many, calls are refused with 503, and where one does not fit in beside
+    /// them, it is dropped and answered with 503. Answers of at most 64 KiB do not count. Default 256 MiB.
+    pub responses_bytes_max: usize,
     /// Most bytes of a request's head. 8 KiB to 1 MiB, default 64 KiB; a function gets at most 32 KiB of it.
     pub head_bytes_max: usize,
     /// Most connections at once; more wait in the listen queue. Default 1024.
@@ -21,6 +24,8 @@ pub struct Config {
     pub head_timeout: Duration,
     /// Time between two pieces of a request body. Default 30 s.
     pub body_timeout: Duration,
+    /// How long a client may take no piece (64 KiB) of an answer; within as long again its connection is cut. Default 30 s.
+    pub write_timeout: Duration,
     /// Longest deadline that a client may ask for. Default 60 s.
     pub deadline_max: Duration,
     /// How long [`Gateway::serve`](crate::Gateway::serve) waits for requests in flight once it is to stop. Default 10 s.
@@ -40,10 +45,12 @@ impl Default for Config {
         Self {
             body_bytes_max: (16 << 20) - (32 << 10),
             bodies_bytes_max: 256 << 20,
+            responses_bytes_max: 256 << 20,
             head_bytes_max: 64 << 10,
             connections_max: 1024,
             head_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
             deadline_max: Duration::from_secs(60),
             stop_timeout: Duration::from_secs(10),
             routes: Vec::new(),

@@ -58,6 +58,7 @@ mod config;
 mod first_bytes;
 mod metrics;
 mod node;
+mod outgoing;
 mod refusal;
 mod request;
 mod request_id;

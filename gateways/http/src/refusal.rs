@@ -61,6 +61,12 @@ impl Refusal {
         Self::new(StatusCode::BAD_GATEWAY, "BAD_RESPONSE", message)
     }
 
+    /// There is no room for the function's answer until others are read. That the call has run is said, since it may not be meant to run twice.
+    pub(crate) fn response_dropped() -> Self {
+        let message = "the call has run, and its answer was dropped: too many answers wait to be read";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "RESPONSE_DROPPED", message)
+    }
+
     /// A call that was not accepted.
     pub(crate) fn not_accepted(status: Status, message: impl Into<String>) -> Self {
         let http = match status {

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use crate::backend::Backend;
 use crate::config::{Config, ConfigError};
 use crate::first_bytes::FirstBytes;
+use crate::outgoing::{Outgoing, Watched};
 use crate::service::Service;
 
 /// After `accept` failed for want of descriptors or memory: a moment in which some may come free.
@@ -122,16 +123,27 @@ impl<B: Backend> Gateway<B> {
                 }
             };
             let _ = stream.set_nodelay(true); // Only a matter of speed.
-            let io = TokioIo::new(FirstBytes::new(stream, service.config().head_timeout));
-            let service = Arc::clone(&service);
+            let (head_timeout, write_timeout) =
+                (service.config().head_timeout, service.config().write_timeout);
+            let outgoing = Arc::new(Outgoing::default());
+            let stream = Watched::new(FirstBytes::new(stream, head_timeout), Arc::clone(&outgoing));
+            let io = TokioIo::new(stream);
+            let (service, answers) = (Arc::clone(&service), Arc::clone(&outgoing));
             let handler = service_fn(move |request| {
-                let service = Arc::clone(&service);
-                async move { Ok::<_, std::convert::Infallible>(service.handle(peer, request).await) }
+                let (service, answers) = (Arc::clone(&service), Arc::clone(&answers));
+                async move { Ok::<_, std::convert::Infallible>(service.handle(peer, request, &answers).await) }
             });
             let connection = graceful.watch(builder.serve_connection(io, handler).into_owned());
             connections.spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(%peer, %error, "a connection broke");
+                tokio::select! {
+                    ended = connection => {
+                        if let Err(error) = ended {
+                            tracing::debug!(%peer, %error, "a connection broke");
+                        }
+                    }
+                    () = outgoing.stalled(write_timeout) => {
+                        tracing::info!(%peer, "a client does not read its answers, its connection is cut");
+                    }
                 }
                 drop(permit);
             });

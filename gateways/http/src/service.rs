@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{EXPECT, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::Status;
 use crate::access::Access;
@@ -18,12 +18,13 @@ use crate::backend::{Backend, CallRequest};
 use crate::body::{self, BodyError};
 use crate::config::Config;
 use crate::metrics;
+use crate::outgoing::{Answered, Outgoing};
 use crate::refusal::Refusal;
 use crate::request::{self, Metadata};
 use crate::request_id;
 use crate::routes::{Routes, Target};
 
-/// A body of this size counts as nothing, in the budget for all bodies.
+/// A body of this size counts as nothing, in the budgets for all bodies and for all answers.
 const FREE_BODY_BYTES: u64 = 64 << 10;
 /// What the budget counts in.
 const BUDGET_UNIT: u32 = 1 << 10;
@@ -36,6 +37,10 @@ pub(crate) struct Service<B> {
     routes: Routes,
     /// For bodies that are being collected, in units of [`BUDGET_UNIT`].
     bodies: Semaphore,
+    /// For answers that wait to be read, in the same units.
+    responses: Arc<Semaphore>,
+    /// For the one page of metrics at a time that is made.
+    page: Arc<Semaphore>,
 }
 
 /// A body and what it holds of the budget.
@@ -44,8 +49,10 @@ type Collected<'a> = (Bytes, Option<SemaphorePermit<'a>>);
 impl<B: Backend> Service<B> {
     pub(crate) fn new(backend: Arc<B>, mut config: Config) -> Self {
         let routes = Routes::new(std::mem::take(&mut config.routes), config.metrics_path.take());
-        let units = (config.bodies_bytes_max / BUDGET_UNIT as usize).min(Semaphore::MAX_PERMITS);
-        Self { backend, config, routes, bodies: Semaphore::new(units) }
+        let units = |bytes: usize| (bytes / BUDGET_UNIT as usize).min(Semaphore::MAX_PERMITS);
+        let (bodies, responses) = (units(config.bodies_bytes_max), units(config.responses_bytes_max));
+        let (responses, page) = (Arc::new(Semaphore::new(responses)), Arc::new(Semaphore::new(1)));
+        Self { backend, config, routes, bodies: Semaphore::new(bodies), responses, page }
     }
 
     pub(crate) fn config(&self) -> &Config {
@@ -53,7 +60,12 @@ impl<B: Backend> Service<B> {
     }
 
     /// Answers one request. Dropped, it takes the call back.
-    pub(crate) async fn handle(&self, peer: SocketAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    pub(crate) async fn handle(
+        &self,
+        peer: SocketAddr,
+        request: Request<Incoming>,
+        outgoing: &Arc<Outgoing>,
+    ) -> Response<Answered> {
         let (parts, body) = request.into_parts();
         let id = request_id::of(parts.headers.get(request_id::HEADER));
         let mut access =
@@ -67,12 +79,29 @@ impl<B: Backend> Service<B> {
                 answer::refuse(&refusal, access.id(), is_head)
             }
         };
+        let budget = match self.room_for(response.body().len()) {
+            Ok(budget) => budget,
+            Err(refusal) => {
+                access.status = refusal.status;
+                response = answer::refuse(&refusal, access.id(), is_head);
+                None
+            }
+        };
         if let Ok(id) = HeaderValue::from_str(access.id()) {
             response.headers_mut().insert(HeaderName::from_static(request_id::HEADER), id);
         }
-        let bytes_out = response.body().size_hint().lower();
-        access.answered(response.status(), bytes_out);
-        response
+        access.answered(response.status(), response.body().len() as u64);
+        response.map(|bytes| Answered::new(bytes, outgoing, budget))
+    }
+
+    /// What an answer of this length takes of the budget.
+    fn room_for(&self, len: usize) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
+        if len as u64 <= FREE_BODY_BYTES {
+            return Ok(None);
+        }
+        let units = u32::try_from(len / BUDGET_UNIT as usize).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.responses).try_acquire_many_owned(units);
+        permit.map(Some).map_err(|_| Refusal::response_dropped())
     }
 
     async fn answer(
@@ -80,18 +109,22 @@ impl<B: Backend> Service<B> {
         parts: &Parts,
         body: Incoming,
         access: &mut Access,
-    ) -> Result<Response<Full<Bytes>>, Refusal> {
+    ) -> Result<Response<Bytes>, Refusal> {
         let path = parts.uri.path();
         let (name, path) = match self.routes.find(&parts.method, path) {
             Target::Function { name, path } => (name, path),
             Target::Health => return Ok(self.health(access, parts.method == Method::HEAD)),
-            Target::Metrics => return Ok(self.metrics(access, parts.method == Method::HEAD)),
+            Target::Metrics => return Ok(self.metrics(access, parts.method == Method::HEAD).await),
             Target::Unknown => return Err(Refusal::no_route(path)),
             Target::NotAllowed(methods) => return Err(Refusal::method_not_allowed(&parts.method, &methods)),
         };
         name.clone_into(&mut access.function);
         // What can be refused by its head is, before a byte of the body is read.
         let deadline = request::deadline(&parts.headers, self.config.deadline_max)?;
+        if self.responses.available_permits() == 0 {
+            let message = "too many answers wait to be read";
+            return Err(Refusal::not_accepted(Status::Overloaded, message));
+        }
         let metadata = Metadata::new(parts, path)?;
         let id = access.id().to_owned();
         let meta = metadata.pairs(parts, &id)?;
@@ -170,14 +203,23 @@ impl<B: Backend> Service<B> {
         })
     }
 
-    fn metrics(&self, access: &mut Access, is_head: bool) -> Response<Full<Bytes>> {
+    /// On another thread, since thousands of functions take their time, and one page at a time.
+    async fn metrics(&self, access: &mut Access, is_head: bool) -> Response<Bytes> {
         access.status = Status::Ok.name();
-        // It cannot fail.
-        let page = metrics::page(self.backend.metrics()).unwrap_or_default();
+        // It is never closed.
+        let turn = Arc::clone(&self.page).acquire_owned().await;
+        let backend = Arc::clone(&self.backend);
+        let page = tokio::task::spawn_blocking(move || {
+            let page = metrics::page(backend.metrics());
+            drop(turn);
+            page
+        });
+        // Writing to a string does not fail; a panic in it was reported by the panic hook.
+        let page = page.await.ok().and_then(Result::ok).unwrap_or_default();
         answer::text(metrics::CONTENT_TYPE, page, is_head)
     }
 
-    fn health(&self, access: &mut Access, is_head: bool) -> Response<Full<Bytes>> {
+    fn health(&self, access: &mut Access, is_head: bool) -> Response<Bytes> {
         access.status = Status::Ok.name();
         let health = self.backend.health();
         let (http, word) = match health.workers_up {

@@ -136,17 +136,21 @@ fn gateway_config(settings: &Settings) -> Config {
         ..
     } = *http;
     let HttpSettings { stop_timeout, max_deadline, access_log, expose_panics, .. } = *http;
+    let HttpSettings { responses_limit, write_timeout, .. } = *http;
     let default = Config::default();
     let slot = settings.node.large_bytes.map(|bytes| (bytes as usize).saturating_sub(META_BYTES));
+    let response = settings.node.response_bytes.map_or(0, |bytes| bytes as usize);
     let body_bytes_max = body_limit.or(slot).unwrap_or(default.body_bytes_max);
     Config {
         body_bytes_max,
         // A limit for one that was raised raises that for all.
         bodies_bytes_max: bodies_limit.unwrap_or(default.bodies_bytes_max.max(body_bytes_max)),
+        responses_bytes_max: responses_limit.unwrap_or(default.responses_bytes_max.max(response)),
         head_bytes_max: head_limit.unwrap_or(default.head_bytes_max),
         connections_max: max_connections.unwrap_or(default.connections_max),
         head_timeout: head_timeout.unwrap_or(default.head_timeout),
         body_timeout: body_timeout.unwrap_or(default.body_timeout),
+        write_timeout: write_timeout.unwrap_or(default.write_timeout),
         stop_timeout: stop_timeout.unwrap_or(default.stop_timeout),
         deadline_max: max_deadline.unwrap_or(default.deadline_max),
         access_log: access_log.unwrap_or(default.access_log),

@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use microfaas_http::{Answer, Backend, CallRequest, Config, Gateway, Health, Refused, Status, Stopped};
+use microfaas_node::Metrics;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
@@ -20,17 +21,35 @@ pub(crate) const WATCHDOG: Duration = Duration::from_secs(20);
 /// | `end.NAME` | ends with that status; the body is `secret` |
 /// | `refuse.NAME` | is not accepted, with that status |
 /// | `hold` | waits until [`Fake::release`] |
+/// | `big.BYTES` | so many bytes |
 /// | `deadline` | the deadline in milliseconds |
 #[derive(Debug, Default)]
 pub(crate) struct Fake {
     pub(crate) submitted: AtomicUsize,
     pub(crate) taken_back: AtomicUsize,
     pub(crate) workers_up: AtomicUsize,
+    /// Pages of metrics that were begun.
+    pub(crate) pages: AtomicUsize,
     pub(crate) changed: Notify,
+    holds_metrics: AtomicBool,
     release: Notify,
 }
 
+/// While this lives, no page of metrics is finished.
+pub(crate) struct Making(Arc<Fake>);
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        self.0.holds_metrics.store(false, Ordering::SeqCst);
+    }
+}
+
 impl Fake {
+    pub(crate) fn hold_metrics(self: &Arc<Self>) -> Making {
+        self.holds_metrics.store(true, Ordering::SeqCst);
+        Making(Arc::clone(self))
+    }
+
     pub(crate) fn release(&self) {
         self.release.notify_waiters();
     }
@@ -85,6 +104,7 @@ impl Backend for FakeNode {
                 answer(Status::Ok, request.body, request.meta.iter().map(seen).collect())
             }
             ("meta", status) => answer(Status::Ok, b"12345", vec![(":status".to_owned(), status.to_owned())]),
+            ("big", bytes) => answer(Status::Ok, &vec![7; bytes.parse().unwrap()], Vec::new()),
             ("end", name) => answer(status_named(name), b"secret", Vec::new()),
             ("refuse", name) => {
                 return Err(Refused {
@@ -116,6 +136,17 @@ impl Backend for FakeNode {
             }
         };
         Ok(Box::pin(std::future::ready(ready)))
+    }
+
+    fn metrics(&self) -> Metrics {
+        self.0.pages.fetch_add(1, Ordering::SeqCst);
+        self.0.changed.notify_waiters();
+        let start = Instant::now();
+        while self.0.holds_metrics.load(Ordering::SeqCst) {
+            assert!(start.elapsed() < WATCHDOG, "nobody else gets on");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Metrics::default()
     }
 
     fn health(&self) -> Health {

@@ -9,4 +9,5 @@ mod aborts;
 mod bodies;
 mod connections;
 mod mapping;
+mod readers;
 mod stopping;
