@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -71,8 +71,12 @@ pub struct Watch {
     stop: AtomicBool,
     /// The least version of the module that calls submitted from now on may be answered by.
     pub version: AtomicU32,
+    /// Odd while something is deployed; see [`deploy`](Self::deploy).
+    deployments: AtomicU64,
     /// Nanoseconds from submitting to the answer, of those that ended OK. Whoever takes it puts an empty one there.
     times: Mutex<Histogram<u64>>,
+    /// The same of those during which something was deployed.
+    times_deploying: Mutex<Histogram<u64>>,
     problems: Mutex<Vec<String>>,
 }
 
@@ -98,7 +102,9 @@ impl Load {
         let watch = Arc::new(Watch {
             stop: AtomicBool::new(false),
             version: AtomicU32::new(0),
+            deployments: AtomicU64::new(0),
             times: Mutex::new(histogram()),
+            times_deploying: Mutex::new(histogram()),
             problems: Mutex::default(),
         });
         let threads = (0..self.threads)
@@ -151,7 +157,7 @@ impl Running {
                 }
             }
         }
-        std::mem::take(&mut self.watch.problems.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        std::mem::take(&mut lock(&self.watch.problems))
     }
 }
 
@@ -162,28 +168,59 @@ impl Drop for Running {
 }
 
 impl Watch {
-    /// The times since this was last asked.
+    /// The times since this was last asked, of calls during which nothing was deployed.
     #[must_use]
     pub fn take_times(&self) -> Histogram<u64> {
-        let mut times = self.times.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        std::mem::replace(&mut times, histogram())
+        std::mem::replace(&mut lock(&self.times), histogram())
+    }
+
+    /// The times of the others.
+    #[must_use]
+    pub fn take_times_deploying(&self) -> Histogram<u64> {
+        std::mem::replace(&mut lock(&self.times_deploying), histogram())
+    }
+
+    /// Deploys something: calls that are on their way meanwhile are measured apart.
+    pub fn deploy<T>(&self, deploy: impl FnOnce() -> T) -> T {
+        self.deployments.fetch_add(1, Ordering::SeqCst);
+        let done = deploy();
+        self.deployments.fetch_add(1, Ordering::SeqCst);
+        done
     }
 
     fn problem(&self, what: String) {
-        let mut problems = self.problems.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut problems = lock(&self.problems);
         if problems.len() < 10 {
             problems.push(what);
         }
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Median and 99th percentile, of nanoseconds, in milliseconds.
+#[must_use]
+pub fn p50_p99_ms(times: &Histogram<u64>) -> (f64, f64) {
+    let ms = |quantile| times.value_at_quantile(quantile) as f64 / 1e6;
+    (ms(0.5), ms(0.99))
+}
+
 /// A call on its way.
 struct Out {
     call: Call,
+    asked: Asked,
+}
+
+/// What was asked, and when.
+struct Asked {
     question: Question,
     since: Instant,
     /// See [`Watch::version`].
     version: u32,
+    /// See [`Watch::deploy`].
+    deployments: u64,
 }
 
 struct Client {
@@ -243,6 +280,7 @@ impl Client {
         let Range { start, end } = self.load.deadline;
         let deadline = start + (end - start).mul_f64(random.f64());
         let version = self.watch.version.load(Ordering::SeqCst);
+        let deployments = self.watch.deployments.load(Ordering::SeqCst);
         let since = Instant::now();
         match self.node.submit(function, Request::new(body).deadline(deadline)) {
             Ok(call) => {
@@ -251,7 +289,7 @@ impl Client {
                     let _ = call.cancel();
                     self.ledger.hang_up(id);
                 } else {
-                    out.push_back(Out { call, question, since, version });
+                    out.push_back(Out { call, asked: Asked { question, since, version, deployments } });
                 }
                 true
             }
@@ -271,9 +309,9 @@ impl Client {
     fn take_one(&mut self, out: &mut VecDeque<Out>, completion: &mut Completion) {
         match self.number % 3 {
             0 => {
-                let Some(Out { call, question, since, version }) = out.pop_front() else { return };
+                let Some(Out { call, asked }) = out.pop_front() else { return };
                 call.wait_into(completion);
-                self.enter(question, since, version, completion);
+                self.enter(&asked, completion);
             }
             // The node has one event loop.
             1 if self.number == 1 => self.take_any(out, completion, Self::sleep_on_events),
@@ -290,10 +328,8 @@ impl Client {
     /// Takes one answer that is there; false where there is none.
     fn take_ready(&mut self, out: &mut VecDeque<Out>, completion: &mut Completion) -> bool {
         let ready = out.iter_mut().position(|out| out.call.try_take_into(completion));
-        let Some(Out { question, since, version, .. }) = ready.and_then(|i| out.remove(i)) else {
-            return false;
-        };
-        self.enter(question, since, version, completion);
+        let Some(Out { asked, .. }) = ready.and_then(|i| out.remove(i)) else { return false };
+        self.enter(&asked, completion);
         true
     }
 
@@ -307,7 +343,8 @@ impl Client {
         self.node.poll();
     }
 
-    fn enter(&mut self, question: Question, since: Instant, version: u32, completion: &Completion) {
+    fn enter(&mut self, asked: &Asked, completion: &Completion) {
+        let Asked { question, since, version, deployments } = *asked;
         self.ledger.settle(question.id, completion.status);
         if completion.status != Status::Ok {
             let unmoved = self.load.moves && completion.never_started;
@@ -336,6 +373,8 @@ impl Client {
             }
         }
         let nanos = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.watch.times.lock().unwrap_or_else(std::sync::PoisonError::into_inner).saturating_record(nanos);
+        let is_apart = deployments % 2 == 1 || self.watch.deployments.load(Ordering::SeqCst) != deployments;
+        let times = if is_apart { &self.watch.times_deploying } else { &self.watch.times };
+        lock(times).saturating_record(nanos);
     }
 }

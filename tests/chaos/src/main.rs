@@ -10,7 +10,7 @@ use clap::Parser;
 use microfaas_chaos::experiments::{ALL, Experiment, find};
 use microfaas_chaos::footprint::descendants;
 use microfaas_chaos::ledger::Counts;
-use microfaas_chaos::modules::{Modules, make};
+use microfaas_chaos::modules::{Modules, make, make_shim};
 use microfaas_chaos::stage::SETTLE;
 use microfaas_chaos::trial::{Stop, Trial, Verdict};
 use microfaas_chaos::victim::{Victim, until};
@@ -89,6 +89,7 @@ fn run(cli: &Cli) -> Result<bool, Stop> {
     }
     let scratch = std::env::current_exe()?.with_file_name("chaos-modules");
     let modules = make(&scratch).map_err(|error| Stop::Failed(format!("modules: {error}")))?;
+    make_shim(&modules)?;
     nix::sys::prctl::set_child_subreaper(true)?;
     let seed = cli.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
     let (mut counts, mut bad) = (Counts::default(), Vec::new());
@@ -117,8 +118,8 @@ fn here(cli: &Cli, experiment: &Experiment, folder: PathBuf) -> Result<bool, Sto
     let (seed, time) = (cli.seed.unwrap_or(0), Duration::from_secs_f64(cli.seconds));
     let modules = Modules::read(&folder)?;
     let mut trial = Trial::new(experiment.name, seed, time, modules, folder);
-    let outcome = match place::go(experiment.place) {
-        Ok(Some(mut command)) => return Ok(command.status()?.success()),
+    let outcome = match place::go(experiment.place, &trial.folder) {
+        Ok(Some(mut there)) => return Ok(there.command.status()?.success()),
         Ok(None) => (experiment.run)(&mut trial),
         Err(stop) => Err(stop),
     };

@@ -3,12 +3,16 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use microfaas_build::{BuildError, BuildOptions, build};
 
 const FUNCTIONS: [&str; 2] = ["chaos", "numbered"];
 const VERSION: &[u8] = b"version-00000000";
 const NAME: &[u8] = b"numbered_00000000";
+
+/// File name of the library that moves the wall clock.
+pub const SHIM: &str = "wall_clock.shim";
 
 /// The bytes of the two modules.
 #[derive(Debug)]
@@ -27,6 +31,18 @@ pub fn make(scratch: &Path) -> Result<PathBuf, BuildError> {
     options.target_dir = Some(scratch.join("target"));
     build(&options, &mut |_| {})?;
     Ok(options.out)
+}
+
+/// Compiles what moves the wall clock of the processes that it is preloaded into, beside those modules.
+///
+/// # Errors
+/// Where the compiler cannot be run, or refuses it.
+pub fn make_shim(modules: &Path) -> io::Result<()> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("shim/wall_clock.rs");
+    let mut command = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    command.args(["--edition", "2024", "--crate-type", "cdylib", "-O", "-C", "panic=abort", "-o"]);
+    let status = command.arg(modules.join(SHIM)).arg(source).status()?;
+    if status.success() { Ok(()) } else { Err(io::Error::other(format!("rustc: {status}"))) }
 }
 
 impl Modules {

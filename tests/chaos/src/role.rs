@@ -6,11 +6,13 @@ use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use microfaas_node::{Node, Status};
+use serde::{Deserialize, Serialize};
 
 use crate::ledger::{Counts, Ledger};
-use crate::load::Load;
+use crate::load::{Load, Running, p50_p99_ms};
 use crate::modules::{Modules, put};
 use crate::stage::{MODULE, builder};
 use crate::trial::Stop;
@@ -22,6 +24,10 @@ const COMMAND_VARIABLE: &str = "MICROFAAS_COMMAND";
 const COMMAND: &str = "microfaas";
 /// In the folder of its modules: what a served node has logged.
 pub const LOG: &str = "log";
+/// Of a served node: it has time to end calls that take long, and one function's may.
+const SETTINGS: &str = "[node]\nstop_timeout = \"60s\"\n\n[function.answer_again]\nbudget = \"60s\"\n";
+/// After which a worker of a hasty host counts as hung.
+const STALL: Duration = Duration::from_millis(300);
 const REQUESTS: usize = 1 << 18;
 
 /// A process that has said that it is ready. Killed when dropped.
@@ -83,7 +89,10 @@ impl Role {
             return Err(Stop::Skip(format!("`{}` is not built", program.display())));
         }
         let mut command = Command::new(program);
-        command.args(["serve", "--workers", "2", "--modules"]).arg(modules).arg("--socket").arg(socket);
+        let settings = modules.join("microfaas.toml");
+        std::fs::write(&settings, SETTINGS)?;
+        command.args(["serve", "--workers", "2", "--config"]).arg(settings);
+        command.arg("--modules").arg(modules).arg("--socket").arg(socket);
         command.env("RUST_LOG", "info");
         command.stderr(OpenOptions::new().create(true).append(true).open(modules.join(LOG))?);
         Self::start(command)
@@ -107,6 +116,14 @@ impl Role {
     /// Where it does not start.
     pub fn embedded(modules: &Path, seed: u64) -> Result<Self, Stop> {
         Self::of_this_program([OsStr::new("embedded"), modules.as_os_str(), OsStr::new(&seed.to_string())])
+    }
+
+    /// As [`embedded`](Self::embedded), with short deadlines and little patience.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn hasty(modules: &Path, seed: u64) -> Result<Self, Stop> {
+        Self::of_this_program([OsStr::new("hasty"), modules.as_os_str(), OsStr::new(&seed.to_string())])
     }
 
     /// Tells it that it is enough; what it says to that.
@@ -157,13 +174,7 @@ pub fn play(arguments: &[String]) -> Result<(), Stop> {
             let running = load.start(&node, &ledger, &mut random);
             say("ready")?;
             wait_for_end();
-            let mut problems = running.stop();
-            problems.extend(ledger.words());
-            if let Some(problem) = problems.first() {
-                return say(&format!("{problem} ({} in all)", problems.len()));
-            }
-            let said = serde_json::to_string(&ledger.counts()).map_err(std::io::Error::other)?;
-            say(&said)
+            tell(&node, running, &ledger)
         }
         "leak" => {
             let node = connect(&path)?;
@@ -174,16 +185,22 @@ pub fn play(arguments: &[String]) -> Result<(), Stop> {
             wait_for_end();
             Ok(())
         }
-        "embedded" => {
+        "embedded" | "hasty" => {
             let folder = tempfile::tempdir()?;
             put(folder.path(), MODULE, &Modules::read(&path)?.version(0))?;
-            let node = builder(folder.path()).start()?;
-            let _running = load.start(&node, &ledger, &mut random);
+            let mut builder = builder(folder.path());
+            let mut load = load;
+            if role == "hasty" {
+                builder = builder.stall(STALL).heartbeat(STALL);
+                load.deadline = STALL / 3..STALL * 2 / 3;
+            }
+            let node = builder.start()?;
+            let running = load.start(&node, &ledger, &mut random);
             let pids: Vec<String> =
                 node.workers().iter().filter_map(|worker| Some(worker.pid?.to_string())).collect();
             say(&format!("ready {}", pids.join(" ")))?;
             wait_for_end();
-            Ok(())
+            tell(&node, running, &ledger)
         }
         other => Err(Stop::Failed(format!("there is no role `{other}`"))),
     }
@@ -197,12 +214,38 @@ pub fn connect(socket: &Path) -> Result<Node, Stop> {
     Node::connect(socket).map_err(|error| Stop::Failed(format!("cannot attach: {error}")))
 }
 
-/// What a host that was told to end has counted; `Err` where something was wrong.
+/// What a host that was told to end has to tell.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Told {
+    /// Of its calls.
+    pub counts: Counts,
+    /// Median and 99th percentile of their times in milliseconds, of those that ended OK.
+    pub p50_p99_ms: (f64, f64),
+    /// Workers of its node that ended without being told to.
+    pub restarts: u64,
+}
+
+/// What a host that was told to end has said; `Err` where something was wrong.
 ///
 /// # Errors
 /// What it said instead.
-pub fn counts(said: &str) -> Result<Counts, String> {
+pub fn told(said: &str) -> Result<Told, String> {
     serde_json::from_str(said).map_err(|_| said.to_owned())
+}
+
+fn tell(node: &Node, running: Running, ledger: &Ledger) -> Result<(), Stop> {
+    let times = running.watch().take_times();
+    let mut problems = running.stop();
+    problems.extend(ledger.words());
+    let counts = ledger.counts();
+    if counts.lost > 0 {
+        problems.push(format!("{} requests without an outcome", counts.lost));
+    }
+    if let Some(problem) = problems.first() {
+        return say(&format!("{problem} ({} in all)", problems.len()));
+    }
+    let told = Told { counts, p50_p99_ms: p50_p99_ms(&times), restarts: node.stats().restarts };
+    say(&serde_json::to_string(&told).map_err(std::io::Error::other)?)
 }
 
 /// Until whoever started this process closes its input, or dies.

@@ -2,34 +2,92 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
-use microfaas_node::{Request, Status};
+use microfaas_node::{Request, RestartCause, Status};
 use nix::sys::signal::Signal;
 
 use crate::experiments::deaths;
+use crate::footprint::descendants;
 use crate::load::Load;
-use crate::stage::Stage;
+use crate::modules::SHIM;
+use crate::role::{Role, told};
+use crate::stage::{HEAL, Stage};
 use crate::trial::{Stop, Trial};
-use crate::victim::Worker;
+use crate::victim::{Victim, Worker};
 
 /// What reads the wall clock, as it is spelled in sources.
 const WALL_CLOCK: [&str; 3] = ["SystemTime", "CLOCK_REALTIME", "gettimeofday"];
-/// Files that may: they say when something was deployed, or stamp a log line.
-const MAY: [&str; 2] = ["core/node/src/registry.rs", "core/node/src/version.rs"];
-/// What decides anything about calls.
-const FOLDERS: [&str; 8] = ["abi", "control", "lane", "node", "preempt", "sandbox", "sys", "worker"];
+/// Files that may: they say when something was deployed, or print that.
+const MAY: [&str; 3] = ["core/node/src/registry.rs", "core/node/src/version.rs", "core/cli/src/deploy.rs"];
+/// How far the shim sets it back, and forth.
+const BACK: Duration = Duration::from_secs(3600);
+const FORTH: Duration = Duration::from_secs(86_400);
+/// Longer than the shim needs for all that it does.
+const ALL_TURNS: Duration = Duration::from_millis(200);
+const KILLS: usize = 4;
 
-/// K26. The wall clock of a machine that others use is not set for a test, and no namespace has one of its own. What can be known is that nobody asks for it: so the
-/// sources are looked through.
+/// K26. No namespace has a wall clock of its own, and a machine's is not set for a test: so this process and its workers have a library before the system's that moves it.
+/// That it does is looked at in both. Then calls are made as ever, with deadlines that matter, while workers are killed and versions deployed.
 pub(super) fn wall_clock(trial: &mut Trial) -> Result<(), Stop> {
+    search(trial)?;
+    let shim = trial.folder.join(SHIM);
+    let jumps = jumps(SystemTime::now);
+    trial.expect(jumps, || "this process sees no jumps of the wall clock".to_owned());
+    let stage = Stage::start_with(trial, |builder| builder.worker_env("LD_PRELOAD", &shim))?;
+    let stage = stage.loses(&[RestartCause::Died]);
+    let in_worker = || {
+        let answer = stage.call("wall", Request::new(b"").deadline(HEAL));
+        let since = answer.body.try_into().map_or(0, u64::from_le_bytes);
+        SystemTime::UNIX_EPOCH + Duration::from_nanos(since)
+    };
+    let jumps = self::jumps(in_worker);
+    trial.expect(jumps, || "functions see no jumps of the wall clock".to_owned());
+    let load = Load { may_end: &[Status::WorkerLost], ..Load::default() };
+    let running = stage.load(&load, trial);
+    for kill in 0..KILLS {
+        let status = stage.call("spin", Request::new(b"").deadline(Duration::from_millis(50))).status;
+        trial.expect(status == Status::Timeout, || format!("an endless call ended {status}"));
+        trial.event();
+        let path = stage.put_version(u32::try_from(kill).unwrap_or(0) + 1, trial)?;
+        stage.node.deploy(path)?;
+        std::thread::sleep(trial.time.mul_f64(0.1));
+        let Some(worker) = Worker::of(&stage.node, kill % 2)? else { continue };
+        trial.event();
+        let replaced = worker.kill_and_wait(&stage.node, HEAL)?;
+        trial.expect(replaced.is_some(), || format!("worker {} is not replaced", worker.index));
+    }
+    // Whoever sleeps meanwhile is to wake.
+    std::thread::sleep(ALL_TURNS);
+    stage.finish(vec![running], trial);
+    Ok(())
+}
+
+/// Whether a clock is seen to be so far back and forth of what it was, by somebody who has seen it right.
+fn jumps(now: impl Fn() -> SystemTime) -> bool {
+    let (start, mut seen) = (Instant::now(), Vec::new());
+    while start.elapsed() < ALL_TURNS {
+        seen.push(now());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let (Some(first), Some(last)) = (seen.iter().min(), seen.iter().max()) else { return false };
+    last.duration_since(*first).is_ok_and(|most| most >= BACK + FORTH)
+}
+
+/// Nobody asks for it in the sources, but to say when something was.
+fn search(trial: &mut Trial) -> Result<(), Stop> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut files = Vec::new();
-    for folder in FOLDERS {
-        sources(&root.join("core").join(folder).join("src"), &mut files)?;
+    for folder in ["core", "gateways"] {
+        for part in fs::read_dir(root.join(folder))? {
+            let part = part?.path().join("src");
+            if part.is_dir() {
+                sources(&part, &mut files)?;
+            }
+        }
     }
     trial.figure("files", files.len() as f64);
-    trial.expect(files.len() > 50, || format!("only {} sources were found", files.len()));
+    trial.expect(files.len() > 200, || format!("only {} sources were found", files.len()));
     for file in files {
         let name = file.strip_prefix(&root).unwrap_or(&file).display().to_string();
         let text = fs::read_to_string(&file)?;
@@ -77,6 +135,44 @@ pub(super) fn monotonic_clock(trial: &mut Trial) -> Result<(), Stop> {
     }
     drop(workers);
     stage.finish(vec![running], trial);
+    freeze(trial)
+}
+
+/// Longer than a call's deadline, and the time after which a worker counts as hung, together.
+const FROZEN: Duration = Duration::from_millis(1500);
+
+/// A node and its workers stand still, as in a machine that is paused, until every call is long overdue. When they go on, no worker is to blame.
+fn freeze(trial: &mut Trial) -> Result<(), Stop> {
+    let mut host = Role::hasty(&trial.folder, trial.random.u64(..))?;
+    for _ in 0..2 {
+        trial.event();
+        std::thread::sleep(Duration::from_millis(100));
+        let mut all = vec![host.process.clone()];
+        for (pid, _) in descendants(host.process.pid) {
+            all.extend(Victim::open(pid)?);
+        }
+        for signal in [Signal::SIGSTOP, Signal::SIGCONT] {
+            for process in &all {
+                process.send(signal)?;
+            }
+            if signal == Signal::SIGSTOP {
+                std::thread::sleep(FROZEN);
+            }
+            // Who goes on first must not matter.
+            trial.random.shuffle(&mut all);
+        }
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    match told(&host.ask()?) {
+        Ok(told) => {
+            trial.expect(told.restarts == 0, || {
+                format!("{} workers were replaced for a pause of all", told.restarts)
+            });
+            trial.verdict.counts.add(told.counts);
+        }
+        Err(said) => trial.expect(false, || format!("a host that was stopped: {said}")),
+    }
+    host.wait()?;
     Ok(())
 }
 

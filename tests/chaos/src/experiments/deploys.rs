@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use microfaas_node::{Request, Status};
+use hdrhistogram::Histogram;
+use microfaas_node::{Request, RestartCause, Status};
 use nix::sys::stat::Mode;
 
 use crate::load::Load;
@@ -29,26 +30,27 @@ pub(super) fn under_load(trial: &mut Trial) -> Result<(), Stop> {
         let path = stage.put_version(version, trial)?;
         trial.event();
         let start = Instant::now();
-        stage.node.deploy(path)?;
+        running.watch().deploy(|| stage.node.deploy(path))?;
         took += start.elapsed();
         running.watch().version.store(version, std::sync::atomic::Ordering::SeqCst);
         std::thread::sleep(trial.some_time(Duration::from_millis(100)));
         if version.is_multiple_of(5) {
             // Older answers are right again.
             running.watch().version.store(version - 1, std::sync::atomic::Ordering::SeqCst);
-            stage.node.rollback(MODULE)?;
+            running.watch().deploy(|| stage.node.rollback(MODULE))?;
         }
     }
-    let during = running.watch().take_times();
-    let ms = |nanos: u64| nanos as f64 / 1e6;
+    let (during, between) = (running.watch().take_times_deploying(), running.watch().take_times());
     for (name, quantile) in [("p50", 0.5), ("p99", 0.99)] {
-        let [before, during] = [&before, &during].map(|times| ms(times.value_at_quantile(quantile)));
-        trial.figure(&format!("{name}_before_ms"), before);
-        trial.figure(&format!("{name}_deploying_ms"), during);
-        trial.figure(&format!("{name}_deploying_share"), during / before.max(1e-6));
+        let ms = |times: &Histogram<u64>| times.value_at_quantile(quantile) as f64 / 1e6;
+        trial.figure(&format!("{name}_before_ms"), ms(&before));
+        trial.figure(&format!("{name}_between_ms"), ms(&between));
+        trial.figure(&format!("{name}_deploying_ms"), ms(&during));
+        trial.figure(&format!("{name}_deploying_share"), ms(&during) / ms(&before).max(1e-6));
     }
     trial.figure("calls_before", before.len() as f64);
     trial.figure("calls_deploying", during.len() as f64);
+    trial.expect(!during.is_empty(), || "no call was on its way during a deployment".to_owned());
     trial.figure("deployments", f64::from(version));
     trial.figure("deploy_ms", took.as_secs_f64() * 1000.0 / f64::from(version.max(1)));
     stage.finish(vec![running], trial);
@@ -105,7 +107,8 @@ fn come_and_go(
 
 /// K17. Whatever it is, the node answers what it thinks of it, and what was deployed serves on.
 pub(super) fn corrupt(trial: &mut Trial) -> Result<(), Stop> {
-    let stage = Stage::start(trial)?;
+    // Of those changed by chance, some load and do harm when they are unloaded, which is not tried out.
+    let stage = Stage::start(trial)?.loses(&[RestartCause::Died]);
     let running = stage.load(&Load { may_end: &[Status::WorkerLost], ..Load::default() }, trial);
     let folder = tempfile::tempdir()?;
     let whole = trial.modules.numbered(1);
@@ -117,6 +120,7 @@ pub(super) fn corrupt(trial: &mut Trial) -> Result<(), Stop> {
     }
     let mut cases = certain(&whole);
     while !trial.is_over(0.7) || !cases.is_empty() {
+        let is_certain = !cases.is_empty();
         let (what, bytes, must_fail) = match cases.pop() {
             Some(case) => case,
             None => by_chance(&whole, &mut trial.random),
@@ -128,9 +132,15 @@ pub(super) fn corrupt(trial: &mut Trial) -> Result<(), Stop> {
             Ok(_) => {
                 trial.expect(!must_fail, || format!("a module was deployed: {what}"));
                 taken += 1;
+                if is_certain {
+                    stage.call(numbered_name(1).as_str(), Request::new(b""));
+                }
                 stage.node.remove(OTHER)?;
             }
         }
+        // The process in which it is tried out is what it may hurt.
+        let lost = stage.node.stats().restarts;
+        trial.expect(!is_certain || lost == 0, || format!("{lost} workers were lost: {what}"));
     }
     trial.figure("refused", f64::from(refused));
     trial.figure("taken", f64::from(taken));
@@ -185,8 +195,47 @@ fn certain(whole: &[u8]) -> Vec<Case> {
             2 => cases.push(with("no dynamic section", at, &0u32.to_le_bytes())),
             _ => {}
         }
+        if kind == 1 {
+            cases.push(with("a segment of 1 TiB in memory", at + 40, &(1u64 << 40).to_le_bytes()));
+            cases.push(with("a segment that ends behind the file", at + 32, &(1u64 << 30).to_le_bytes()));
+        }
+    }
+    // What runs first is no code: what lies behind the list, or an address where nothing is.
+    for (what, tag, value) in [
+        ("a longer list of constructors", INIT_ARRAYSZ, 1 << 16),
+        ("constructors beyond the end", INIT_ARRAY, 1 << 40),
+        ("a first instruction beyond the end", INIT, 1 << 40),
+        ("relocations beyond the end", RELA, 1 << 40),
+    ] {
+        if let Some(at) = dynamic_entry(whole, tag) {
+            cases.push(with(what, at + 8, &u64::to_le_bytes(value)));
+        }
+    }
+    // Of names that it needs: one that nobody has, its own table's, and one that is there and no function may use: what that does, the sandbox sees to, whatever its name.
+    for (what, from, to, must_fail) in [
+        ("a symbol that there is not", b"\0memcpy\0".as_slice(), b"\0memcpz\0".as_slice(), true),
+        ("without its table", b"\0microfaas_module\0", b"\0microfaas_modulo\0", true),
+        ("programs are started in place of memory being cleared", b"\0memset\0", b"\0system\0", false),
+    ] {
+        if let Some(at) = find(whole, from) {
+            let (what, bytes, _) = with(what, at, to);
+            cases.push((what, bytes, must_fail));
+        }
     }
     cases
+}
+
+/// Tags of the dynamic section.
+const RELA: usize = 7;
+const INIT: usize = 12;
+const INIT_ARRAY: usize = 25;
+const INIT_ARRAYSZ: usize = 27;
+
+/// Where the entry of this tag is.
+fn dynamic_entry(elf: &[u8], tag: usize) -> Option<usize> {
+    let (at, _) = program_headers(elf).into_iter().find(|(_, kind)| *kind == 2)?;
+    let (start, len) = (word(elf, at + 8), word(elf, at + 32));
+    (start..start + len).step_by(16).find(|at| word(elf, *at) == tag)
 }
 
 /// One with something changed in what the loader reads. It may be as good as before.

@@ -10,15 +10,18 @@ use tempfile::TempDir;
 
 use crate::footprint::{Footprint, descendants};
 use crate::ledger::Ledger;
-use crate::load::Load;
+use crate::load::{Load, Running, p50_p99_ms};
 use crate::log::BYTES_PER_EVENT;
 use crate::modules::put;
-use crate::role::{LOG, Manner, Role, connect, counts};
+use crate::question::Question;
+use crate::role::{LOG, Manner, Role, connect, told};
 use crate::stage::{HEAL, MODULE, SETTLE, Stage, enter};
 use crate::trial::{Stop, Trial};
 use crate::victim::{Victim, until};
 
 const SOCKET: &str = "socket";
+/// A call's that takes long: more than a node that is told to stop once gave to any.
+const LONG_US: u64 = 3_000_000;
 
 fn stage_with_socket(trial: &mut Trial) -> Result<(Stage, PathBuf, TempDir), Stop> {
     let folder = tempfile::tempdir()?;
@@ -28,11 +31,32 @@ fn stage_with_socket(trial: &mut Trial) -> Result<(Stage, PathBuf, TempDir), Sto
     Ok((stage, socket, folder))
 }
 
+/// Times of calls while nothing is done to anybody, for a while (invariant I6; informational, since a machine has other things to do).
+fn alone(running: &Running, trial: &Trial) -> (f64, f64) {
+    let _ = running.watch().take_times();
+    std::thread::sleep(trial.time.mul_f64(0.15));
+    p50_p99_ms(&running.watch().take_times())
+}
+
+/// Notes the times since then, beside those.
+fn beside(running: &Running, before: (f64, f64), trial: &mut Trial) {
+    let during = p50_p99_ms(&running.watch().take_times());
+    for (name, value) in [
+        ("survivor_p50_before_ms", before.0),
+        ("survivor_p99_before_ms", before.1),
+        ("survivor_p50_ms", during.0),
+        ("survivor_p99_ms", during.1),
+    ] {
+        trial.figure(name, value);
+    }
+}
+
 /// K05. Their lanes are taken back; the host in this process and another attached one notice nothing.
 pub(super) fn attached_are_killed(trial: &mut Trial) -> Result<(), Stop> {
     let (stage, socket, _folder) = stage_with_socket(trial)?;
     let running = stage.load(&Load::default(), trial);
     let mut survivor = Role::host(&socket, Manner::Load, trial.random.u64(..))?;
+    let before = alone(&running, trial);
     let mut kills = 0;
     while !trial.is_over(0.7) {
         let host = Role::host(&socket, Manner::Load, trial.random.u64(..))?;
@@ -44,12 +68,16 @@ pub(super) fn attached_are_killed(trial: &mut Trial) -> Result<(), Stop> {
         trial.event();
     }
     trial.figure("kills", f64::from(kills));
+    beside(&running, before, trial);
     let said = survivor.ask()?;
-    match counts(&said) {
-        Ok(counted) => {
+    match told(&said) {
+        Ok(told) => {
+            let counted = told.counts;
             trial.expect(counted.ok > 0 && counted.ok == counted.completed, || {
                 format!("the other host: {said}")
             });
+            trial.figure("other_host_p50_ms", told.p50_p99_ms.0);
+            trial.figure("other_host_p99_ms", told.p50_p99_ms.1);
             trial.verdict.counts.add(counted);
         }
         Err(said) => trial.expect(false, || format!("the other host: {said}")),
@@ -63,6 +91,7 @@ pub(super) fn attached_are_killed(trial: &mut Trial) -> Result<(), Stop> {
 pub(super) fn slots_leak(trial: &mut Trial) -> Result<(), Stop> {
     let (stage, socket, _folder) = stage_with_socket(trial)?;
     let running = stage.load(&Load::default(), trial);
+    let before = alone(&running, trial);
     let mut version = 0;
     while !trial.is_over(0.7) {
         let leaker = Role::host(&socket, Manner::Leak, 0)?;
@@ -75,12 +104,14 @@ pub(super) fn slots_leak(trial: &mut Trial) -> Result<(), Stop> {
         let mut other = Role::host(&socket, Manner::Load, trial.random.u64(..))?;
         std::thread::sleep(trial.some_time(Duration::from_millis(100)));
         let said = other.ask()?;
-        let well = counts(&said).is_ok_and(|counts| counts.ok > 0 && counts.ok == counts.completed);
+        let well =
+            told(&said).is_ok_and(|told| told.counts.ok > 0 && told.counts.ok == told.counts.completed);
         trial.expect(well, || format!("beside a host that leaks: {said}"));
         trial.event();
         leaker.process.kill()?;
         leaker.wait()?;
     }
+    beside(&running, before, trial);
     stage.finish(vec![running], trial);
     Ok(())
 }
@@ -208,16 +239,35 @@ pub(super) fn graceful_stop(trial: &mut Trial) -> Result<(), Stop> {
         trial.verdict.problems.extend(running.stop());
         enter(&stage.ledger, trial);
     }
-    while !trial.is_over(0.8) {
+    let mut is_first = true;
+    while is_first || !trial.is_over(0.8) {
         let mut served = Served::start(trial)?;
         let load = Load { may_end: &[Status::WorkerLost, Status::Cancelled], ..Load::default() };
         let running = load.start(&served.host, &served.ledger, &mut trial.random);
+        // A call that is in the middle of its seconds ends OK.
+        let question = Question { id: u64::MAX, nonce: trial.random.u64(..), spin_us: LONG_US, payload: 10 };
+        let mut body = Vec::new();
+        question.write(&mut body);
+        let request = Request::new(&body).deadline(HEAL);
+        let long = is_first.then(|| served.host.submit("answer_again", request)).transpose();
+        let long =
+            long.map_err(|error| Stop::Failed(format!("a call that takes long is refused: {error}")))?;
+        is_first = false;
         std::thread::sleep(trial.some_time(Duration::from_millis(100)));
         let Some(server) = served.server.take() else { break };
         let workers = descendants(server.process.pid);
         let is_right = (2..=3).contains(&workers.len());
         trial.expect(is_right, || format!("{} processes of two workers and a spare to come", workers.len()));
         server.process.send(Signal::SIGTERM)?;
+        if let Some(long) = long {
+            let answer = long.wait();
+            trial.expect(answer.status == Status::Ok && question.check(&answer.body).is_ok(), || {
+                format!(
+                    "a call that took long when the node was told to stop: {} {}",
+                    answer.status, answer.detail
+                )
+            });
+        }
         let status = server.wait()?;
         trial.expect(status.success(), || format!("a node that was told to stop ended with {status}"));
         let left = descendants(std::process::id());

@@ -1,17 +1,22 @@
 //! The system gives no more: memory, descriptors, processes.
 
+use std::cell::Cell;
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use microfaas_node::{Node, Request, RestartCause, Status, WorkerState};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
 use crate::footprint::Holdings;
 use crate::load::Load;
-use crate::stage::{HEAL, Stage};
+use crate::role::{Manner, Role, told};
+use crate::stage::{HEAL, Stage, has_spares, serves};
 use crate::trial::{Stop, Trial};
-use crate::victim::{Worker, until};
+use crate::victim::{Victim, Worker, until};
 
 /// K08. The arena's limit answers OOM, the worker goes on, others notice nothing.
 pub(super) fn memory(trial: &mut Trial) -> Result<(), Stop> {
@@ -134,67 +139,138 @@ struct Limit {
     resource: Resource,
     soft: u64,
     hard: u64,
+    /// What takes up the rest of what may be had.
+    fill: Vec<File>,
 }
 
 impl Limit {
     fn set(resource: Resource, to: u64) -> Result<Self, Stop> {
         let (soft, hard) = getrlimit(resource)?;
         setrlimit(resource, to.min(hard), hard)?;
-        Ok(Self { resource, soft, hard })
+        Ok(Self { resource, soft, hard, fill: Vec::new() })
+    }
+
+    /// Takes every descriptor that there is, also those that others have just given back.
+    fn take_descriptors(&mut self) {
+        if self.resource == Resource::RLIMIT_NOFILE {
+            self.fill.extend(std::iter::from_fn(|| File::open("/dev/null").ok()));
+        }
     }
 }
 
 impl Drop for Limit {
     fn drop(&mut self) {
+        self.fill.clear();
         // What it was it can be again.
         let _ = setrlimit(self.resource, self.soft, self.hard);
     }
 }
 
-/// A worker is killed while its replacement cannot be made: the other one serves on, and when the limit is gone everything heals by itself.
-fn starve(trial: &mut Trial, limit: impl Fn() -> Result<Limit, Stop>) -> Result<(), Stop> {
-    let stage = Stage::start(trial)?.loses(&[RestartCause::Died, RestartCause::Launch]);
-    let load = Load { may_end: &[Status::WorkerLost], ..Load::default() };
-    let running = stage.load(&load, trial);
-    let mut rounds = 0;
-    while !trial.is_over(0.5) && rounds < 5 {
-        let Some(worker) = Worker::of(&stage.node, 0)? else {
-            std::thread::sleep(Duration::from_millis(5));
-            continue;
-        };
+/// Longer than a node needs for several attempts, which fail.
+const ATTEMPTS: Duration = Duration::from_millis(150);
+
+/// A worker is killed while its replacement cannot be made, and the spare that takes its place, too: the other worker serves on, and when the limit is gone everything heals by itself.
+fn starve(
+    stage: &Stage,
+    trial: &mut Trial,
+    limit: impl Fn() -> Result<Limit, Stop>,
+    meanwhile: impl Fn(&mut Trial) -> Result<(), Stop>,
+) -> Result<(), Stop> {
+    let (mut rounds, mut not_replaced) = (0, 0);
+    while !trial.is_over(0.5) && rounds < 4 {
+        let healed = until(HEAL, || serves(&stage.node) && has_spares(&stage.node));
+        trial.expect(healed, || format!("no spare: {:?}", stage.node.spares()));
+        let Some(worker) = Worker::of(&stage.node, 0)? else { continue };
+        let mut spares = Vec::new();
+        for pid in stage.node.spares().ready {
+            spares.extend(Victim::open(pid)?);
+        }
         let ok = stage.ledger.outcomes(Status::Ok);
         {
-            let _limit = limit()?;
+            let mut limit = limit()?;
+            limit.take_descriptors();
+            meanwhile(trial)?;
             worker.process.kill()?;
-            // Long enough for several attempts, which fail.
-            std::thread::sleep(Duration::from_millis(150));
+            // Which needs nothing that there is not.
+            let replaced = until(HEAL, || worker.is_replaced(&stage.node));
+            trial.expect(replaced, || "no spare takes the worker's place".to_owned());
+            let second = stage.node.workers()[0].generation;
+            for spare in &spares {
+                spare.kill()?;
+            }
+            let start = Instant::now();
+            while start.elapsed() < ATTEMPTS {
+                limit.take_descriptors();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let info = stage.node.workers()[0];
+            not_replaced += u32::from(info.generation == second || info.state != WorkerState::Serving);
             let others = stage.node.workers()[1].state == WorkerState::Serving;
             trial.expect(others, || "the other worker does not serve".to_owned());
             let served = until(HEAL, || stage.ledger.outcomes(Status::Ok) > ok);
             trial.expect(served, || "nothing is answered while a worker cannot be replaced".to_owned());
         }
-        let healed = until(HEAL, || worker.is_replaced(&stage.node));
-        trial.expect(healed, || "the worker is not replaced when it can be".to_owned());
         rounds += 1;
         trial.event();
     }
     trial.figure("rounds", f64::from(rounds));
+    trial.figure("not_replaced", f64::from(not_replaced));
+    // Else nothing was short.
+    trial.expect(not_replaced > 0, || "every worker was replaced in spite of the limit".to_owned());
+    Ok(())
+}
+
+const LIMITED: &[RestartCause] = &[RestartCause::Died, RestartCause::Launch];
+
+fn load() -> Load {
+    Load { may_end: &[Status::WorkerLost], ..Load::default() }
+}
+
+/// K10. A deployment fails with the system's word for it, who wants in waits, and an attached host is served on.
+pub(super) fn descriptors(trial: &mut Trial) -> Result<(), Stop> {
+    let folder = tempfile::tempdir()?;
+    let socket_path = folder.path().join("socket");
+    let mut stage = Stage::start_with(trial, |builder| builder.socket(&socket_path))?.loses(LIMITED);
+    stage.guests = true;
+    let running = stage.load(&load(), trial);
+    let mut attached = Role::host(&socket_path, Manner::Load, trial.random.u64(..))?;
+    let limit = || {
+        let open = Holdings::of(std::process::id()).descriptors;
+        Limit::set(Resource::RLIMIT_NOFILE, open + 3)
+    };
+    let path = stage.put_version(1, trial)?;
+    // Made while there are descriptors: then only the node's side of the connection is missing.
+    let knock = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+    let address = UnixAddr::new(&socket_path)?;
+    let knocked = Cell::new(false);
+    starve(&stage, trial, limit, |trial| {
+        let said = stage.node.deploy(&path).map(|_| ()).map_err(|error| error.to_string());
+        let clear = said.as_ref().is_err_and(|error| error.contains("open files"));
+        trial.expect(clear, || format!("a deployment without descriptors: {said:?}"));
+        if !knocked.replace(true) {
+            connect(knock.as_raw_fd(), &address)?;
+        }
+        Ok(())
+    })?;
+    drop(knock);
+    stage.node.deploy(&path)?;
+    let mut late = Role::host(&socket_path, Manner::Load, trial.random.u64(..))?;
+    std::thread::sleep(Duration::from_millis(50));
+    for (host, which) in [(&mut attached, "was attached before"), (&mut late, "came afterwards")] {
+        let said = host.ask()?;
+        let served = told(&said).is_ok_and(|told| told.counts.ok > 0);
+        trial.expect(served, || format!("a host that {which}: {said}"));
+    }
+    drop((attached, late));
     stage.finish(vec![running], trial);
     Ok(())
 }
 
-/// K10.
-pub(super) fn descriptors(trial: &mut Trial) -> Result<(), Stop> {
-    starve(trial, || {
-        let open = Holdings::of(std::process::id()).descriptors;
-        Limit::set(Resource::RLIMIT_NOFILE, open + 3)
-    })
-}
-
-/// L01. The limit counts all processes of the user, so it must be one that has no other; root is not limited at all.
+/// L01. The limit counts all processes of the user, so it must be one that has few others; root is not limited at all.
 pub(super) fn processes(trial: &mut Trial) -> Result<(), Stop> {
-    if nix::unistd::geteuid().is_root() {
-        return Err(Stop::Skip("RLIMIT_NPROC does not hold for root".to_owned()));
-    }
-    starve(trial, || Limit::set(Resource::RLIMIT_NPROC, 1))
+    let stage = Stage::start(trial)?.loses(LIMITED);
+    let running = stage.load(&load(), trial);
+    starve(&stage, trial, || Limit::set(Resource::RLIMIT_NPROC, 1), |_| Ok(()))?;
+    stage.finish(vec![running], trial);
+    Ok(())
 }

@@ -54,8 +54,8 @@ pub(super) fn random(trial: &mut Trial) -> Result<(), Stop> {
     for mut host in mix.hosts {
         // Those that leak have nothing to say.
         if let Ok(said) = host.ask() {
-            match crate::role::counts(&said) {
-                Ok(counts) => trial.verdict.counts.add(counts),
+            match crate::role::told(&said) {
+                Ok(told) => trial.verdict.counts.add(told.counts),
                 Err(said) => trial.expect(false, || format!("an attached host: {said}")),
             }
         }

@@ -52,7 +52,24 @@ pub const ALL: &[Experiment] = &[
     experiment("K06", "the node is killed under attached hosts, and started again", hosts::node_is_killed),
     experiment("K08", "functions allocate for ever", limits::memory),
     experiment("K10", "the host runs out of descriptors while workers die", limits::descriptors),
-    experiment("L01", "no process can be started while workers die", limits::processes),
+    Experiment {
+        name: "L01",
+        about: "no process can be started while workers die, for an ordinary user",
+        place: Place::OrdinaryUser,
+        run: limits::processes,
+    },
+    Experiment {
+        name: "U01",
+        about: "as K01, for an ordinary user",
+        place: Place::OrdinaryUser,
+        run: deaths::one_at_a_time,
+    },
+    Experiment {
+        name: "U02",
+        about: "as K02, for an ordinary user",
+        place: Place::OrdinaryUser,
+        run: deaths::all_at_once,
+    },
     experiment("L02", "the kernel ends workers that are out of memory", limits::out_of_memory),
     Experiment {
         name: "K12",
@@ -78,7 +95,12 @@ pub const ALL: &[Experiment] = &[
     experiment("K22", "one function is flooded", overload::one_function_floods),
     experiment("K23", "versions are deployed and rolled back under load", deploys::under_load),
     experiment("K24", "the node is told to stop under load", hosts::graceful_stop),
-    experiment("K26", "the wall clock is set", clocks::wall_clock),
+    Experiment {
+        name: "K26",
+        about: "the wall clock is set back and forth all the time",
+        place: Place::JumpingWallClock,
+        run: clocks::wall_clock,
+    },
     Experiment {
         name: "K27",
         about: "the monotonic clock is far ahead, and everything is stopped for a while",

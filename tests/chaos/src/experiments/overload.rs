@@ -10,6 +10,8 @@ use crate::load::Load;
 use crate::stage::Stage;
 use crate::trial::{Stop, Trial};
 
+/// Of the most that is answered in a second, what has to be left of it under overload. Those who ask take from the same cores.
+const GOODPUT_MIN: f64 = 0.4;
 /// Of the function that is flooded: long enough for two threads to ask for many times what a worker can do.
 const SPIN_US: u64 = 300;
 
@@ -32,13 +34,18 @@ fn goodput(ledger: &Ledger, time: Duration) -> f64 {
     (ledger.outcomes(Status::Ok) - before) as f64 / start.elapsed().as_secs_f64()
 }
 
+/// The best of some looks, which take this time together: what a machine that is busy otherwise takes, it takes from some.
+fn best_goodput(ledger: &Ledger, time: Duration) -> f64 {
+    (0..LOOKS).map(|_| goodput(ledger, time / LOOKS)).fold(0.0, f64::max)
+}
+
 /// K20. What cannot be taken is refused at once; what was taken is answered.
 pub(super) fn more_than_capacity(trial: &mut Trial) -> Result<(), Stop> {
     let stage = Stage::start_with(trial, |builder| builder.slots(32, 4))?;
     let spin_us = SPIN_US..SPIN_US + 1;
     let closed =
         stage.load(&Load { spin_us: spin_us.clone(), pause: Duration::ZERO, ..Load::default() }, trial);
-    let peak = goodput(&stage.ledger, trial.time.mul_f64(0.25));
+    let peak = best_goodput(&stage.ledger, trial.time.mul_f64(0.25));
     trial.verdict.problems.extend(closed.stop());
     // Ten threads with more on their way than there are slots: whoever is refused asks again at once.
     let load = Load {
@@ -50,13 +57,15 @@ pub(super) fn more_than_capacity(trial: &mut Trial) -> Result<(), Stop> {
         ..Load::default()
     };
     let running = stage.load(&load, trial);
-    let during = goodput(&stage.ledger, trial.time.mul_f64(0.4));
+    let during = best_goodput(&stage.ledger, trial.time.mul_f64(0.4));
     trial.verdict.problems.extend(running.stop());
     trial.figure("goodput_peak", peak);
     trial.figure("goodput_overloaded", during);
     let refused = stage.ledger.counts().refused;
     trial.expect(refused > 0, || "nothing was refused".to_owned());
-    trial.expect(during > 0.0, || "nothing was answered under overload".to_owned());
+    trial.expect(peak > 0.0 && during >= GOODPUT_MIN * peak, || {
+        format!("{during:.0} calls are answered in a second under overload, {peak:.0} before")
+    });
     stage.finish(Vec::new(), trial);
     Ok(())
 }

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use microfaas::{Error, Response};
 
@@ -49,6 +49,13 @@ pub fn spin(_: &[u8]) -> Vec<u8> {
     loop {
         n = black_box(n.wrapping_add(1));
     }
+}
+
+/// What the wall clock says, in nanoseconds since 1970.
+#[microfaas::function]
+pub fn wall(_: &[u8]) -> Vec<u8> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX).to_le_bytes().to_vec()
 }
 
 /// Panics.
