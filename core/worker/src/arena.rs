@@ -5,6 +5,10 @@
 //! word; emptying the arena clears that word and the two marks, whatever was in the lists. The block that was cut last can
 //! grow, shrink and go back in place, which is what a growing vector does.
 //!
+//! Blocks lie at multiples of 16. One that is to lie at a multiple of more is cut there, and what is skipped is listed; or it is made of a listed block with so many bytes
+//! more that it can be cut out of that. Of its own class it takes the first few that are listed, if one of them happens to lie well: those of the same size and
+//! alignment do, so a program that takes and frees them does not use the arena up.
+//!
 //! Nothing here survives a call, so it need not be consistent when a call is ended inside it: [`reset`](Arena::reset)
 //! looks at nothing that a call could have left half done, but for `dirty`, which only grows and grows first.
 //!
@@ -28,6 +32,8 @@ pub const KEEP_BYTES: usize = 4 << 20;
 
 const GRANULE: usize = 16;
 const CLASSES: usize = 128;
+/// How many blocks of a list are looked at for one that lies at the right place.
+const LOOKS: usize = 8;
 
 /// A bump arena with free lists. See the module.
 #[derive(Debug)]
@@ -103,18 +109,16 @@ impl Arena {
             return null_mut();
         }
         let (class, bytes) = class_of(size);
-        if align <= GRANULE {
-            let block = self.take(class);
-            if !block.is_null() {
-                if zeroed {
-                    // SAFETY: a block of this class has `bytes >= size` bytes and is nobody's.
-                    unsafe { block.write_bytes(0, size) };
-                }
-                return block;
+        let block = if align <= GRANULE { self.take(class) } else { self.take_aligned(class, align) };
+        if !block.is_null() {
+            if zeroed {
+                // SAFETY: a block of this class has `bytes >= size` bytes and is nobody's.
+                unsafe { block.write_bytes(0, size) };
             }
+            return block;
         }
         let block = self.cut(bytes, align, zeroed);
-        if block.is_null() && align <= GRANULE { self.split(class, bytes, size, zeroed) } else { block }
+        if block.is_null() { self.split(bytes, align, size, zeroed) } else { block }
     }
 
     /// Pops a block of exactly this class.
@@ -130,6 +134,32 @@ impl Arena {
             self.filled &= !(1 << class);
         }
         block
+    }
+
+    /// Takes a block of exactly this class that lies at a multiple of `align`, if one of the first few does.
+    fn take_aligned(&mut self, class: usize, align: usize) -> *mut u8 {
+        if self.filled >> class & 1 == 0 {
+            return null_mut();
+        }
+        let mut before: *mut u8 = null_mut();
+        let mut block = self.lists[class];
+        for _ in 0..LOOKS {
+            if block.is_null() {
+                break;
+            }
+            // SAFETY: a listed block has at least 16 bytes, whose first hold the next block of the list.
+            let next = unsafe { block.cast::<*mut u8>().read() };
+            if block.addr().is_multiple_of(align) {
+                if before.is_null() {
+                    return self.take(class);
+                }
+                // SAFETY: as above; `before` is the listed block before this one.
+                unsafe { before.cast::<*mut u8>().write(next) };
+                return block;
+            }
+            (before, block) = (block, next);
+        }
+        null_mut()
     }
 
     fn put(&mut self, class: usize, block: *mut u8) {
@@ -151,8 +181,13 @@ impl Arena {
             return null_mut();
         };
         let stale = self.dirty.saturating_sub(start).min(bytes);
+        let skipped = self.used;
         self.dirty = self.dirty.max(end);
         self.used = end;
+        if skipped < start {
+            // SAFETY: below `start`, so in the mapping; nobody's, and handed out no more.
+            self.put_all(unsafe { self.base.as_ptr().add(skipped) }, start - skipped);
+        }
         // SAFETY: `start <= end <= capacity`.
         let block = unsafe { self.base.as_ptr().add(start) };
         if zeroed {
@@ -162,28 +197,40 @@ impl Arena {
         block
     }
 
-    /// Takes a larger block from a list, and lists what is left of it.
-    fn split(&mut self, class: usize, bytes: usize, size: usize, zeroed: bool) -> *mut u8 {
-        let larger = self.filled & !((1u128 << (class + 1)) - 1);
+    /// Takes a larger block from a list, and lists what is left of it: before it where it is to lie at a multiple of more than 16, and behind it.
+    fn split(&mut self, bytes: usize, align: usize, size: usize, zeroed: bool) -> *mut u8 {
+        // Wherever such a block lies, there are so many bytes in it from a multiple of `align` on.
+        let Some(least) = bytes.checked_add(align.saturating_sub(GRANULE)) else { return null_mut() };
+        // A block of a class has all of that class's bytes: where `least` is between two, the next one is the first that is sure to fit.
+        let class = if align <= GRANULE { class_of(least).0 + 1 } else { class_of(least).0 };
+        let larger = if class < CLASSES { self.filled >> class << class } else { 0 };
         if larger == 0 {
             return null_mut();
         }
         let from = larger.trailing_zeros() as usize;
-        let block = self.take(from);
-        let mut rest = class_bytes(from) - bytes;
-        let mut at = bytes;
-        while rest >= GRANULE {
-            let (piece_class, piece) = largest_class_within(rest);
-            // SAFETY: `at + piece` stays within the larger block.
-            self.put(piece_class, unsafe { block.add(at) });
-            at += piece;
-            rest -= piece;
-        }
+        let whole = self.take(from);
+        let skipped = whole.addr().next_multiple_of(align.max(GRANULE)) - whole.addr();
+        // SAFETY: less than `align` bytes are skipped, so `bytes` bytes are left in the block.
+        let block = unsafe { whole.add(skipped) };
+        self.put_all(whole, skipped);
+        // SAFETY: as above.
+        self.put_all(unsafe { block.add(bytes) }, class_bytes(from) - skipped - bytes);
         if zeroed {
             // SAFETY: the block has `bytes >= size` bytes.
             unsafe { block.write_bytes(0, size) };
         }
         block
+    }
+
+    /// Lists memory that is nobody's, in as few blocks as it takes. It begins at a multiple of 16.
+    fn put_all(&mut self, mut start: *mut u8, mut bytes: usize) {
+        while bytes >= GRANULE {
+            let (class, piece) = largest_class_within(bytes);
+            self.put(class, start);
+            bytes -= piece;
+            // SAFETY: `piece` is at most what was left.
+            start = unsafe { start.add(piece) };
+        }
     }
 
     /// Takes a block back. Memory of another arena is left alone.
@@ -463,6 +510,40 @@ mod tests {
             // SAFETY: as above.
             unsafe { arena.dealloc(large, 64 << 20) };
         }
+    }
+
+    #[test]
+    fn aligned_blocks_are_used_again_in_any_order() {
+        for align in [32, 64, 256, 4096] {
+            let mut arena = Arena::new(1 << 20).unwrap();
+            let mut live: Vec<(*mut u8, usize, u8)> = Vec::new();
+            for round in 0..20_000usize {
+                let size = 1 + round * 37 % (8 * align.min(512));
+                let block = arena.alloc(size, align, round.is_multiple_of(3));
+                assert!(!block.is_null(), "blocks at multiples of {align} used the arena up after {round}");
+                assert!(block.addr().is_multiple_of(align));
+                assert!(!round.is_multiple_of(3) || holds(block, size, 0), "zeroed memory was not zero");
+                let byte = u8::try_from(round % 255).unwrap() + 1;
+                fill(block, size, byte);
+                live.push((block, size, byte));
+                if live.len() == 12 {
+                    let (block, size, byte) = live.swap_remove(round % 11);
+                    assert!(holds(block, size, byte));
+                    // SAFETY: allocated above, removed from the list.
+                    unsafe { arena.dealloc(block, size) };
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_skipped_for_alignment_is_not_lost() {
+        let mut arena = Arena::new(1 << 20).unwrap();
+        let small = arena.alloc(16, 16, false);
+        let aligned = arena.alloc(4096, 4096, false);
+        // The largest class that fits in between.
+        let next = arena.alloc(3584, 16, false);
+        assert!(small < next && next < aligned, "the page before an aligned block lies idle");
     }
 
     #[test]
