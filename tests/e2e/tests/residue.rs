@@ -92,7 +92,7 @@ fn the_environment_is_empty_whatever_a_call_puts_there() {
     let node = builder().start().unwrap();
     for _ in 0..3 {
         assert_eq!(call(&node, "become_another", b"a secret").status, Status::Denied);
-        assert_eq!(said(&call(&node, "environment", b"")), (Status::Ok, "[] None".to_owned()));
+        assert_eq!(said(&call(&node, "variables", b"")), (Status::Ok, "[] None".to_owned()));
     }
     check_same_worker(&node);
 }

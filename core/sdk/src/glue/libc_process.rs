@@ -21,6 +21,7 @@
 //! | `atexit`, `at_quick_exit`, `on_exit`, `pthread_atfork`, destructors of C++ statics | nothing: no call sees the end of the process |
 //! | `dlsym` | knows [`SYMBOLS`]; the C library's own takes locks, and memory for the text of a failure |
 //! | `strerror_r` | the same words, without a look for a translation of them |
+//! | what reads from or writes to a stream: `printf`, `fwrite`, `getline`, … | a read or write, which is refused |
 //! | `open_memstream`, `fmemopen`, `fopencookie` | no memory for a stream |
 #![expect(unsafe_code, reason = "system calls, and a trap where nothing else has ended the call")]
 
@@ -87,6 +88,18 @@ pub extern "C" fn getcwd() -> *mut c_char {
 pub extern "C" fn no_stream() -> *mut c_void {
     fail(libc::ENOMEM);
     null_mut()
+}
+
+/// `printf(3)`, `fwrite(3)`, `perror(3)` and their like: there are no streams but those that a process begins with.
+pub extern "C" fn no_output() -> c_int {
+    refused(libc::SYS_write);
+    -1
+}
+
+/// `getline(3)`, `fgets(3)`, `getchar(3)` and their like: likewise. To those that return a pointer or a length, 0 says that nothing was read.
+pub extern "C" fn no_input() -> isize {
+    refused(libc::SYS_read);
+    0
 }
 
 /// `getenv(3)`, `secure_getenv(3)`: there is no such variable.
@@ -184,7 +197,7 @@ fn fail(error: c_int) {
 
 /// Asks the kernel for what no function may do; it reads no memory. Outside a worker it fails for its arguments, which are all zero.
 fn refused(number: c_long) {
-    // SAFETY: with these arguments `clone3`, `socket` and `getcwd` are invalid, and change nothing.
+    // SAFETY: with these arguments `clone3`, `socket` and `getcwd` are invalid, `read` and `write` of no bytes, and change nothing.
     unsafe { libc::syscall(number, null_mut::<c_void>(), 0usize, 0usize) };
 }
 

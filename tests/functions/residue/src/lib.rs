@@ -43,7 +43,7 @@ pub fn become_another(body: &[u8]) -> String {
 
 /// What the environment has: nothing, whatever calls tried to leave there.
 #[microfaas::function]
-pub fn environment(_: &[u8]) -> String {
+pub fn variables(_: &[u8]) -> String {
     format!("{:?} {:?}", std::env::vars_os().collect::<Vec<_>>(), std::env::var_os("RESIDUE"))
 }
 
