@@ -72,6 +72,9 @@ pub enum ToWorker {
     /// A module to unload: new calls do not ask for it any more. The calls that have started, and those that were submitted before the worker heard of it, are
     /// ended by it as ever. No descriptors. Answered by [`ToNode::Unloading`], and by [`ToNode::Unloaded`] when it is gone.
     Unload(Unload),
+    /// Start no more calls, end those that have started, and then the process. Hosts learn it by its end, and send what has not started to other workers. What else the node
+    /// says is answered as ever meanwhile. No descriptors. Answered by [`ToNode::Retiring`].
+    Retire,
     /// No more set-up: serve. Answered by [`ToNode::Ready`].
     Serve,
 }
@@ -90,6 +93,7 @@ impl ToWorker {
             Self::Load(_) => "load",
             Self::Shelve { .. } => "shelve",
             Self::Unload(_) => "unload",
+            Self::Retire => "retire",
             Self::Serve => "serve",
         }
     }
@@ -327,6 +331,8 @@ pub enum ToNode {
         /// Bytes that the system's loader has kept mapped all the same; 0 where it is gone altogether.
         stayed_bytes: u64,
     },
+    /// No call is started any more.
+    Retiring,
     /// Serving.
     Ready {
         /// What it is sealed in by.
@@ -351,6 +357,7 @@ impl ToNode {
             }
             (ToWorker::RemoveLane { lane }, Self::LaneRemoved { lane: removed }) => removed == lane,
             (ToWorker::Ping, Self::Pong)
+            | (ToWorker::Retire, Self::Retiring)
             | (ToWorker::Bans { .. }, Self::BansKept)
             | (ToWorker::Shelve { .. }, Self::Shelved) => true,
             (ToWorker::Load(load), Self::Loaded { module, .. } | Self::LoadFailed { module, .. }) => {

@@ -31,10 +31,22 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 /// # Errors
 /// As `sendmsg(2)`; a packet is sent whole or not at all.
 pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    transmit(socket, bytes, fds, MsgFlags::MSG_DONTWAIT)
+}
+
+/// As [`send`], without descriptors, and waits for as long as the peer lets packets pile up.
+///
+/// # Errors
+/// As [`send`], but for `WouldBlock`.
+pub fn send_waiting(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
+    transmit(socket, bytes, &[], MsgFlags::empty())
+}
+
+fn transmit(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>], flags: MsgFlags) -> io::Result<()> {
     let numbers: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&numbers)];
     let control: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
-    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    let flags = MsgFlags::MSG_NOSIGNAL | flags;
     loop {
         match sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], control, flags, None) {
             Ok(_) => return Ok(()),
@@ -51,6 +63,16 @@ pub struct Packet {
     pub len: usize,
     /// The descriptors beside it, close-on-exec.
     pub fds: Vec<OwnedFd>,
+    /// Others came with it that this process could not take: it has as many open as it may. Only of [`try_recv_what_fits`].
+    pub lost_fds: bool,
+}
+
+/// As [`try_recv`]; where this process cannot take all the descriptors that come with a packet, it gets the packet with those that it can.
+///
+/// # Errors
+/// As [`try_recv`].
+pub fn try_recv_what_fits(socket: BorrowedFd<'_>, buffer: &mut [u8], fds_max: usize) -> io::Result<Packet> {
+    receive_what_fits(socket, buffer, fds_max, MsgFlags::MSG_DONTWAIT)
 }
 
 /// Receives one packet without waiting, with at most `fds_max` descriptors.
@@ -63,6 +85,20 @@ pub fn try_recv(socket: BorrowedFd<'_>, buffer: &mut [u8], fds_max: usize) -> io
 }
 
 fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], fds_max: usize, flags: MsgFlags) -> io::Result<Packet> {
+    let packet = receive_what_fits(socket, buffer, fds_max, flags)?;
+    if packet.lost_fds { Err(does_not_fit()) } else { Ok(packet) }
+}
+
+fn does_not_fit() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "packet too long or with too many descriptors")
+}
+
+fn receive_what_fits(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    fds_max: usize,
+    flags: MsgFlags,
+) -> io::Result<Packet> {
     let mut control = nix::cmsg_space!([RawFd; FDS_MAX]);
     let flags = MsgFlags::MSG_CMSG_CLOEXEC | flags;
     let mut parts = [IoSliceMut::new(buffer)];
@@ -80,13 +116,12 @@ fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], fds_max: usize, flags: Msg
             fds.extend(numbers.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
         }
     }
-    if message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) || fds.len() > fds_max {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "packet too long or with too many descriptors",
-        ));
+    if message.flags.contains(MsgFlags::MSG_TRUNC) || fds.len() > fds_max {
+        return Err(does_not_fit());
     }
-    Ok(Packet { len: message.bytes, fds })
+    // There was room for all of their numbers.
+    let lost_fds = message.flags.contains(MsgFlags::MSG_CTRUNC);
+    Ok(Packet { len: message.bytes, fds, lost_fds })
 }
 
 /// As [`try_recv`], waiting at most `timeout` for a packet. `None` waits for ever, and in `recvmsg` itself: a worker's sandbox allows no `poll`.
@@ -137,6 +172,27 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         // Every copy of `far` is closed, so its peer sees the end.
         assert_eq!(recv(near.as_fd(), &mut [0; 16], 0, None).unwrap().len, 0);
+    }
+
+    #[test]
+    fn who_waits_sends_when_there_is_room_again() {
+        let (near, far) = pair().unwrap();
+        let mut sent = 0;
+        while send(near.as_fd(), b"x", &[]).is_ok() {
+            sent += 1;
+        }
+        assert_eq!(send(near.as_fd(), b"x", &[]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| send_waiting(near.as_fd(), b"last"));
+            let mut buffer = [0; 16];
+            for _ in 0..sent {
+                assert_eq!(recv(far.as_fd(), &mut buffer, 0, None).unwrap().len, 1);
+            }
+            assert_eq!(recv(far.as_fd(), &mut buffer, 0, None).unwrap().len, 4);
+            waiting.join().unwrap().unwrap();
+        });
+        drop(far);
+        assert_eq!(send_waiting(near.as_fd(), b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]

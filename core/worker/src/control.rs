@@ -38,11 +38,20 @@ pub fn inherited() -> io::Result<OwnedFd> {
 pub struct Voice(Arc<OwnedFd>);
 
 impl Voice {
-    /// Sends one message.
+    /// Sends one message. Where the node has much to read still, it is waited for: a live node reads, and a worker must not end since its node is slow.
     ///
     /// # Errors
     /// As the socket.
     pub fn say(&self, message: &ToNode) -> io::Result<()> {
+        let packet = encode(message).map_err(io::Error::other)?;
+        socket::send_waiting(self.0.as_fd(), &packet)
+    }
+
+    /// As [`say`](Self::say), without waiting: for what can be said later, or not at all.
+    ///
+    /// # Errors
+    /// As the socket: `WouldBlock` where there is no room.
+    pub fn try_say(&self, message: &ToNode) -> io::Result<()> {
         let packet = encode(message).map_err(io::Error::other)?;
         socket::send(self.0.as_fd(), &packet, &[])
     }
@@ -115,6 +124,14 @@ impl Control {
     /// As the socket.
     pub fn say(&self, message: &ToNode) -> io::Result<()> {
         self.voice.say(message)
+    }
+
+    /// As [`Voice::try_say`].
+    ///
+    /// # Errors
+    /// As [`Voice::try_say`].
+    pub fn try_say(&self, message: &ToNode) -> io::Result<()> {
+        self.voice.try_say(message)
     }
 
     /// What answers the node, for others to use beside this.
@@ -250,4 +267,33 @@ fn map(fd: BorrowedFd<'_>, len: usize, region: Region, spec: &LaneSpec) -> io::R
         return Err(io::Error::other(format!("{region:?} region of lane {} has another header", spec.lane)));
     }
     Ok(mapping)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As when calls fault as fast as they can while the node has other things to do.
+    #[test]
+    fn faults_that_nobody_reads_do_not_end_the_worker() {
+        let (near, far) = socket::pair().unwrap();
+        let control = Control::new(near);
+        let fault = ToNode::Fault { function: 0, is_unsafe: false };
+        let mut said = 0;
+        while control.try_say(&fault).is_ok() {
+            said += 1;
+        }
+        assert_eq!(control.try_say(&fault).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        std::thread::scope(|scope| {
+            let answer = scope.spawn(|| control.say(&ToNode::Pong));
+            let mut buffer = [0; 256];
+            let mut hear = || {
+                let packet = socket::recv(far.as_fd(), &mut buffer, 0, None).unwrap();
+                decode::<ToNode>(&buffer[..packet.len]).unwrap()
+            };
+            (0..said).for_each(|_| assert_eq!(hear(), fault));
+            assert_eq!(hear(), ToNode::Pong);
+            answer.join().unwrap().unwrap();
+        });
+    }
 }

@@ -52,6 +52,8 @@ struct Worker {
     is_behind: bool,
     /// Something that calls may wait for has happened.
     stirred: bool,
+    /// No call is started any more.
+    is_retiring: bool,
     /// The longest round, in cycles.
     round_cycles: u64,
     idle: Idle,
@@ -139,6 +141,7 @@ impl Worker {
                 turn: 0,
                 is_behind: false,
                 stirred: false,
+                is_retiring: false,
                 idle: Idle::new(settings.spin_ns_max),
                 faults: Rate::default(),
                 settings,
@@ -191,6 +194,10 @@ impl Worker {
                 self.control.say(&ToNode::BansKept)?;
             }
             ToWorker::Ping => self.control.say(&ToNode::Pong)?,
+            ToWorker::Retire => {
+                self.is_retiring = true;
+                self.control.say(&ToNode::Retiring)?;
+            }
             ToWorker::Load(request) => self.receive_module(&request, fds)?,
             ToWorker::Shelve { modules } => {
                 let answer = self.modules.shelve(modules);
@@ -296,6 +303,8 @@ impl Worker {
     }
 
     fn run(&mut self) -> io::Result<()> {
+        // As after a sleep: the node was waited for.
+        timer::sync();
         let mut idle_since = None;
         loop {
             let mut busy = self.round()?;
@@ -306,13 +315,16 @@ impl Worker {
             busy |= self.stirred;
             if self.modules.is_want_due() {
                 busy = true;
-                self.modules.say_wants(|message| self.control.say(message))?;
+                self.modules.say_wants(|message| self.control.try_say(message))?;
             }
             if self.control_waits() {
                 busy = true;
                 if self.hear()? {
                     return Ok(());
                 }
+            }
+            if self.is_retiring {
+                return self.retire();
             }
             if busy {
                 idle_since = None;
@@ -335,6 +347,23 @@ impl Worker {
             }
             idle_since = None;
         }
+    }
+
+    /// Brings the calls that have started to their ends, by turns. Those that have not are their hosts' to send elsewhere, once the process has ended.
+    #[cold]
+    fn retire(&mut self) -> io::Result<()> {
+        while self.scheduler.suspended() > 0 {
+            self.lanes.has_rival = self.scheduler.suspended() > 1;
+            let modules = &mut self.modules;
+            let after =
+                self.scheduler.resume_next(&mut self.lanes, |_, _| true, |number| modules.find(number));
+            self.go_on(after)?;
+            self.lanes.iter_mut().for_each(Lane::announce);
+            if self.control_waits() && self.hear()? {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// What is to be done with a call that came by this lane.
@@ -399,9 +428,11 @@ impl Worker {
         if let Some(function) = faulted
             && (broken.is_some() || self.faults.count(monotonic_ns()) <= FAULTS_PER_SECOND)
         {
-            match self.control.say(&ToNode::Fault { function, is_unsafe: broken.is_some() }) {
-                // Hundreds that the node has not read yet: whoever calls what faults as fast as he can is not to end the worker by it.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && broken.is_none() => {}
+            let fault = ToNode::Fault { function, is_unsafe: broken.is_some() };
+            // Of the others, the node has not read hundreds where there is no room: whoever calls what faults as fast as he can does not hold the worker up by it.
+            let said = if broken.is_some() { self.control.say(&fault) } else { self.control.try_say(&fault) };
+            match said {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 said => said?,
             }
         }
@@ -472,7 +503,10 @@ impl Worker {
         if self.lanes.iter().any(|lane| lane.end.is_ready()) || self.control_waits() {
             return Ok(Woken::Changed);
         }
-        futex::wait_any(&waiters[..count], deadline_ns)
+        let woken = futex::wait_any(&waiters[..count], deadline_ns);
+        // The time without the core until now is not that of the call that comes next.
+        timer::sync();
+        woken
     }
 }
 

@@ -275,7 +275,7 @@ impl Worker {
             let current = self.modules.successor(submission);
             if self.standing(turn.lane, current.function) == Standing::Cold {
                 self.modules.want(current.function);
-                return self.modules.say_wants(|message| self.control.say(message));
+                return self.modules.say_wants(|message| self.control.try_say(message));
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! A worker that does what its calls and its environment tell it: echo honestly, die, hang, lie. It needs no code of a module.
 //!
 //! `MICROFAAS_TEST_BEHAVIOUR` says what happens during set-up: `echo` (nothing special), `die`, `babble`, `refuse`, `skip` (answers with the wrong message),
-//! `fatal`. After that, each function of the fake module is one way to treat a call.
+//! `fatal`, `mute-trial` (closes its ears and stays, where it has no core to keep to: in what tries modules out for a node whose workers have). After that, each function of the fake module is one way to treat a call.
 #![expect(unsafe_code, reason = "maps the lane and takes over an inherited descriptor, as a worker does")]
 
 mod attack;
@@ -36,6 +36,7 @@ fn main() -> io::Result<()> {
         control,
         counters: None,
         lane: None,
+        is_pinned: false,
         functions: Vec::new(),
         calls: 0,
         malice: Malice::default(),
@@ -50,6 +51,7 @@ struct Worker {
     /// What an honest worker counts in.
     counters: Option<File>,
     lane: Option<Lane>,
+    is_pinned: bool,
     functions: Vec<FunctionSpec>,
     calls: u32,
     malice: Malice,
@@ -84,6 +86,7 @@ impl Worker {
                 (ToWorker::Start(start), _) => {
                     self.counters = packet.fds.into_iter().next().map(File::from);
                     if let Some(cpu) = start.cpu {
+                        self.is_pinned = true;
                         affinity::pin_to(cpu)?;
                     }
                     ToNode::Started
@@ -93,7 +96,15 @@ impl Worker {
                 (ToWorker::RemoveLane { lane }, _) => ToNode::LaneRemoved { lane },
                 (ToWorker::Bans { .. }, _) => ToNode::BansKept,
                 (ToWorker::Ping, _) => ToNode::Pong,
+                (ToWorker::Retire, _) => ToNode::Retiring,
                 (ToWorker::Unload(unload), _) => ToNode::Unloading { module: unload.module },
+                (ToWorker::Load(_), "mute-trial") if !self.is_pinned => {
+                    // SAFETY: nothing in this process uses the number from now on.
+                    unsafe { libc::close(CONTROL_FD) };
+                    loop {
+                        std::thread::sleep(Duration::from_secs(1));
+                    }
+                }
                 (ToWorker::Load(load), "refuse") => {
                     ToNode::LoadFailed { module: load.module, reason: "no such luck".into() }
                 }
