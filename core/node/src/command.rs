@@ -32,6 +32,8 @@ use crate::shelf::News;
 const WAITING_MAX: usize = 64;
 /// How long a worker may take to keep a list of bans.
 const BANS_WITHIN: Duration = Duration::from_secs(10);
+/// How long a worker may take to hear that it is to end.
+const RETIRES_WITHIN: Duration = Duration::from_secs(10);
 
 /// What a worker is to be asked.
 #[derive(Debug)]
@@ -239,9 +241,17 @@ impl Talk {
     /// Tells the worker which functions are banned.
     pub(crate) fn ban(&mut self, shared: &Shared, lane: &Lane, mut functions: Vec<u32>) {
         functions.truncate(BANS_MAX);
-        let message = ToWorker::Bans { functions };
-        let question = Question { message, fds: Vec::new(), within: BANS_WITHIN, generation: None };
-        // Nobody waits for the answer; that it comes is seen to as for any other.
+        self.tell(shared, lane, ToWorker::Bans { functions }, BANS_WITHIN);
+    }
+
+    /// Tells the worker to end when it has done what it has begun.
+    pub(crate) fn retire(&mut self, shared: &Shared, lane: &Lane) {
+        self.tell(shared, lane, ToWorker::Retire, RETIRES_WITHIN);
+    }
+
+    /// Nobody waits for the answer; that it comes is seen to as for any other.
+    fn tell(&mut self, shared: &Shared, lane: &Lane, message: ToWorker, within: Duration) {
+        let question = Question { message, fds: Vec::new(), within, generation: None };
         let (to, _) = sync_channel(1);
         self.ask(shared, lane, question, Asker::Thread(Reply { to, wake: None }));
     }
@@ -258,10 +268,7 @@ impl Talk {
         if self.asked.is_some() {
             return;
         }
-        let question = Question { message: ToWorker::Ping, fds: Vec::new(), within, generation: None };
-        // As for bans.
-        let (to, _) = sync_channel(1);
-        self.ask(shared, lane, question, Asker::Thread(Reply { to, wake: None }));
+        self.tell(shared, lane, ToWorker::Ping, within);
     }
 
     fn ask_next(&mut self, lane: &Lane) {
@@ -346,6 +353,13 @@ impl Talk {
     /// When the worker has to have answered.
     pub(crate) fn answer_by(&self) -> Option<Instant> {
         self.asked.as_ref().map(|asked| asked.answer_by)
+    }
+
+    /// The worker has until then at least to answer.
+    pub(crate) fn has_time_until(&mut self, time: Instant) {
+        if let Some(asked) = &mut self.asked {
+            asked.answer_by = asked.answer_by.max(time);
+        }
     }
 
     /// What it was asked last, in a word.

@@ -3,7 +3,7 @@
 //! Nothing here waits: the supervisor hands in packets as they come, so that one slow worker does not hold up the others.
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,6 +29,9 @@ use crate::shelf::Shelf;
 /// How long a process may take to seal itself in. The kernel waits for all cores there (mounts and network namespaces go with a grace period of its read-copy-update),
 /// which has been seen to take half a minute where there was far more to do than the cores could.
 const SEALED_WITHIN: Duration = Duration::from_secs(180);
+
+/// How long one may take to end that has closed its control socket. It is about to: the kernel takes it apart, and then its exit status says more than the socket.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// By how much sooner the kernel ends a worker than its node when memory is out: it can be replaced.
 const OOM_SCORE: i32 = 300;
@@ -105,6 +108,8 @@ pub(crate) struct Launch {
     /// What it counts in.
     pub(crate) counted: Region,
     role: Role,
+    /// It has closed its control socket: its end is waited for, and nothing else.
+    is_closed: bool,
     pub(crate) answer_by: Instant,
 }
 
@@ -157,6 +162,7 @@ impl Launch {
             shelf: Shelf::default(),
             counted,
             role,
+            is_closed: false,
             answer_by: Instant::now() + ANSWER_WITHIN,
         };
         let start = Start {
@@ -177,7 +183,7 @@ impl Launch {
         Ok(launch)
     }
 
-    fn send(&self, message: &ToWorker, fds: &[std::os::fd::BorrowedFd<'_>]) -> Result<(), LaunchError> {
+    fn send(&self, message: &ToWorker, fds: &[BorrowedFd<'_>]) -> Result<(), LaunchError> {
         let packet = encode(message).map_err(|error| LaunchError::Socket(std::io::Error::other(error)))?;
         socket::send(self.control.as_fd(), &packet, fds).map_err(LaunchError::Socket)
     }
@@ -237,6 +243,23 @@ impl Launch {
         decode(&buffer[..packet.len]).map_err(|_| LaunchError::Protocol { step: self.step.name() })
     }
 
+    /// It has closed its control socket.
+    pub(crate) fn closes(&mut self) {
+        self.is_closed = true;
+        self.answer_by = self.answer_by.min(Instant::now() + LAST_WORDS);
+    }
+
+    /// Whether nothing more is heard of it.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    /// Its process, and what is readable when there is something to do: a socket that is closed always is.
+    pub(crate) fn descriptors(&self) -> (&Process, BorrowedFd<'_>) {
+        let control = if self.is_closed { self.process.as_fd() } else { self.control.as_fd() };
+        (&self.process, control)
+    }
+
     fn step(&mut self, step: Step) {
         self.answer_by = Instant::now() + step.within();
         self.step = step;
@@ -277,6 +300,9 @@ impl Launch {
 
     /// The worker took too long over the last question.
     pub(crate) fn silent(&self) -> LaunchError {
+        if self.is_closed {
+            return LaunchError::Socket(std::io::ErrorKind::UnexpectedEof.into());
+        }
         LaunchError::Silent { step: self.step.name(), seconds: self.step.within().as_secs() }
     }
 }

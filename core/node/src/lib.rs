@@ -36,6 +36,7 @@ mod health;
 mod hub;
 mod image;
 mod lane;
+mod lapse;
 mod launch;
 mod limits;
 mod live;

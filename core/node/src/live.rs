@@ -20,11 +20,13 @@ pub(crate) struct Live {
     pub(crate) lane: Arc<Lane>,
     pub(crate) shelf: Shelf,
     pulse: Pulse,
+    /// It was told to end when it has done what it has begun.
+    is_retiring: bool,
 }
 
 impl Live {
     pub(crate) fn new(process: Process, talk: Talk, lane: Arc<Lane>, shelf: Shelf) -> Self {
-        Self { process, talk, lane, shelf, pulse: Pulse::new() }
+        Self { process, talk, lane, shelf, pulse: Pulse::new(), is_retiring: false }
     }
 
     /// It is a spare no more: what it does from now on counts for this place. False where somebody knows its lane already, which cannot be.
@@ -43,6 +45,17 @@ impl Live {
     /// Tells it which functions are banned.
     pub(crate) fn ban(&mut self, shared: &Shared, banned: Vec<u32>) {
         self.talk.ban(shared, &self.lane, banned);
+    }
+
+    /// Tells it to end when it has done what it has begun.
+    pub(crate) fn retire(&mut self, shared: &Shared) {
+        self.is_retiring = true;
+        self.talk.retire(shared, &self.lane);
+    }
+
+    /// Whether it was told to end.
+    pub(crate) fn is_retiring(&self) -> bool {
+        self.is_retiring
     }
 
     /// Takes one packet that it has sent. See [`Talk::hear`].
@@ -67,6 +80,11 @@ impl Live {
     /// When it has to have answered.
     pub(crate) fn answer_by(&self) -> Option<Instant> {
         self.talk.answer_by()
+    }
+
+    /// It has until then at least to answer.
+    pub(crate) fn has_time_until(&mut self, time: Instant) {
+        self.talk.has_time_until(time);
     }
 
     /// Whether it has not answered in time.

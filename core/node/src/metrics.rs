@@ -128,7 +128,9 @@ pub(crate) struct Tally {
 struct Books {
     /// Of the worker that serves, or served last.
     live: Option<(Region, Instant)>,
-    /// Of those before it, by function number.
+    /// Of those that have just ended.
+    ended: Vec<(Region, Instant)>,
+    /// Of those before them, by function number.
     past: BTreeMap<u32, Usage>,
 }
 
@@ -142,13 +144,24 @@ impl Tally {
         self.books().live = Some((region, Instant::now()));
     }
 
-    /// The worker is dead: its numbers do not change any more. `numbers` are below that.
-    pub(crate) fn end(&self, numbers: usize) {
+    /// The worker is dead: its numbers do not change any more.
+    pub(crate) fn end(&self) {
         let mut books = self.books();
-        let Some(live) = books.live.take() else { return };
-        for number in counted(numbers) {
-            if let Some(usage) = usage(&live, number) {
-                books.past.entry(number).or_default().add(&usage);
+        let live = books.live.take();
+        books.ended.extend(live);
+    }
+
+    /// Adds what those have counted that are dead to what is past. `numbers` are below that.
+    ///
+    /// # Cost
+    /// A page is read for each function that was called.
+    pub(crate) fn fold(&self, numbers: usize) {
+        let mut books = self.books();
+        for dead in std::mem::take(&mut books.ended) {
+            for number in counted(numbers) {
+                if let Some(usage) = usage(&dead, number) {
+                    books.past.entry(number).or_default().add(&usage);
+                }
             }
         }
     }
@@ -157,7 +170,7 @@ impl Tally {
     fn usage(&self, number: u32) -> Usage {
         let books = self.books();
         let mut sum = books.past.get(&number).cloned().unwrap_or_default();
-        if let Some(usage) = books.live.as_ref().and_then(|live| usage(live, number)) {
+        for usage in books.live.iter().chain(&books.ended).filter_map(|region| usage(region, number)) {
             sum.add(&usage);
         }
         sum
@@ -312,8 +325,11 @@ mod tests {
         for worker in 1..=3 {
             serve(&tally, 10);
             assert_eq!(tally.usage(1).calls_total(), 10 * worker);
-            tally.end(2);
-            tally.end(2);
+            tally.end();
+            tally.end();
+            assert_eq!(tally.usage(1).calls_total(), 10 * worker, "between its end and when it is added");
+            tally.fold(2);
+            tally.fold(2);
             assert_eq!(tally.usage(1).calls_total(), 10 * worker);
         }
         let usage = tally.usage(1);

@@ -155,6 +155,16 @@ impl Registry {
         })
     }
 
+    /// Whether workers have this image in use already, with other settings: those that load it have loaded it before, in the process that tries modules out or by
+    /// themselves.
+    pub(crate) fn is_proven(&self, version: &Version) -> bool {
+        let loads = |of: &Version| of.parts.iter().any(|part| !part.is_lazy);
+        let active = self.active.get(&version.image.name);
+        active.is_some_and(|active| {
+            active.image.digest == version.image.digest && (loads(active) || !loads(version))
+        })
+    }
+
     /// What would be afterwards must be consistent.
     fn check(&self, put: &[Arc<Image>], plan: &Plan) -> Result<(), DeployError> {
         let mut modules: BTreeMap<&str, &Image> = BTreeMap::new();

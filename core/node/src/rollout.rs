@@ -50,14 +50,20 @@ struct Job {
     serial: u64,
     /// The parts of what it puts.
     staged: BTreeSet<u32>,
-    /// They were loaded in a process that serves nobody.
-    tried: bool,
+    /// Of these, what no worker is known to have loaded: to be loaded in a process that serves nobody first.
+    untried: BTreeSet<u32>,
     plan: Plan,
     reply: DeployReply,
     since: Instant,
     /// The worker whose turn it is.
     turn: Option<Role>,
     lost: u32,
+}
+
+impl Job {
+    fn is_tried(&self) -> bool {
+        self.untried.is_empty()
+    }
 }
 
 /// See the module.
@@ -102,8 +108,10 @@ impl Rollout {
                     self.jobs += 1;
                     let serial = self.jobs;
                     let staged = plan.put.iter().flat_map(|version| version.parts()).collect();
-                    let (tried, turn, lost) = (false, None, 0);
-                    self.job = Some(Job { serial, staged, tried, plan, reply, since, turn, lost });
+                    let untried = plan.put.iter().filter(|version| !self.registry.is_proven(version));
+                    let untried = untried.flat_map(|version| version.parts()).collect();
+                    let (turn, lost) = (None, 0);
+                    self.job = Some(Job { serial, staged, untried, plan, reply, since, turn, lost });
                     if is_ready {
                         self.switch(shared);
                     }
@@ -121,13 +129,13 @@ impl Rollout {
 
     /// The deployment whose modules are to be tried out.
     pub(crate) fn to_try(&self) -> Option<u64> {
-        self.job.as_ref().filter(|job| !job.tried).map(|job| job.serial)
+        self.job.as_ref().filter(|job| !job.is_tried()).map(|job| job.serial)
     }
 
     /// They could be loaded, all of them.
     pub(crate) fn tried(&mut self) {
         if let Some(job) = &mut self.job {
-            job.tried = true;
+            job.untried.clear();
         }
     }
 
@@ -367,7 +375,7 @@ impl Rollout {
     ) -> bool {
         let Some(job) = &self.job else { return false };
         let first = serving.next();
-        if !job.tried {
+        if !job.is_tried() {
             return false;
         }
         let staged = || job.plan.put.iter().flat_map(|version| version.parts());
@@ -398,7 +406,7 @@ impl Rollout {
 
     /// How long until a deployment that waits for a worker is given up; `None` where there is none.
     pub(crate) fn patience(&self) -> Option<Duration> {
-        let tried = self.job.as_ref().filter(|job| job.tried);
+        let tried = self.job.as_ref().filter(|job| job.is_tried());
         tried.map(|job| SERVED_WITHIN.saturating_sub(job.since.elapsed()))
     }
 }

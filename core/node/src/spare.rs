@@ -5,7 +5,7 @@
 //! It is told of deployments and bans as workers are, but nothing waits for it. Spares that end are replaced as workers are, with growing pauses.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,8 @@ use crate::shelf::Shelf;
 
 /// How long the workers are left alone with the cores after a spare has taken a place, before the next one is started.
 const REST: Duration = Duration::from_millis(20);
+/// How long none is moved to a core that one could not be moved to.
+const BARRED: Duration = Duration::from_secs(60);
 /// Which generation of a place a spare is: none.
 const NO_GENERATION: u32 = 0;
 
@@ -80,6 +82,8 @@ pub(crate) struct Spares {
     /// The one that has been up for longest comes first.
     ready: VecDeque<Spare>,
     restarts: Restarts,
+    /// Cores that none could be moved to, until then.
+    barred: Vec<(u32, Instant)>,
     /// None is started before.
     not_before: Instant,
     backs_off: bool,
@@ -99,6 +103,7 @@ impl Spares {
             launching: Vec::new(),
             ready: VecDeque::new(),
             restarts: Restarts::new(restarts),
+            barred: Vec::new(),
             not_before: Instant::now(),
             backs_off: false,
             adopted: 0,
@@ -127,7 +132,7 @@ impl Spares {
     /// Process id of each, and what is to be watched of it.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = (u32, &Process, BorrowedFd<'_>)> {
         let ready = self.ready.iter().map(|Spare { live, .. }| (&live.process, live.control()));
-        let launching = self.launching.iter().map(|launch| (&launch.process, launch.control.as_fd()));
+        let launching = self.launching.iter().map(Launch::descriptors);
         ready.chain(launching).map(|(process, control)| (process.pid(), process, control))
     }
 
@@ -147,9 +152,17 @@ impl Spares {
         self.not_before = self.not_before.max(Instant::now() + REST);
     }
 
-    /// Takes one that can serve at once, and moves it to this core. Those that cannot serve are dropped.
-    pub(crate) fn take(&mut self, cpu: Option<u32>) -> Option<Spare> {
-        while let Some(spare) = self.ready.pop_front() {
+    /// Takes one and moves it to this core: one that has all that calls may ask for, where there is one. Those that cannot serve are dropped. None where no spare can be
+    /// moved there.
+    pub(crate) fn take(&mut self, cpu: Option<u32>, has_all: impl Fn(&Shelf) -> bool) -> Option<Spare> {
+        let now = Instant::now();
+        self.barred.retain(|(_, until)| *until > now);
+        if self.barred.iter().any(|(core, _)| Some(*core) == cpu) {
+            return None;
+        }
+        loop {
+            let at = self.ready.iter().position(|spare| has_all(&spare.live.shelf)).unwrap_or(0);
+            let spare = self.ready.remove(at)?;
             let process = &spare.live.process;
             if process.is_stopped() || process.wait(Some(Duration::ZERO)).unwrap_or(true) {
                 self.drop_process(spare.live.process, "is gone, or stopped");
@@ -158,17 +171,21 @@ impl Spares {
             if let Some(cpu) = cpu
                 && let Err(error) = affinity::pin(process.pid(), cpu)
             {
-                // No other can be moved either.
-                self.wanted = 0;
-                self.drop_process(spare.live.process, &format!("cannot be moved to core {cpu}: {error}"));
-                continue;
+                if process.wait(Some(Duration::ZERO)).unwrap_or(true) {
+                    self.drop_process(spare.live.process, "is gone");
+                    continue;
+                }
+                // No other can be moved there either. They are good for other places.
+                tracing::warn!(cpu, %error, "no spare can be moved to this core for a while");
+                self.barred.push((cpu, now + BARRED));
+                self.ready.insert(at, spare);
+                return None;
             }
             self.adopted += 1;
             self.is_news = true;
             self.rest();
             return Some(spare);
         }
-        None
     }
 
     /// Something has happened to one of them.
@@ -212,6 +229,7 @@ impl Spares {
             live.ban(shared, banned);
         }
         tracing::debug!(pid = live.process.pid(), "a spare is ready");
+        self.restarts.serves(Instant::now());
         self.ready.push_back(Spare { live: Box::new(live), counted, sandbox });
         self.is_news = true;
     }
@@ -282,6 +300,14 @@ impl Spares {
         self.not_before = self.not_before.max(now + pause.max(REST));
     }
 
+    /// They have until then at least to answer.
+    pub(crate) fn have_time_until(&mut self, time: Instant) {
+        self.ready().for_each(|live| live.has_time_until(time));
+        for launch in &mut self.launching {
+            launch.answer_by = launch.answer_by.max(time);
+        }
+    }
+
     /// Those that were dropped, to be reaped.
     pub(crate) fn dropped(&mut self) -> impl Iterator<Item = Process> {
         self.dropped.drain(..)
@@ -317,5 +343,80 @@ fn hear(live: &mut Live, shared: &Shared, rollout: &mut Rollout) -> Result<(), S
         Heard::News(news) => rollout.news(Role::Spare, &mut live.shelf, news),
         Heard::Cut(cut) => Err(cut.reason),
         Heard::End => Err("has ended".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::path::Path;
+
+    use microfaas_sys::process::{self, Spawn};
+    use microfaas_sys::socket;
+
+    use super::*;
+    use crate::command::Talk;
+    use crate::moves::tests::{lane, node};
+
+    /// More than any machine has.
+    const NO_CORE: u32 = 1_000_000;
+
+    /// A process that waits for its end, as one that is up.
+    fn spare(shared: &Shared, shelf: Shelf) -> Spare {
+        let (near, far) = socket::pair().unwrap();
+        let args = ["-c".into(), "read line <&3".into()];
+        let spawn =
+            Spawn { program: Path::new("/bin/sh"), args: &args, env: &[], fd: far.as_fd(), number: 3 };
+        let process = process::spawn(&spawn).unwrap();
+        let live = Live::new(process, Talk::new(near, NO_GENERATION), lane(shared, 0).0, shelf);
+        Spare {
+            live: Box::new(live),
+            counted: Region::create().unwrap().0,
+            sandbox: SandboxReport::default(),
+        }
+    }
+
+    fn end(process: &Process) {
+        process.kill().unwrap();
+        process.reap().unwrap();
+    }
+
+    #[test]
+    fn a_core_that_no_spare_can_be_moved_to_is_no_matter_of_the_others() {
+        let (shared, _) = node(1);
+        let mut spares = Spares::new(1, 5);
+        spares.ready.push_back(spare(&shared, Shelf::default()));
+        assert!(spares.take(Some(NO_CORE), |_| true).is_none());
+        assert_eq!((spares.wanted, spares.ready.len(), spares.ended), (1, 1, 0));
+        // It is not tried again at once.
+        assert_eq!(spares.barred.len(), 1);
+        assert!(spares.take(Some(NO_CORE), |_| true).is_none());
+        assert_eq!(spares.barred.len(), 1);
+        let core = affinity::allowed().unwrap()[0];
+        let taken = spares.take(Some(core), |_| true).unwrap();
+        assert!(spares.take(Some(core), |_| true).is_none(), "there is none left");
+        end(&taken.live.process);
+    }
+
+    #[test]
+    fn one_that_has_all_comes_before_one_that_loads_and_the_dead_are_passed_over() {
+        let (shared, _) = node(1);
+        let mut spares = Spares::new(3, 5);
+        let has_all = |shelf: &Shelf| shelf.knows(1);
+        for parts in [0, 1, 1] {
+            let mut shelf = Shelf::default();
+            for part in 1..=parts {
+                shelf.loads(part);
+                shelf.loaded(0);
+            }
+            spares.ready.push_back(spare(&shared, shelf));
+        }
+        let pids: Vec<u32> = spares.ready.iter().map(|spare| spare.live.process.pid()).collect();
+        spares.ready[1].live.process.kill().unwrap();
+        spares.ready[1].live.process.wait(None).unwrap();
+        let taken: Vec<Spare> = (0..2).map(|_| spares.take(None, has_all).unwrap()).collect();
+        assert_eq!([&taken[0], &taken[1]].map(|spare| spare.live.process.pid()), [pids[2], pids[0]]);
+        assert_eq!((spares.adopted, spares.ended), (2, 1));
+        taken.iter().map(|spare| &spare.live.process).chain(&spares.dropped).for_each(end);
     }
 }

@@ -20,6 +20,7 @@ use microfaas_sys::{eventfd, poll, slice};
 use self::place::Place;
 use crate::command::{AskError, Asker, Command, tell};
 use crate::lane::Shut;
+use crate::lapse::Lapse;
 use crate::launch::{Launch, Plan, Role};
 use crate::node::Shared;
 use crate::restart::Restarts;
@@ -56,12 +57,15 @@ pub(crate) struct Supervisor {
     patience: Patience,
     places: Vec<Place>,
     restarts: Vec<Restarts>,
+    lapse: Lapse,
     spares: Spares,
     inbox: Receiver<Command>,
     /// The process in which the modules of this deployment are tried out.
     trial: Option<(u64, Box<Launch>)>,
     /// Processes that were killed, or have ended by themselves, and are to be reaped.
     dying: Vec<Process>,
+    /// Places whose last worker's counts are to be added to theirs, when there is time.
+    unfolded: Vec<usize>,
     /// Until every worker has served once.
     started: Option<SyncSender<Result<(), NodeError>>>,
     /// Why the start has failed; everything ends after this round.
@@ -96,10 +100,12 @@ impl Supervisor {
             patience,
             places,
             restarts,
+            lapse: Lapse::new(Duration::from_nanos(patience.stall_ns), now),
             spares: Spares::new(patience.spares, patience.restarts),
             inbox,
             trial: None,
             dying: Vec::new(),
+            unfolded: Vec::new(),
             started: Some(started),
             failure: None,
         }
@@ -149,6 +155,7 @@ impl Supervisor {
 
     /// Sleeps until there is something to do, and does it.
     fn wait_and_act(&mut self, draining: bool) {
+        self.notice_lapse();
         let deadline = self.watch_calls();
         let timeout = if draining { Some(DRAIN_LOOK) } else { self.timeout(deadline) };
         let mut fds: Vec<BorrowedFd<'_>> = vec![self.shared.hub.supervisor()];
@@ -164,10 +171,12 @@ impl Supervisor {
         }
         fds.extend(self.dying.iter().map(AsFd::as_fd));
         let mut ready = vec![false; fds.len()];
+        self.lapse.sleeps(Instant::now(), timeout);
         if let Err(error) = poll::readable(&fds, &mut ready, timeout) {
             tracing::error!(%error, "the supervisor cannot wait");
             std::thread::sleep(DRAIN_LOOK);
         }
+        self.notice_lapse();
         if ready[0] {
             let _ = eventfd::drain(self.shared.hub.supervisor());
         }
@@ -190,6 +199,9 @@ impl Supervisor {
         self.shared.balance();
         // For a worker that does not ring, and an event loop that has stopped in the middle.
         self.shared.poll();
+        for index in self.unfolded.drain(..) {
+            self.shared.seats[index].tally.fold(self.shared.catalog.load().owners.len());
+        }
         self.bury();
     }
 
@@ -230,6 +242,7 @@ impl Supervisor {
                 if let Some(reason) = live.unsent() {
                     self.dismiss(index, &reason);
                 } else if live.shelf.stayed_bytes() > STAYED_BYTES_MAX
+                    && !live.is_retiring()
                     && self.shared.seats[index].load.outstanding() == 0
                 {
                     self.recycle(index);

@@ -126,12 +126,25 @@ impl Role {
         Self::of_this_program([OsStr::new("hasty"), modules.as_os_str(), OsStr::new(&seed.to_string())])
     }
 
+    /// A process that takes more and more memory once it is told to [`begin`](Self::begin).
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn balloon() -> Result<Self, Stop> {
+        Self::of_this_program(["balloon", "", ""])
+    }
+
+    /// Tells it that it may.
+    pub fn begin(&mut self) {
+        drop(self.orders.take());
+    }
+
     /// Tells it that it is enough; what it says to that.
     ///
     /// # Errors
     /// Where it says nothing.
     pub fn ask(&mut self) -> Result<String, Stop> {
-        drop(self.orders.take());
+        self.begin();
         let line = self.said.next().transpose()?;
         line.ok_or_else(|| Stop::Failed("a process ended without a word".to_owned()))
     }
@@ -184,6 +197,15 @@ pub fn play(arguments: &[String]) -> Result<(), Stop> {
             say("ready")?;
             wait_for_end();
             Ok(())
+        }
+        "balloon" => {
+            say("ready")?;
+            wait_for_end();
+            let mut taken: Vec<Vec<u8>> = Vec::new();
+            loop {
+                taken.push(std::hint::black_box(vec![1; 1 << 20]));
+                std::thread::sleep(Duration::from_millis(2));
+            }
         }
         "embedded" | "hasty" => {
             let folder = tempfile::tempdir()?;

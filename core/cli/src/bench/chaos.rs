@@ -16,8 +16,11 @@ use crate::failure::Failure;
 
 /// The random mix, which lasts as long as is asked for; all others are brief.
 const MIX: &str = "K29";
-/// Experiments that the time without `--minutes` is divided by.
-const SHARES: f64 = 24.0;
+/// Parts of the time without `--minutes`: one for each experiment, and [`REPLACE_SHARES`].
+const SHARES: f64 = 32.0;
+/// In which workers are killed one at a time: again, and for longer, so that the rare replacement that takes long is among those that are measured.
+const REPLACE: &str = "K01";
+const REPLACE_SHARES: f64 = 4.0;
 
 /// A line of the suite: what came of one experiment.
 #[derive(Debug, Default, Deserialize)]
@@ -51,6 +54,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let program = checkout.test_program("chaos")?;
     let each = f64::from(args.seconds) / SHARES;
     let mut rows = suite(&program, &["--seconds", &each.to_string()])?;
+    let longer = (REPLACE_SHARES * each).to_string();
+    rows.extend(suite(&program, &["--experiment", REPLACE, "--seconds", &longer])?);
     if let Some(minutes) = args.minutes {
         rows.extend(suite(&program, &["--experiment", MIX, "--seconds", &(minutes * 60).to_string()])?);
     }
@@ -94,8 +99,11 @@ fn add(report: &mut Report, rows: &[Row]) -> usize {
         ("p99_before_ms", Some("calls_before")),
         ("p50_deploying_ms", Some("calls_deploying")),
         ("p99_deploying_ms", Some("calls_deploying")),
+        ("p99_between_ms", None),
         ("p50_deploying_share", Some("calls_deploying")),
         ("p99_deploying_share", Some("calls_deploying")),
+        ("survivor_p99_before_ms", None),
+        ("survivor_p99_ms", None),
         ("goodput_peak", None),
         ("goodput_overloaded", None),
     ] {

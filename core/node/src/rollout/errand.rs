@@ -40,9 +40,10 @@ impl Rollout {
     /// What a process has to do first, if anything. One that tries things out has to load nothing but what is being deployed; a spare, which no
     /// deployment is to wait for, nothing of that.
     pub(crate) fn errand(&self, shelf: &Shelf, role: Role) -> Option<Errand> {
-        let tried = self.job.as_ref().is_none_or(|job| job.tried);
+        let tried = self.job.as_ref().is_none_or(|job| job.is_tried());
+        let is_untried = |part: &u32| self.job.as_ref().is_some_and(|job| job.untried.contains(part));
         let is_due = |part| match role {
-            Role::Trial => self.is_staged(part),
+            Role::Trial => is_untried(&part),
             Role::Spare => !self.is_staged(part),
             Role::Place(_) => tried || !self.is_staged(part),
         };

@@ -7,6 +7,7 @@ use microfaas_lane::host::Ticket;
 use microfaas_sys::clock::monotonic_ns;
 
 use super::{Place, Supervisor};
+use crate::call::nanoseconds;
 use crate::lane::Lane;
 use crate::metrics::RestartCause;
 use crate::pulse::FOR_EVER;
@@ -35,6 +36,29 @@ impl Supervisor {
         calls.into_iter().chain(times).chain(insurance).chain(pulses).chain(patience).min()
     }
 
+    /// Where the whole node has stood still, whoever should have answered meanwhile has time anew.
+    pub(super) fn notice_lapse(&mut self) {
+        let now = Instant::now();
+        if !self.lapse.wakes(now) {
+            return;
+        }
+        tracing::warn!(
+            "the supervisor was stopped for a while, and so may all others have been: none is judged for it"
+        );
+        let until = self.lapse.until(now);
+        for place in &mut self.places {
+            match place {
+                Place::Launching(launch) => launch.answer_by = launch.answer_by.max(until),
+                Place::Serving { live, .. } => live.has_time_until(until),
+                Place::Pausing(_) => {}
+            }
+        }
+        if let Some((_, launch)) = &mut self.trial {
+            launch.answer_by = launch.answer_by.max(until);
+        }
+        self.spares.have_time_until(until);
+    }
+
     /// Whether no place is about to be filled: then there is time for other things.
     pub(super) fn is_settled(&self) -> bool {
         self.started.is_none()
@@ -47,11 +71,14 @@ impl Supervisor {
 
     /// Wakes the owners of overdue calls, kills workers that hang, and says when the next call is due.
     pub(super) fn watch_calls(&mut self) -> u64 {
-        watch::watch(&self.shared.hub, || self.next_due())
+        let mercy = self.lapse.grace(Instant::now());
+        let mercy_ns = mercy.map(|left| monotonic_ns().saturating_add(nanoseconds(left)));
+        watch::watch(&self.shared.hub, || self.next_due(mercy_ns))
     }
 
-    fn next_due(&self) -> u64 {
-        let mut next = u64::MAX;
+    /// `mercy_ns`: nobody is judged before.
+    fn next_due(&self, mercy_ns: Option<u64>) -> u64 {
+        let mut next = mercy_ns.unwrap_or(u64::MAX);
         for place in &self.places {
             let Place::Serving { live, .. } = place else { continue };
             let lane = &live.lane;
@@ -66,7 +93,7 @@ impl Supervisor {
             next = next.min(look.next_ns);
             // While it loads a module, and until it has seen to what came meanwhile, it has an excuse.
             let grace = Duration::from_nanos(self.patience.stall_ns);
-            if let Some(ticket) = look.hung.filter(|_| !live.shelf.excuses(grace)) {
+            if let Some(ticket) = look.hung.filter(|_| mercy_ns.is_none() && !live.shelf.excuses(grace)) {
                 self.say_that_it_hangs(lane, ticket);
                 self.shared.seats[lane.worker as usize].tally.doom(RestartCause::Hung);
                 let _ = live.process.kill();

@@ -1,6 +1,6 @@
 //! The workers' places: what is in each of them, and how one worker follows another.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -25,8 +25,6 @@ use crate::shelf::Shelf;
 const LAST_STEPS: Duration = Duration::from_millis(20);
 /// What is heard of one that has ended; more than a socket holds of honest ones.
 const LAST_PACKETS: u32 = 1024;
-/// How long a worker that has closed its control socket while it was started may take to end by itself.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What is in a worker's place.
 #[derive(Debug)]
@@ -66,7 +64,7 @@ impl Place {
     /// What is to be watched of the process.
     pub(super) fn descriptors(&self) -> Option<(&Process, BorrowedFd<'_>)> {
         match self {
-            Self::Launching(launch) => Some((&launch.process, launch.control.as_fd())),
+            Self::Launching(launch) => Some(launch.descriptors()),
             Self::Serving { live, .. } => Some((&live.process, live.control())),
             Self::Pausing(_) => None,
         }
@@ -78,7 +76,7 @@ impl Supervisor {
     pub(super) fn fill(&mut self, index: usize) -> Result<(), LaunchError> {
         let seat = &self.shared.seats[index];
         let info = seat.info();
-        if let Some(mut spare) = self.spares.take(info.cpu) {
+        if let Some(mut spare) = self.spares.take(info.cpu, |shelf| self.rollout.may_open(shelf)) {
             let pid = spare.live.process.pid();
             seat.update(|info| {
                 info.pid = Some(pid);
@@ -86,12 +84,12 @@ impl Supervisor {
                 info.state = WorkerState::Starting;
             });
             if spare.live.takes(info.index, seat) {
-                tracing::info!(worker = index, pid, "a spare takes the place");
                 let lane = Arc::clone(&spare.live.lane);
                 self.serving(index, spare.live, spare.counted, spare.sandbox);
                 self.open_when_ready(index);
                 // It looks where it is when it wakes.
                 lane.ring_worker();
+                tracing::info!(worker = index, pid, "a spare has taken the place");
                 return Ok(());
             }
             self.discard(spare.live.process);
@@ -119,6 +117,8 @@ impl Supervisor {
             Place::Launching(launch) => match launch.answer(&self.shared, &mut self.rollout) {
                 Ok(Progress::Asked | Progress::Tried) => {}
                 Ok(Progress::Up(sandbox)) => self.came_up(index, sandbox),
+                // Nobody waits for another one, and whoever starts the node wants to know more.
+                Err(LaunchError::Socket(_)) if self.started.is_some() => launch.closes(),
                 Err(error) => self.launch_failed(index, error),
             },
             Place::Serving { live, .. } => {
@@ -167,9 +167,9 @@ impl Supervisor {
         self.ended(index);
     }
 
-    /// Modules that were unloaded have stayed in the memory of a worker that has nothing to do.
+    /// Modules that were unloaded have stayed in the memory of a worker that has nothing to do, as far as the node knows: it ends when it has done what others want of it.
     pub(super) fn recycle(&mut self, index: usize) {
-        let Place::Serving { live, .. } = &self.places[index] else { return };
+        let Place::Serving { live, .. } = &mut self.places[index] else { return };
         let stayed_bytes = live.shelf.stayed_bytes();
         tracing::info!(
             worker = index,
@@ -177,8 +177,7 @@ impl Supervisor {
             "unloaded modules have stayed in memory, the worker is replaced"
         );
         self.shared.seats[index].tally.doom(RestartCause::Stayed);
-        let _ = live.process.kill();
-        self.ended(index);
+        live.retire(&self.shared);
     }
 
     /// The process that was started for this place is up.
@@ -218,6 +217,7 @@ impl Supervisor {
         *open = true;
         let seat = &self.shared.seats[index];
         seat.open(Arc::clone(&live.lane));
+        self.restarts[index].serves(Instant::now());
         seat.update(|info| info.state = WorkerState::Serving);
         tracing::info!(worker = index, pid = live.process.pid(), "worker serves");
         self.shared.bulletin.changed();
@@ -233,21 +233,44 @@ impl Supervisor {
                 self.launch_failed_after(index, LaunchError::Died(exit));
             }
             Place::Serving { mut live, .. } => {
-                // What lies behind another question was never begun.
-                let began = live.step() == "load";
-                self.rollout.lost(&self.shared, Role::Place(index), &live.shelf, began, live.is_silent());
-                // What it had to say of its calls is heard to the end.
-                let _ =
-                    (0..LAST_PACKETS).all(|_| live.hear().is_ok_and(|heard| !matches!(heard, Heard::End)));
+                self.hear_out(index, &mut live);
                 let seat = &self.shared.seats[index];
                 seat.close();
                 live.lane.shut_down(Shut::Lost);
-                seat.tally.end(self.shared.catalog.load().owners.len());
-                self.replace(index, RestartCause::Died);
+                seat.tally.end();
+                // Callers wait for the next one. All the rest comes after.
+                let pause = match live.is_retiring() {
+                    true => self.restarts[index].retired(Instant::now()),
+                    false => self.restarts[index].ended(Instant::now()),
+                };
+                self.replace(index, RestartCause::Died, pause);
+                self.shared.see_to_orphans();
+                // What lies behind another question was never begun.
+                let began = live.step() == "load";
+                self.rollout.lost(&self.shared, Role::Place(index), &live.shelf, began, live.is_silent());
+                self.unfolded.push(index);
                 tracing::warn!(worker = index, pid = live.process.pid(), "worker ended");
                 self.dying.push(live.process);
             }
             Place::Pausing(until) => self.places[index] = Place::Pausing(until),
+        }
+    }
+
+    /// What a worker that has ended had to say still: of its calls, and that it has done what it was asked.
+    fn hear_out(&mut self, index: usize, live: &mut Live) {
+        let role = Role::Place(index);
+        for _ in 0..LAST_PACKETS {
+            // What is wrong with it does not matter any more.
+            match live.hear() {
+                Ok(Heard::Told) => {}
+                Ok(Heard::Own(answer)) => {
+                    let _ = self.rollout.answered(&self.shared, role, &mut live.shelf, answer);
+                }
+                Ok(Heard::News(news)) => {
+                    let _ = self.rollout.news(role, &mut live.shelf, news);
+                }
+                Ok(Heard::Cut(_) | Heard::End) | Err(_) => return,
+            }
         }
     }
 
@@ -256,12 +279,9 @@ impl Supervisor {
         let Place::Launching(launch) = place else { return };
         let silent = matches!(error, LaunchError::Silent { .. });
         self.rollout.lost(&self.shared, Role::Place(index), &launch.shelf, true, silent);
-        // A closed socket is an end that is still on its way; its exit status says more.
-        let ending = matches!(error, LaunchError::Socket(_));
-        let alone = ending && launch.process.wait(Some(LAST_WORDS)).unwrap_or(false);
-        let _ = launch.process.kill();
-        let exit = reap(&launch.process);
-        self.launch_failed_after(index, if alone { LaunchError::Died(exit) } else { error });
+        // It may take the kernel seconds to take it apart, and its exit status is put into the log then.
+        self.discard(launch.process);
+        self.launch_failed_after(index, error);
     }
 
     pub(super) fn launch_failed_after(&mut self, index: usize, error: LaunchError) {
@@ -269,15 +289,15 @@ impl Supervisor {
             self.failure.get_or_insert_with(|| failed(index, error));
         } else {
             tracing::error!(worker = index, %error, "worker did not come up");
-            self.replace(index, RestartCause::Launch);
+            let pause = self.restarts[index].ended(Instant::now());
+            self.replace(index, RestartCause::Launch, pause);
         }
     }
 
-    /// Decides when the next worker takes this place. A spare that may do so now does.
-    fn replace(&mut self, index: usize, cause: RestartCause) {
+    /// The next worker takes this place after a pause. A spare that may do so now does.
+    fn replace(&mut self, index: usize, cause: RestartCause, pause: Duration) {
         self.shared.seats[index].tally.restarted(cause);
         let now = Instant::now();
-        let pause = self.restarts[index].ended(now);
         self.shared.seats[index].update(|info| {
             info.pid = None;
             info.restarts += 1;

@@ -13,14 +13,14 @@ impl Supervisor {
     /// Looks how far the process has come in which modules are tried out.
     pub(super) fn look_at_trial(&mut self, ended: bool, spoke: bool) {
         let Some((_, launch)) = &mut self.trial else { return };
-        let failure = if spoke {
+        let failure = if spoke && !launch.is_closed() {
             match launch.answer(&self.shared, &mut self.rollout) {
                 Ok(Progress::Tried) => return self.rollout.tried(),
                 Ok(Progress::Asked) => return,
                 Ok(Progress::Up(_)) => "serves though it is not to".to_owned(),
-                // A closed socket is an end that is still on its way.
                 Err(LaunchError::Socket(_)) if ended => how(&launch.process),
-                Err(LaunchError::Socket(_)) => return,
+                // An end that is still on its way.
+                Err(LaunchError::Socket(_)) => return launch.closes(),
                 Err(error) => error.to_string(),
             }
         } else if ended {

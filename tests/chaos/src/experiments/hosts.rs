@@ -141,17 +141,17 @@ pub(super) fn embedded_is_killed(trial: &mut Trial) -> Result<(), Stop> {
 }
 
 /// A node in a process of its own, and this process attached to it.
-struct Served {
-    server: Option<Role>,
-    host: Node,
-    ledger: Arc<Ledger>,
+pub(super) struct Served {
+    pub(super) server: Option<Role>,
+    pub(super) host: Node,
+    pub(super) ledger: Arc<Ledger>,
     before: Footprint,
     socket: PathBuf,
-    folder: TempDir,
+    pub(super) folder: TempDir,
 }
 
 impl Served {
-    fn start(trial: &Trial) -> Result<Self, Stop> {
+    pub(super) fn start(trial: &Trial) -> Result<Self, Stop> {
         let folder = tempfile::tempdir()?;
         put(folder.path(), MODULE, &trial.modules.version(0))?;
         let socket = folder.path().join(SOCKET);
@@ -166,8 +166,40 @@ impl Served {
         Ok(Self { server: Some(server), host, ledger, before, socket, folder })
     }
 
+    /// Kills the node and starts another in its place. Its processes end with it; the host, which is refused meanwhile, comes back.
+    pub(super) fn kill_and_start(&mut self, trial: &mut Trial) -> Result<(), Stop> {
+        trial.event();
+        self.end_server(trial, Signal::SIGKILL)?;
+        let refused = until(HEAL, || self.host.submit("answer", Request::new(b"")).is_err());
+        trial.expect(refused, || "a host without a node takes calls".to_owned());
+        self.server = Some(Role::server(self.folder.path(), &self.socket)?);
+        let ok = self.ledger.outcomes(Status::Ok);
+        let back = until(HEAL, || self.ledger.outcomes(Status::Ok) > ok);
+        trial.expect(back, || "a host does not come back to its node".to_owned());
+        Ok(())
+    }
+
+    /// Ends the node by a signal, and sees that its processes end with it.
+    pub(super) fn end_server(&mut self, trial: &mut Trial, by: Signal) -> Result<(), Stop> {
+        let Some(server) = self.server.take() else { return Ok(()) };
+        let mut workers = Vec::new();
+        for (pid, _) in descendants(server.process.pid) {
+            workers.extend(Victim::open(pid)?);
+        }
+        server.process.send(by)?;
+        let status = server.wait()?;
+        trial.expect(status.success() || by != Signal::SIGTERM, || {
+            format!("a node that was told to stop ended with {status}")
+        });
+        for worker in workers {
+            let ended = worker.ends_within(HEAL)?;
+            trial.expect(ended, || format!("process {} outlives its node", worker.pid));
+        }
+        Ok(())
+    }
+
     /// I7, of the nodes there were.
-    fn check_log(&self, trial: &mut Trial) {
+    pub(super) fn check_log(&self, trial: &mut Trial) {
         let logged = std::fs::metadata(self.folder.path().join(LOG)).map_or(0, |file| file.len());
         trial.figure("node_logged", logged as f64);
         let events = trial.verdict.events + 1;
@@ -198,25 +230,8 @@ pub(super) fn node_is_killed(trial: &mut Trial) -> Result<(), Stop> {
     let mut kills = 0;
     while !trial.is_over(0.8) {
         std::thread::sleep(trial.some_time(Duration::from_millis(100)));
-        let Some(server) = served.server.take() else { break };
-        let mut workers = Vec::new();
-        for (pid, _) in descendants(server.process.pid) {
-            workers.extend(Victim::open(pid)?);
-        }
-        server.process.kill()?;
-        server.wait()?;
+        served.kill_and_start(trial)?;
         kills += 1;
-        trial.event();
-        for worker in workers {
-            let ended = worker.ends_within(HEAL)?;
-            trial.expect(ended, || format!("process {} outlives its node", worker.pid));
-        }
-        let refused = until(HEAL, || served.host.submit("answer", Request::new(b"")).is_err());
-        trial.expect(refused, || "a host without a node takes calls".to_owned());
-        served.server = Some(Role::server(served.folder.path(), &served.socket)?);
-        let ok = served.ledger.outcomes(Status::Ok);
-        let back = until(HEAL, || served.ledger.outcomes(Status::Ok) > ok);
-        trial.expect(back, || "a host does not come back to its node".to_owned());
     }
     trial.figure("kills", f64::from(kills));
     trial.verdict.problems.extend(running.stop());

@@ -3,11 +3,9 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use microfaas_node::{Node, Request, RestartCause, Status, WorkerState};
-use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
@@ -47,90 +45,14 @@ pub(super) fn memory(trial: &mut Trial) -> Result<(), Stop> {
     Ok(())
 }
 
-/// A memory group that is gone when this is dropped. Its processes end up in their parents' group.
-struct Group {
-    path: PathBuf,
-    limit: &'static str,
-    usage: &'static str,
-}
-
-impl Group {
-    /// Version 1 or 2, whichever this machine lets us make.
-    fn create() -> Result<Self, Stop> {
-        let name = format!("microfaas-chaos-{}", std::process::id());
-        let mut refusal = String::new();
-        for (root, limit, usage) in [
-            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
-            ("/sys/fs/cgroup", "memory.max", "memory.current"),
-        ] {
-            let group = Self { path: Path::new(root).join(&name), limit, usage };
-            match std::fs::create_dir(&group.path) {
-                Ok(()) if group.path.join(limit).exists() => return Ok(group),
-                Ok(()) => refusal = format!("{root} has no {limit}"),
-                Err(error) => refusal = format!("{root}: {error}"),
-            }
-        }
-        Err(Stop::Skip(format!("no memory group can be made: {refusal}")))
+/// A time without descriptors.
+pub(super) fn without_descriptors(time: Duration) -> Result<(), Stop> {
+    let mut limit = Limit::set(Resource::RLIMIT_NOFILE, Holdings::of(std::process::id()).descriptors)?;
+    let start = Instant::now();
+    while start.elapsed() < time {
+        limit.take_descriptors();
+        std::thread::sleep(Duration::from_millis(1));
     }
-
-    fn write(&self, file: &str, value: u64) -> Result<(), Stop> {
-        std::fs::write(self.path.join(file), value.to_string()).map_err(Stop::System)
-    }
-
-    /// Lets whoever is in it have so much more than it has.
-    fn leave(&self, bytes: u64) -> Result<(), Stop> {
-        let usage = std::fs::read_to_string(self.path.join(self.usage))?;
-        let usage: u64 =
-            usage.trim().parse().map_err(|error| Stop::Failed(format!("{}: {error}", self.usage)))?;
-        self.write(self.limit, usage + bytes)
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // It is busy until its last process has been reaped.
-        until(
-            HEAL,
-            || !matches!(std::fs::remove_dir(&self.path), Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32)),
-        );
-    }
-}
-
-/// L02, the kernel's side of K08. A worker that has no more memory is killed by the kernel, and its node is not: whoever made it use that much is told that the worker is lost, another
-/// worker takes its place, and others notice nothing.
-pub(super) fn out_of_memory(trial: &mut Trial) -> Result<(), Stop> {
-    let group = Group::create()?;
-    let stage = Stage::start(trial)?.loses(&[RestartCause::Died]);
-    let load = Load { may_end: &[Status::WorkerLost], ..Load::default() };
-    let running = stage.load(&load, trial);
-    let mut killed = 0;
-    while !trial.is_over(0.5) && killed < 5 {
-        let Some(worker) = Worker::of(&stage.node, 0)? else {
-            std::thread::sleep(Duration::from_millis(5));
-            continue;
-        };
-        let score = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj"));
-        let (its, own) = (score(worker.process.pid)?, score(std::process::id())?);
-        trial.expect(its.trim().parse::<i32>().ok() > own.trim().parse().ok(), || {
-            format!("the kernel would end the node as soon as its worker: {own} and {its}")
-        });
-        group.write("cgroup.procs", worker.process.pid.into())?;
-        group.leave(4 << 20)?;
-        let gone = until(HEAL, || {
-            // Of two workers one takes it.
-            let answer = stage.call("hoard", Request::new(b"").deadline(HEAL));
-            trial.expect(matches!(answer.status, Status::Oom | Status::WorkerLost), || {
-                format!("hoard ended {}: {}", answer.status, answer.detail)
-            });
-            worker.is_replaced(&stage.node)
-        });
-        trial.expect(gone, || "a worker without memory is not replaced".to_owned());
-        killed += 1;
-        trial.event();
-    }
-    trial.figure("killed", f64::from(killed));
-    stage.finish(vec![running], trial);
-    drop(group);
     Ok(())
 }
 

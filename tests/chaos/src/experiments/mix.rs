@@ -1,16 +1,20 @@
 //! K29: everything, in an order that the seed decides.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use microfaas_node::{Request, RestartCause, Status};
+use microfaas_node::{FunctionConfig, Loading, Request, RestartCause, Status};
 use nix::sys::signal::Signal;
 
+use crate::experiments::hosts::Served;
+use crate::experiments::limits::without_descriptors;
+use crate::footprint::descendants;
 use crate::load::Load;
-use crate::modules::put;
+use crate::modules::{numbered_answer, numbered_name, put};
 use crate::role::{Manner, Role};
-use crate::stage::{HEAL, MODULE, OTHER, Stage};
+use crate::stage::{HEAL, MODULE, OTHER, Stage, enter};
 use crate::trial::{Stop, Trial};
-use crate::victim::{Worker, until};
+use crate::victim::{Victim, Worker, until};
 
 const STALL: Duration = Duration::from_millis(300);
 /// Workers may end this often in [`CALM`] before the rest of them are left alone: beyond that the node pauses, which is K02's.
@@ -23,16 +27,32 @@ struct Mix {
     stage: Stage,
     socket: std::path::PathBuf,
     hosts: Vec<Role>,
+    /// Another node, in a process of its own, to which this process is attached.
+    served: Served,
     version: u32,
     ends: Vec<Instant>,
 }
 
+/// Modules that are loaded when they are called, by their numbers, and how many modules there is room for.
+const COLD: Range<u32> = 1000..1006;
+const ROOM: u32 = 3;
+
 pub(super) fn random(trial: &mut Trial) -> Result<(), Stop> {
     let folder = tempfile::tempdir()?;
     let socket = folder.path().join("socket");
-    let stage = Stage::start_with(trial, |builder| builder.socket(&socket).stall(STALL))?;
-    let mut stage = stage.loses(&[RestartCause::Died, RestartCause::Hung, RestartCause::Silent]);
+    let mut stage = Stage::start_with(trial, |builder| {
+        let at_start = FunctionConfig::default().load(Loading::Start);
+        let builder = builder.socket(&socket).stall(STALL).modules_max(ROOM);
+        builder.load_default(Loading::FirstCall).function("answer", at_start)
+    })?
+    .loses(&[RestartCause::Died, RestartCause::Hung, RestartCause::Silent, RestartCause::Stayed]);
     stage.guests = true;
+    for number in COLD {
+        let file = format!("{}.so", numbered_name(number));
+        stage.node.deploy(put(stage.folder(), &file, &trial.modules.numbered(number))?)?;
+        call_cold(&stage, number, trial);
+    }
+    stage.measure();
     let short = Duration::from_millis(200);
     let patient = Load { may_end: MAY_END, hang_up: 100, ..Load::default() };
     let hasty = Load {
@@ -42,7 +62,10 @@ pub(super) fn random(trial: &mut Trial) -> Result<(), Stop> {
         ..patient.clone()
     };
     let loads = vec![stage.load(&patient, trial), stage.load(&hasty, trial)];
-    let mut mix = Mix { stage, socket, hosts: Vec::new(), version: 0, ends: Vec::new() };
+    let served = Served::start(trial)?;
+    let attached = Load { may_end: MAY_END, hang_up: 100, threads: 2, ..Load::default() };
+    let attached = attached.start(&served.host, &served.ledger, &mut trial.random);
+    let mut mix = Mix { stage, socket, hosts: Vec::new(), served, version: 0, ends: Vec::new() };
     let mut steps = 0u64;
     while !trial.is_over(0.8) {
         std::thread::sleep(trial.some_time(Duration::from_millis(80)));
@@ -51,6 +74,12 @@ pub(super) fn random(trial: &mut Trial) -> Result<(), Stop> {
         steps += 1;
     }
     trial.figure("steps", steps as f64);
+    // All of its calls that are on their way end, and it ends well.
+    mix.served.end_server(trial, Signal::SIGTERM)?;
+    trial.verdict.problems.extend(attached.stop());
+    enter(&mix.served.ledger, trial);
+    mix.served.check_log(trial);
+    drop(mix.served);
     for mut host in mix.hosts {
         // Those that leak have nothing to say.
         if let Ok(said) = host.ask() {
@@ -64,9 +93,21 @@ pub(super) fn random(trial: &mut Trial) -> Result<(), Stop> {
     Ok(())
 }
 
+/// Calls a function whose module may be cold.
+fn call_cold(stage: &Stage, number: u32, trial: &mut Trial) {
+    let name = numbered_name(number);
+    let answer = stage.call(name.as_str(), Request::new(b"").deadline(HEAL));
+    let right = match answer.status {
+        Status::Ok => answer.body == numbered_answer(number),
+        // It had started when its worker was killed, or there was none for a moment.
+        status => matches!(status, Status::WorkerLost | Status::Overloaded),
+    };
+    trial.expect(right, || format!("{name} ended {}: {}", answer.status, answer.detail));
+}
+
 impl Mix {
     fn step(&mut self, trial: &mut Trial) -> Result<(), Stop> {
-        match trial.random.u8(0..12) {
+        match trial.random.u8(0..19) {
             0 | 1 => self.kill(trial),
             2 => self.stop(trial),
             3 | 4 => self.kill_host(trial),
@@ -81,6 +122,17 @@ impl Mix {
                 Ok(())
             }
             10 => self.flood(trial),
+            11 => self.stop_host(trial),
+            12 => self.served.kill_and_start(trial),
+            13 => self.stop_node(trial),
+            14 => self.reload(trial),
+            15 => without_descriptors(trial.some_time(Duration::from_millis(30))),
+            16 | 17 => {
+                for _ in 0..4 {
+                    call_cold(&self.stage, trial.random.u32(COLD), trial);
+                }
+                Ok(())
+            }
             _ => self.misbehave(trial),
         }
     }
@@ -124,6 +176,38 @@ impl Mix {
             self.hosts.push(Role::host(&self.socket, manner, trial.random.u64(..))?);
         }
         Ok(())
+    }
+
+    fn stop_host(&mut self, trial: &mut Trial) -> Result<(), Stop> {
+        if self.hosts.is_empty() {
+            return Ok(());
+        }
+        let host = &self.hosts[trial.random.usize(..self.hosts.len())];
+        host.process.send(Signal::SIGSTOP)?;
+        std::thread::sleep(trial.some_time(2 * STALL));
+        Ok(host.process.send(Signal::SIGCONT)?)
+    }
+
+    /// Stops the other node for a while, with its workers or without.
+    fn stop_node(&mut self, trial: &mut Trial) -> Result<(), Stop> {
+        let Some(server) = &self.served.server else { return Ok(()) };
+        let mut all = vec![server.process.clone()];
+        if trial.random.bool() {
+            for (pid, _) in descendants(server.process.pid) {
+                all.extend(Victim::open(pid)?);
+            }
+        }
+        all.iter().try_for_each(|process| process.send(Signal::SIGSTOP))?;
+        std::thread::sleep(trial.some_time(3 * STALL));
+        Ok(all.iter().try_for_each(|process| process.send(Signal::SIGCONT))?)
+    }
+
+    /// The other node reads its modules again, of which one has changed.
+    fn reload(&mut self, trial: &mut Trial) -> Result<(), Stop> {
+        self.version += 1;
+        put(self.served.folder.path(), MODULE, &trial.modules.version(self.version))?;
+        let Some(server) = &self.served.server else { return Ok(()) };
+        Ok(server.process.send(Signal::SIGHUP)?)
     }
 
     fn kill_host(&mut self, trial: &mut Trial) -> Result<(), Stop> {

@@ -4,6 +4,7 @@ mod clocks;
 mod cold;
 mod deaths;
 mod deploys;
+mod groups;
 mod hosts;
 mod limits;
 mod mix;
@@ -70,7 +71,8 @@ pub const ALL: &[Experiment] = &[
         place: Place::OrdinaryUser,
         run: deaths::all_at_once,
     },
-    experiment("L02", "the kernel ends workers that are out of memory", limits::out_of_memory),
+    experiment("L02", "the kernel ends workers that are out of memory", groups::out_of_memory),
+    experiment("K09", "a balloon takes the memory that node and workers share", groups::pressure),
     Experiment {
         name: "K12",
         about: "/dev/shm is full",
@@ -107,7 +109,12 @@ pub const ALL: &[Experiment] = &[
         place: Place::FarFuture,
         run: clocks::monotonic_clock,
     },
-    experiment("K29", "a random mix of everything", mix::random),
+    Experiment {
+        name: "K29",
+        about: "a random mix of everything",
+        place: Place::FullSharedMemoryWherePossible,
+        run: mix::random,
+    },
 ];
 
 /// The one of this name, in any case.
