@@ -37,6 +37,10 @@ static TIMER: AtomicI32 = AtomicI32::new(-1);
 static NS_PER_4G_CYCLES: AtomicU64 = AtomicU64::new(0);
 /// The last reading of cycle counter and CPU time.
 static SYNC: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+/// The last reading before the slice in which an alarm has taken another.
+static SYNC_BEFORE: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+/// The limit of that slice.
+static SYNC_LIMIT: AtomicU64 = AtomicU64::new(u64::MAX);
 /// Alarms in a row that found a limit passed and nobody to suspend.
 static STRAY: AtomicUsize = AtomicUsize::new(0);
 /// Alarms that found a limit passed before its call was entered, since a call was last suspended.
@@ -113,15 +117,37 @@ pub struct Reading {
 /// Yes.
 pub fn sync() -> Reading {
     let reading = Reading { cycles: cycles(), cpu_ns: thread_cpu_ns() };
-    SYNC[0].store(reading.cycles, Ordering::Relaxed);
-    SYNC[1].store(reading.cpu_ns, Ordering::Relaxed);
+    reading.keep(&SYNC);
     reading
 }
 
-/// The last reading. To be called while no limit is set, when no alarm takes another meanwhile.
+/// The last reading before a slice that began then, if there is one; the slice is over, or is the latest. To be called while no limit is set, when no alarm takes another
+/// meanwhile.
 #[must_use]
-pub fn last_sync() -> Reading {
-    Reading { cycles: SYNC[0].load(Ordering::Relaxed), cpu_ns: SYNC[1].load(Ordering::Relaxed) }
+pub fn sync_before(began: u64) -> Option<Reading> {
+    [&SYNC, &SYNC_BEFORE].map(Reading::kept).into_iter().find(|reading| reading.cycles <= began)
+}
+
+/// As [`sync`], in a slice with this limit.
+///
+/// # Async-signal safety
+/// Yes.
+fn sync_within(limit: u64) {
+    if SYNC_LIMIT.swap(limit, Ordering::Relaxed) != limit {
+        Reading::kept(&SYNC).keep(&SYNC_BEFORE);
+    }
+    sync();
+}
+
+impl Reading {
+    fn keep(self, place: &[AtomicU64; 2]) {
+        place[0].store(self.cycles, Ordering::Relaxed);
+        place[1].store(self.cpu_ns, Ordering::Relaxed);
+    }
+
+    fn kept(place: &[AtomicU64; 2]) -> Self {
+        Self { cycles: place[0].load(Ordering::Relaxed), cpu_ns: place[1].load(Ordering::Relaxed) }
+    }
 }
 
 /// Alarms handled so far.
@@ -169,6 +195,25 @@ pub fn interrupting<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
+/// Puts the alarm in order after a call that has blocked it or switched it off, between calls. Only machine code of a call's own can do either; and the limits of
+/// others are not to go unnoticed for it.
+///
+/// # Cost
+/// A system call.
+#[cold]
+pub fn mend() {
+    // The next limit arms it.
+    DUE.store(u64::MAX, Ordering::Relaxed);
+    // SAFETY: all-zero is a valid signal set.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    for signal in [libc::SIGALRM, crate::poke::SIGNAL] {
+        // SAFETY: the set is initialised, and the numbers are signals'.
+        unsafe { libc::sigaddset(&raw mut set, signal) };
+    }
+    // SAFETY: reads the set. Unblocking is what the sandbox allows, and cannot fail.
+    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut()) };
+}
+
 extern "C" fn on_alarm(_signal: c_int, _info: *mut siginfo_t, context: *mut c_void) {
     ALARMS.fetch_add(1, Ordering::Relaxed);
     // SAFETY: the kernel passes a valid context, which we alone look at.
@@ -194,7 +239,7 @@ fn on_limit(context: &mut ucontext_t) {
     }
     let now = cycles();
     if now < limit {
-        sync();
+        sync_within(limit);
         return arm(limit, now);
     }
     at_limit(context, now);

@@ -187,6 +187,13 @@ impl Context {
         &self.response
     }
 
+    /// Bytes of heap that [`reset`](Self::reset) makes zero.
+    #[inline]
+    #[must_use]
+    pub fn reset_bytes(&self) -> usize {
+        self.arena.dirty_bytes()
+    }
+
     /// Forgets the call: what it allocated is gone, and all its memory is zero again, its stack included.
     ///
     /// # Safety

@@ -14,19 +14,19 @@ use crate::control::Lane;
 use crate::host_calls::{LEFT_OOM, LEFT_TOO_LARGE, Response};
 use crate::sandbox::{betrays, denied_call};
 
-/// Publishes the completion of a call whose entry returned `outcome`, and returns it. `message` is the text that its module left.
+/// Publishes the completion of a call whose entry returned `outcome`, and returns it. `message` is the text that its module left, `told` why safe points end it, where they do.
 #[inline]
 pub fn returned(
     lane: &mut Lane,
     submission: &Submission,
     response: &Response,
     outcome: u32,
-    message: &str,
+    [message, told]: [&str; 2],
     cpu_ns: u64,
 ) -> Completion {
     let status = match outcome {
         _ if response.told_to_end => {
-            return refuse(lane, submission, Status::Timeout, "budget spent; ended at a safe point", cpu_ns);
+            return refuse(lane, submission, Status::Timeout, told, cpu_ns);
         }
         OUTCOME_OK => Status::Ok,
         OUTCOME_ERROR => Status::Error,

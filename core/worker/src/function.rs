@@ -116,6 +116,13 @@ impl Function {
         }
     }
 
+    /// Between being told to end at a safe point and being ended: a tenth of the budget, at most a millisecond.
+    #[inline]
+    #[must_use]
+    pub fn grace_ns(&self) -> u64 {
+        self.budget_ns - self.soft_ns
+    }
+
     /// Cycles that a call may run before the worker looks at it for the first time.
     #[inline]
     #[must_use]

@@ -37,6 +37,8 @@ pub struct Instance {
     held: bool,
     /// Of all segments.
     mapped: usize,
+    /// Bytes in the segments.
+    segment_bytes: usize,
     /// What the ranges are part of; dropped last.
     library: Library,
 }
@@ -156,7 +158,7 @@ impl Instance {
     /// `writable` is that of `library`, a module which was attached and initialised, and does not run now.
     #[must_use]
     pub unsafe fn capture(library: Library, writable: &Writable, heap: Heap) -> Self {
-        let segments = writable
+        let segments: Vec<_> = writable
             .ranges
             .iter()
             .filter_map(|&(start, len)| {
@@ -166,7 +168,8 @@ impl Instance {
                 Some(Segment { start, copy })
             })
             .collect();
-        Self { segments, heap, held: false, mapped: writable.mapped, library }
+        let segment_bytes = segments.iter().map(|segment: &Segment| segment.copy.len()).sum();
+        Self { segments, heap, held: false, mapped: writable.mapped, segment_bytes, library }
     }
 
     /// Drops the instance and unloads its library. Returns the bytes that the system's loader has kept mapped all the same.
@@ -287,7 +290,18 @@ impl Instance {
     /// Bytes that every reset copies.
     #[must_use]
     pub fn writable_bytes(&self) -> usize {
-        self.segments.iter().map(|s| s.copy.len()).sum()
+        self.segment_bytes
+    }
+
+    /// Bytes that a reset copies, with the pages of `init`'s heap that calls have written.
+    #[inline]
+    #[must_use]
+    pub fn reset_bytes(&self) -> usize {
+        let heap = match &self.heap {
+            Heap::Kept(kept) => kept.written_bytes(),
+            Heap::Own(own) => own.1.bytes(),
+        };
+        self.segment_bytes + heap
     }
 
     /// Bytes that it takes altogether: the image in memory, and what `init` made and each reset restores, twice.

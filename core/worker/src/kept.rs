@@ -68,6 +68,13 @@ impl KeptHeap {
         self.copy.len()
     }
 
+    /// Bytes that are copied back after each call.
+    #[inline]
+    #[must_use]
+    pub fn written_bytes(&self) -> usize {
+        self.count * PAGE
+    }
+
     /// Makes this heap the one that [`repair`] knows.
     ///
     /// # Safety

@@ -4,12 +4,12 @@
 //! | --- | --- |
 //! | a slice, and nobody waits | it goes on, with a slice of [`COARSE_NS`]; who comes meanwhile pokes the worker, which ends the slice. With a host that may not poke: with a slice twice as long, up to that |
 //! | a slice, and others wait | it waits for its function's next turn; its next slice is a quantum again |
-//! | all but a tenth of its budget | safe points end it from now on, by unwinding |
+//! | all but a tenth of its budget, a millisecond at most; or all but that of its time to its deadline | safe points end it from now on, by unwinding |
 //! | its budget, or its deadline has passed | it is ended: answered, its stack dropped, instance and arena reset |
 //!
 //! What counts is CPU time. Reading it is a system call, so a call that is over soon (within its quantum, or little more) is measured by the cycle counter alone, and one
-//! that is not by both: time in which the worker did not have the core is taken off. A call that has the core and burns nothing (blocked in the kernel) is
-//! ended when it has been in its slices for four budgets and a tenth of a second.
+//! that is not by both: time in which the worker did not have the core is taken off. What it takes to put a suspended call's state aside and to bring it back is the call's, too. A call that has the core and burns nothing (blocked in the kernel) is
+//! ended when it has been in its slices for four budgets, a tenth of a second, and [`SHARE_MIN`] times what it has used: others may have most of the core.
 #![expect(unsafe_code, reason = "starts and resumes calls")]
 
 use std::collections::VecDeque;
@@ -39,6 +39,14 @@ use crate::sandbox::betrays;
 
 /// How often the clock's base is taken anew from the kernel, so that the cycle rate's error cannot add up.
 const CLOCK_CYCLES_MAX: u64 = 4_000_000_000;
+
+/// A call that has had so little of the time in its slices (a part of so many) was blocked, and not without the core: three busy processes beside a worker leave it a quarter.
+const SHARE_MIN: u64 = 32;
+/// A call that comes back so long after the end of its slice was not interrupted at it, whatever the machine is busy with: machine code of its own has blocked
+/// the alarm, or switched it off.
+const LATE_NS: u64 = 50_000_000;
+/// Resetting so much is in nobody's account: it takes a few microseconds, and reading the time after every call would cost more than a reset mostly does.
+const UNCHARGED_BYTES: usize = 64 << 10;
 
 /// What the worker has to do after a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,9 +80,15 @@ struct Task {
     /// When it was started and when it was over, in cycles.
     started: u64,
     ended: u64,
-    /// Whether safe points end it.
-    told: bool,
+    /// When safe points end it, a little before its deadline.
+    soft_deadline_ns: u64,
+    /// Safe points end it, for this reason.
+    told: Option<&'static str>,
 }
+
+/// What a call is told that ends at a safe point.
+const BUDGET_SPENT: &str = "budget spent; ended at a safe point";
+const DEADLINE_PASSED: &str = "deadline passed; ended at a safe point";
 
 /// When a slice began. The first of a call has no reading of its CPU time: that is a system call.
 #[derive(Debug, Clone, Copy)]
@@ -101,6 +115,8 @@ pub struct Scheduler {
     clock: CycleClock,
     recorder: Recorder,
     arena_bytes: u64,
+    /// See [`LATE_NS`].
+    late_cycles: u64,
     /// See [`spent`](Self::spent).
     spent: u64,
     /// What the latest slice of a call that was suspended has added to that.
@@ -115,6 +131,7 @@ impl Scheduler {
     pub fn new(settings: &Start, clock: CycleClock, recorder: Recorder) -> io::Result<Self> {
         let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         let count = settings.suspended_max as usize + 1;
+        timer::sync();
         let make = |_| Context::new(size(settings.stack_bytes), size(settings.arena_bytes));
         Ok(Self {
             contexts: (0..count).map(make).collect::<io::Result<_>>()?,
@@ -125,6 +142,7 @@ impl Scheduler {
             clock,
             recorder,
             arena_bytes: settings.arena_bytes,
+            late_cycles: clock.to_cycles(LATE_NS),
             spent: 0,
             slice_spent: 0,
         })
@@ -170,7 +188,8 @@ impl Scheduler {
         self.suspended.back().map(|(task, _)| (task.lane, task.submission.function))
     }
 
-    /// Cycles that calls have had the core for, so far; without slices at whose end nobody else wanted it.
+    /// Cycles that calls have had the core for, so far, and what it took to keep their state and to reset it where that is much; without slices at whose end nobody else
+    /// wanted it.
     #[inline]
     #[must_use]
     pub fn spent(&self) -> u64 {
@@ -216,7 +235,7 @@ impl Scheduler {
     ) -> After {
         let start = cycles();
         function.used = start;
-        let mut slice = function.first_slice();
+        let (mut slice, mut soft_deadline_ns) = (function.first_slice(), u64::MAX);
         if submission.deadline_ns != u64::MAX {
             let Some(rest) = submission.deadline_ns.checked_sub(self.ns_at(start)) else {
                 let reason = "deadline passed before the call started";
@@ -224,9 +243,12 @@ impl Scheduler {
                 self.count_refused(submission, &done);
                 return After::Serve;
             };
+            // Where little is left, a tenth of that is for unwinding, too.
+            let grace = function.grace_ns().min(rest / 10);
+            soft_deadline_ns = submission.deadline_ns - grace;
             // Turning nanoseconds into cycles is dear, and most deadlines are far.
-            if rest < function.first_slice_ns_max {
-                slice = slice.min(self.clock.to_cycles(rest));
+            if rest - grace < function.first_slice_ns_max {
+                slice = slice.min(self.clock.to_cycles(rest - grace));
             }
         }
         let Some(context) = self.free.pop() else { return After::Serve };
@@ -246,8 +268,19 @@ impl Scheduler {
         // SAFETY: the entry is the module's, its instance is clean; `finish` and `decide` reset both when the call is over.
         let exit = unsafe { frame.start(self.state, instance, function.entry) };
         let (used_ns, slices_ns, slice_ns) = (0, 0, function.quantum_ns);
-        let (submission, started, ended, told) = (*submission, start, start, false);
-        let mut task = Task { context, lane, submission, used_ns, slices_ns, slice_ns, started, ended, told };
+        let (submission, started, ended, told) = (*submission, start, start, None);
+        let mut task = Task {
+            context,
+            lane,
+            submission,
+            used_ns,
+            slices_ns,
+            slice_ns,
+            started,
+            ended,
+            soft_deadline_ns,
+            told,
+        };
         if let Exit::Suspended(at) = exit {
             self.spend(start);
             return self.decide(lanes, task, at, Began::first(start), function, instance);
@@ -259,14 +292,15 @@ impl Scheduler {
             function.was_short();
             task.used_ns = self.clock.to_ns(took);
         } else {
-            task.used_ns = self.learn(start, function);
+            task.used_ns = self.learn(start, slice, function);
         }
         self.finish(lanes, &task, exit, function, instance)
     }
 
     /// A call has come to its end within its first slice, and took long. Returns its CPU time.
     #[cold]
-    fn learn(&self, start: u64, function: &mut Function) -> u64 {
+    fn learn(&self, start: u64, slice: u64, function: &mut Function) -> u64 {
+        self.mend_alarm(start.saturating_add(slice));
         let used_ns = self.slice_used(Began::first(start));
         if function.has_overrun(used_ns) {
             function.overran_unseen();
@@ -284,12 +318,16 @@ impl Scheduler {
     ) -> After {
         let is_next = |(task, _): &(Task, Suspended)| is_wanted(task.lane, task.submission.function);
         let next = self.suspended.iter().position(is_next);
-        let Some((task, at)) = next.and_then(|next| self.suspended.remove(next)) else { return After::Serve };
+        let Some((mut task, at)) = next.and_then(|next| self.suspended.remove(next)) else {
+            return After::Serve;
+        };
         let Some((function, instance)) = find(task.submission.function) else { return After::Serve };
         instance.enter();
         // SAFETY: no call runs, so the state is the worker's.
         let state = unsafe { self.state.as_mut() };
+        let began = cycles();
         self.contexts[task.context].bring_back(state, instance);
+        self.charge(&mut task, began);
         self.resume(lanes, task, at, function, instance)
     }
 
@@ -319,6 +357,7 @@ impl Scheduler {
         function: &mut Function,
         instance: &mut Instance,
     ) -> After {
+        self.tell(&mut task, function);
         let (exit, began) = self.slice(&task, at, function, instance);
         if let Exit::Suspended(at) = exit {
             return self.decide(lanes, task, at, began, function, instance);
@@ -339,20 +378,41 @@ impl Scheduler {
         function: &Function,
         instance: &mut Instance,
     ) -> (Exit, Began) {
-        let end = if task.told { function.budget_ns } else { function.soft_ns };
-        let mut slice_ns = task.slice_ns.min(end.saturating_sub(task.used_ns));
-        if task.submission.deadline_ns != u64::MAX {
-            slice_ns = slice_ns.min(task.submission.deadline_ns.saturating_sub(self.ns_at(cycles())));
+        let (budget_ns, deadline_ns) = match task.told {
+            Some(_) => (function.budget_ns, task.submission.deadline_ns),
+            None => (function.soft_ns, task.soft_deadline_ns),
+        };
+        let mut slice_ns = task.slice_ns.min(budget_ns.saturating_sub(task.used_ns));
+        if deadline_ns != u64::MAX {
+            slice_ns = slice_ns.min(deadline_ns.saturating_sub(self.ns_at(cycles())));
         }
         // SAFETY: no call runs, so the state is the worker's.
         let state = unsafe { self.state.as_mut() };
-        state.runtime.pending.store(u32::from(task.told), Ordering::Relaxed);
+        state.runtime.pending.store(u32::from(task.told.is_some()), Ordering::Relaxed);
         let start = timer::sync();
-        poke::limit(start.cycles.saturating_add(self.clock.to_cycles(slice_ns)));
+        let limit = start.cycles.saturating_add(self.clock.to_cycles(slice_ns));
+        poke::limit(limit);
         // SAFETY: suspended on this context, its instance is as it left it.
         let exit = unsafe { self.contexts[task.context].resume(self.state, instance, at) };
         self.spend(start.cycles);
+        if !matches!(exit, Exit::Suspended(_)) {
+            self.mend_alarm(limit);
+        }
         (exit, Began { cycles: start.cycles, cpu_ns: Some(start.cpu_ns) })
+    }
+
+    /// Where a call is about to be ended, safe points end it from its next slice on. True where it has just come to that by its deadline.
+    fn tell(&mut self, task: &mut Task, function: &Function) -> bool {
+        if task.told.is_some() {
+            return false;
+        }
+        if task.used_ns >= function.soft_ns {
+            task.told = Some(BUDGET_SPENT);
+        } else if self.is_past(task.soft_deadline_ns) {
+            task.told = Some(DEADLINE_PASSED);
+            return true;
+        }
+        false
     }
 
     /// A slice is over that began then.
@@ -361,18 +421,31 @@ impl Scheduler {
         self.spent += self.slice_spent;
     }
 
+    /// A call with this limit has come back by itself.
+    fn mend_alarm(&self, limit: u64) {
+        if cycles().saturating_sub(limit) > self.late_cycles {
+            timer::mend();
+        }
+    }
+
+    /// Charges a call for what the worker has done for it since then: its state was put aside, or brought back, while it had the core otherwise.
+    fn charge(&mut self, task: &mut Task, began: u64) {
+        let took = cycles().saturating_sub(began);
+        self.spent += took;
+        task.used_ns += self.clock.to_ns(took);
+    }
+
     /// CPU time in a slice that is over now; takes a new reading.
     fn slice_used(&self, began: Began) -> u64 {
-        let last = timer::last_sync();
+        let before = timer::sync_before(began.cycles);
         let now = timer::sync();
         if let Some(cpu_ns) = began.cpu_ns {
             return now.cpu_ns.saturating_sub(cpu_ns);
         }
-        let cpu_ns = now.cpu_ns.saturating_sub(last.cpu_ns);
-        if last.cycles >= began.cycles {
-            return self.clock.to_ns(last.cycles - began.cycles) + cpu_ns;
-        }
-        let stolen_ns = self.between(last, now).saturating_sub(cpu_ns);
+        // Some of it may have been lost before the slice began: the call is given the benefit of the doubt.
+        let stolen_ns = before.map_or(0, |before| {
+            self.between(before, now).saturating_sub(now.cpu_ns.saturating_sub(before.cpu_ns))
+        });
         self.clock.to_ns(now.cycles.wrapping_sub(began.cycles)).saturating_sub(stolen_ns)
     }
 
@@ -406,15 +479,18 @@ impl Scheduler {
                 self.clean(&task, instance);
                 return After::Serve;
             }
-            task.told |= task.used_ns >= function.soft_ns;
+            // By its next turn its deadline may have passed.
+            let is_last_chance = self.tell(&mut task, function);
             let has_room = self.has_room();
             let is_ready = |lane: &Lane| has_room && lane.end.is_ready();
             let has_rival = has_room && lanes.has_rival || !self.suspended.is_empty();
-            if has_rival || lanes.control_waits() || lanes.iter().any(is_ready) {
+            let others_wait = has_rival || lanes.control_waits() || lanes.iter().any(is_ready);
+            if others_wait && !is_last_chance {
                 break;
             }
             let longest_ns = COARSE_NS.max(function.quantum_ns);
             task.slice_ns = match lanes.iter().any(|lane| lane.copies) {
+                _ if others_wait => function.quantum_ns,
                 // Hosts that may not signal the worker wait for the end of a slice.
                 true => task.slice_ns.saturating_mul(2).min(longest_ns),
                 false => longest_ns,
@@ -424,8 +500,11 @@ impl Scheduler {
                 disengage(lanes);
                 break;
             }
-            // It was nobody else's.
-            self.spent -= std::mem::take(&mut self.slice_spent);
+            let slice_spent = std::mem::take(&mut self.slice_spent);
+            if !others_wait {
+                // It was nobody else's.
+                self.spent -= slice_spent;
+            }
             let (exit, start) = self.slice(&task, at, function, instance);
             if is_long {
                 disengage(lanes);
@@ -443,7 +522,9 @@ impl Scheduler {
         task.slice_ns = function.quantum_ns;
         // SAFETY: no call runs, so the state is the worker's.
         let state = unsafe { self.state.as_mut() };
+        let began = cycles();
         self.contexts[task.context].put_aside(state, instance);
+        self.charge(&mut task, began);
         self.suspended.push_back((task, at));
         After::Serve
     }
@@ -451,6 +532,7 @@ impl Scheduler {
     /// Why a call gets no further slice, if it does not.
     fn is_over(&mut self, task: &Task, function: &Function) -> Option<&'static str> {
         let blocked_ns = function.budget_ns.saturating_mul(4).saturating_add(100_000_000);
+        let blocked_ns = blocked_ns.saturating_add(task.used_ns.saturating_mul(SHARE_MIN));
         if task.used_ns >= function.budget_ns {
             Some("budget spent")
         } else if self.is_past(task.submission.deadline_ns) {
@@ -478,7 +560,8 @@ impl Scheduler {
                 // SAFETY: no call runs, so the state is the worker's.
                 let message = unsafe { self.state.as_ref() }.message();
                 let response = self.contexts[task.context].response();
-                let done = returned(lane, &task.submission, response, outcome, message, task.used_ns);
+                let told = task.told.unwrap_or_default();
+                let done = returned(lane, &task.submission, response, outcome, [message, told], task.used_ns);
                 self.count(task, &done);
                 if function.stateful {
                     // SAFETY: the call is over. What it has left in statics it has allocated from the instance's own heap.
@@ -538,11 +621,16 @@ impl Scheduler {
 
     #[inline]
     fn clean(&mut self, task: &Task, instance: &mut Instance) {
+        let context = &mut self.contexts[task.context];
+        let began = (instance.reset_bytes() + context.reset_bytes() > UNCHARGED_BYTES).then(cycles);
         // SAFETY: the call is over or given up; no other call of the instance runs.
         unsafe { instance.reset() };
         // SAFETY: as above.
-        unsafe { self.contexts[task.context].reset() };
+        unsafe { context.reset() };
         self.free.push(task.context);
+        if let Some(began) = began {
+            self.spent += cycles().saturating_sub(began);
+        }
     }
 }
 

@@ -4,10 +4,14 @@
 //!
 //! Needs the worker's program: `cargo build -p microfaas-worker`.
 
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use microfaas_e2e::{Watchdog, probe_node};
-use microfaas_node::{FunctionConfig, Limits, Node, Policy, Request, Status};
+use microfaas_e2e::{Watchdog, attacks, probe_node};
+use microfaas_node::{Call, FunctionConfig, Limits, Node, Policy, Request, Status};
+use microfaas_sys::affinity;
 
 const LIMIT: Duration = Duration::from_secs(240);
 /// What a function takes at first without being known to overrun: two calls; a few more where the machine took the core from them.
@@ -76,4 +80,168 @@ fn short_calls_come_between_calls_that_overrun_by_less_than_the_worker_looks() {
     }
     // One for each slice of the others: thirty of these where a call is thirty quanta long, one where it is not interrupted.
     assert!(between > 4 * CALLS, "only {between} came between {CALLS} calls");
+}
+
+/// CPU time of a worker's process, in nanoseconds.
+fn cpu_ns(node: &Node) -> u64 {
+    let pid = node.workers()[0].pid.expect("it has a worker");
+    let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).expect("it is alive");
+    text.split(' ').next().and_then(|ns| ns.parse().ok()).expect("a number")
+}
+
+#[test]
+fn a_call_for_a_worker_that_slept_is_ended_at_its_budget() {
+    const BUDGET_NS: u64 = 200_000_000;
+    let _watchdog = Watchdog::new(LIMIT);
+    let node =
+        node("spin_forever", Limits { quantum_ns: BUDGET_NS, policy: Policy::Kill, ..Limits::default() });
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(400));
+        let before = cpu_ns(&node);
+        let completion = node.call("spin_forever", Request::new(b""));
+        let used = cpu_ns(&node) - before;
+        assert_eq!(completion.status, Status::Timeout, "{}", completion.detail);
+        assert!(completion.cpu_ns >= BUDGET_NS, "it is said to have used {} ns", completion.cpu_ns);
+        assert!(
+            (BUDGET_NS / 10 * 8..BUDGET_NS / 10 * 15).contains(&used),
+            "it has used {used} ns of {BUDGET_NS}"
+        );
+    }
+}
+
+fn bulky() -> PathBuf {
+    let functions = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../functions"));
+    attacks::build(Path::new(env!("CARGO_TARGET_TMPDIR")), [functions.join("bulky")], "bulky-module")
+        .join("bulky.so")
+}
+
+/// The worker copies 15 MiB three times for each of its slices.
+#[test]
+fn what_it_takes_to_keep_the_state_of_a_call_is_its_own() {
+    let _watchdog = Watchdog::new(LIMIT);
+    let limits = Limits { budget_ns: 100_000_000_000, ..Limits::default() };
+    let config = FunctionConfig::default().limits(limits).deadline(LIMIT);
+    let node = probe_node()
+        .module(bulky())
+        .function("bulky_work", config.clone())
+        .function("work_a", config)
+        .start()
+        .expect("a node with both modules starts");
+    let long = rounds(&node, Duration::from_millis(20)).to_string();
+    let short = rounds(&node, Duration::from_millis(4)).to_string();
+    let submit =
+        |function, body: &str| node.submit(function, Request::new(body.as_bytes())).expect("a free slot");
+    let before = cpu_ns(&node);
+    let bulky: Vec<_> = (0..10).map(|_| submit("bulky_work", &long)).collect();
+    let others: Vec<_> = (0..50).map(|_| submit("work_a", &short)).collect();
+    let mut used = 0;
+    for other in others {
+        let completion = other.wait();
+        assert_eq!(completion.status, Status::Ok, "{}", completion.detail);
+        used += completion.cpu_ns;
+    }
+    let all = cpu_ns(&node) - before;
+    node.poll();
+    assert!(node.stats().outstanding > 0, "there was no other that wanted the core all the time");
+    eprintln!("{used} ns of {all}");
+    // Half, but for what calls use at the ends.
+    assert!(used > all / 3, "it was left {used} ns of {all}");
+    for call in bulky {
+        let completion = call.wait();
+        assert_eq!((completion.status, completion.body.as_slice()), (Status::Ok, b"0 3".as_slice()));
+    }
+}
+
+#[test]
+fn a_call_is_unwound_before_its_deadline() {
+    let _watchdog = Watchdog::new(LIMIT);
+    let limits = Limits { stateful: true, budget_ns: 100_000_000_000, ..Limits::default() };
+    let config = FunctionConfig::default().limits(limits).deadline(LIMIT);
+    let node = probe_node().module(bulky()).function("guarded", config).start().expect("a node starts");
+    let count = || node.invoke("guarded", b"count".as_slice()).expect("it counts").body;
+    // Where the machine takes the core from the worker for the last millisecond the call is ended by force, and so its instance is as new.
+    let is_unwound = (0..50).any(|round| {
+        let completion = node.call("guarded", Request::new(b"60000000").deadline(Duration::from_millis(30)));
+        let text = String::from_utf8_lossy(&completion.body).into_owned() + &completion.detail;
+        match completion.status {
+            Status::Expired => false,
+            status => {
+                assert_eq!(status, Status::Timeout, "{text}");
+                eprintln!("round {round}: {text}");
+                text.contains("deadline") && text.contains("safe point") && count() == b"1"
+            }
+        }
+    });
+    assert!(is_unwound, "what it had was never dropped");
+    assert_eq!(node.workers()[0].restarts, 0);
+}
+
+/// Threads that want a core all the time.
+struct Hogs(Arc<AtomicBool>);
+
+impl Hogs {
+    fn new(core: u32, count: usize) -> Self {
+        let run = Arc::new(AtomicBool::new(true));
+        for _ in 0..count {
+            let run = Arc::clone(&run);
+            std::thread::spawn(move || {
+                affinity::pin_to(core).expect("the worker has that core");
+                while run.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        Self(run)
+    }
+}
+
+impl Drop for Hogs {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn what_others_take_of_the_core_is_not_held_against_a_call() {
+    let _watchdog = Watchdog::new(LIMIT);
+    for policy in [Policy::Share, Policy::Kill] {
+        let budget_ns = 300_000_000;
+        let quantum_ns = if policy == Policy::Kill { budget_ns } else { 1_000_000 };
+        let node = node("work_a", Limits { quantum_ns, budget_ns, policy, ..Limits::default() });
+        let body = rounds(&node, Duration::from_millis(150)).to_string();
+        let core = node.workers()[0].cpu.expect("it is pinned");
+        let hogs = Hogs::new(core, 3);
+        for _ in 0..3 {
+            let (start, before) = (Instant::now(), cpu_ns(&node));
+            let completion = node.call("work_a", Request::new(body.as_bytes()));
+            let used = cpu_ns(&node) - before;
+            eprintln!("{:?} for {used} ns of CPU, and {} as said", start.elapsed(), completion.cpu_ns);
+            assert_eq!(completion.status, Status::Ok, "{policy:?}: {}", completion.detail);
+            // Within what the kernel has not added up yet.
+            assert!(completion.cpu_ns <= used + 10_000_000, "{policy:?}: it is charged too much");
+        }
+        drop(hogs);
+    }
+}
+
+#[test]
+fn no_more_calls_are_suspended_than_may_be() {
+    const SUSPENDED_MAX: u32 = 8;
+    const FUNCTIONS: [&str; 3] = ["spin_forever", "sleep_spin", "checkpoint_spin"];
+    let _watchdog = Watchdog::new(LIMIT);
+    let limits = Limits { budget_ns: 600_000_000_000, ..Limits::default() };
+    let config = FunctionConfig::default().limits(limits).deadline(LIMIT);
+    let builder = probe_node().slots(256, 0).suspended_max(SUSPENDED_MAX);
+    let builder = FUNCTIONS.iter().fold(builder, |builder, name| builder.function(*name, config.clone()));
+    let node = builder.start().expect("a node with the probe starts");
+    let submit = |name: &&str| node.submit(*name, Request::new(b"200000000")).expect("a free slot");
+    let calls: Vec<_> = (0..20).flat_map(|_| FUNCTIONS.iter().map(submit)).collect();
+    // The worker still serves others: it has come round by then, several times.
+    for _ in 0..20 {
+        assert_eq!(node.invoke("echo", b"x".as_slice()).expect("it is served").body, b"x");
+    }
+    // What cannot be taken back has started, and none of these is over.
+    let started = calls.into_iter().map(Call::cancel).filter(|is_taken_back| !is_taken_back).count();
+    let most = SUSPENDED_MAX as usize + 1;
+    assert!((FUNCTIONS.len()..=most).contains(&started), "{started} calls have contexts, of {most}");
 }

@@ -86,5 +86,5 @@ fn enter_bare(inside: &mut Inside, submission: &Submission, response: &mut Respo
     let argument = (&raw mut response.call).cast::<c_void>();
     // SAFETY: the entry of a loaded module, with a call as it expects it; `echo` fits its answer into the buffer, allocates nothing, and leaves nothing behind.
     let outcome = unsafe { (function.entry)(argument) };
-    returned(lane, submission, response, outcome, "", 0);
+    returned(lane, submission, response, outcome, ["", ""], 0);
 }
