@@ -297,7 +297,12 @@ fn every_rule_is_used() {
         let used = sealed.lines().any(|line| {
             line.starts_with(&format!("{}(", rule.call))
                 && match (rule.call, rule.user) {
-                    ("mmap", user) => line.contains("PROT_EXEC") == (user == User::Loader),
+                    ("mmap", User::Loader) => line.contains("PROT_EXEC"),
+                    // Two rules: by descriptor, and without one.
+                    ("mmap", _) => {
+                        let has_descriptor = rule.when.iter().any(|when| when.argument == 4);
+                        !line.contains("PROT_EXEC") && line.contains("MAP_ANONYMOUS") != has_descriptor
+                    }
                     ("futex", user) => line.contains("FUTEX_WAKE_PRIVATE") == (user == User::Function),
                     ("madvise" | "close", _) => line.contains(particular(rule)),
                     _ => true,

@@ -12,6 +12,7 @@
 //! | `openat` again: a library that the worker does not have | no such file |
 //! | `read`, `pread64` | from the module's first page: the headers of the file and of its segments |
 //! | `newfstatat`, `fstat` | a file that is like no other, so that the loader does not take it for one that it has |
+//! | anything else that is forbidden | not permitted, so that the load fails and not the worker |
 #![expect(
     unsafe_code,
     reason = "answers system calls in a signal handler, for a loader that passes raw pointers"
@@ -130,7 +131,8 @@ fn answer(number: i32, arguments: [usize; 6]) -> Option<isize> {
         libc::SYS_newfstatat if is_module() => Some(describe(arguments[2])),
         libc::SYS_fstat if is_module() => Some(describe(arguments[1])),
         libc::SYS_newfstatat => Some(-(libc::ENOENT as isize)),
-        _ => None,
+        // The loader then says what it would have needed that for.
+        _ => Some(-(libc::EPERM as isize)),
     }
 }
 
@@ -186,6 +188,13 @@ mod tests {
             (stat.st_dev, stat.st_ino)
         };
         assert_ne!(stat(0), stat(1));
-        assert_eq!(answer(i32::try_from(libc::SYS_openat).unwrap(), [0; 6]), None);
+        let ask = |number| answer(i32::try_from(number).unwrap(), [0; 6]);
+        assert_eq!(ask(libc::SYS_openat), None);
+        let mut page = [0u8; PAGE];
+        FIRST_PAGE.store(page.as_mut_ptr(), Ordering::Relaxed);
+        // As for an executable stack.
+        let answer = ask(libc::SYS_mprotect);
+        FIRST_PAGE.store(std::ptr::null_mut(), Ordering::Relaxed);
+        assert_eq!(answer, Some(-1), "EPERM");
     }
 }

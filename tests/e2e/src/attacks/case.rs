@@ -52,6 +52,8 @@ pub struct Case {
     pub fd_delta: Option<usize>,
     /// How many more bytes may be resident after a thousand calls.
     pub rss_delta: Option<u64>,
+    /// What the text about each call contains.
+    pub detail: Option<String>,
     /// What no answer may contain.
     pub not_contains: Option<Vec<u8>>,
     /// What the answer of this call, from 0, may not contain.
@@ -103,6 +105,7 @@ fn read(file: PathBuf) -> Case {
         next_ok: true,
         fd_delta: None,
         rss_delta: None,
+        detail: None,
         not_contains: None,
         call_not_contains: Vec::new(),
         call_zero: Vec::new(),
@@ -166,6 +169,7 @@ impl Case {
                 let mib = value.strip_prefix('<')?.strip_suffix("MiB after 1000 calls")?;
                 self.rss_delta = Some(mib.parse::<u64>().ok()? << 20);
             }
+            "detail" => self.detail = Some(value.into()),
             "not_contains" => self.not_contains = Some(value.into()),
             "equals" if value == "input" => self.equals = Some(Equals::Input),
             "equals" => self.equals = Some(Equals::Text(value.into())),

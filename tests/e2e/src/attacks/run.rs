@@ -46,6 +46,9 @@ impl Settings {
 /// How long a replacement may take to come up before that is a failure; more than an honest one ever needs.
 const REPLACEMENT: Duration = Duration::from_secs(60);
 
+/// How much more memory of its own a worker may have after a case: a call's arena keeps 4 MiB of what it has used, and there are two.
+const RESIDENT_DELTA_MAX: u64 = 8 << 20;
+
 /// A node, the function that must not notice anything, and the bookkeeping.
 #[derive(Debug)]
 pub struct Arena {
@@ -156,6 +159,10 @@ impl Arena {
         }
         if after.worker.threads != 1 {
             wrong.push(format!("the worker has {} threads", after.worker.threads));
+        }
+        if outcome.same_worker && after.worker.resident > before.worker.resident + RESIDENT_DELTA_MAX {
+            let [before, after] = [before, &after].map(|look| look.worker.resident >> 10);
+            wrong.push(format!("the worker had {before} KiB resident and has {after} KiB"));
         }
         let mut known = before.processes.clone();
         known.extend(after.pid);
@@ -290,6 +297,9 @@ fn check_answer(case: &Case, i: usize, input: &[u8], completion: &Completion, wr
     };
     if expected.is_some_and(|expected| expected != body.as_slice()) {
         wrong.push(format!("the answer to call {} is {:?}", i + 1, String::from_utf8_lossy(body)));
+    }
+    if case.detail.as_ref().is_some_and(|detail| !completion.detail.contains(detail)) {
+        wrong.push(format!("the text about call {} is {:?}", i + 1, completion.detail));
     }
     if case.error_text_max.is_some_and(|max| completion.detail.len() > max) {
         wrong.push(format!("a text of {} bytes", completion.detail.len()));
