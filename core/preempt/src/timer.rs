@@ -121,6 +121,14 @@ pub fn sync() -> Reading {
     reading
 }
 
+/// After a sleep, with [`sync`] before it: the sleep is not to count as time that the call which comes next was without the core.
+///
+/// # Cost
+/// No system call, since somebody waits for the worker now: what the kernel has used for the sleep itself, some microseconds, counts as used after it.
+pub fn slept() {
+    SYNC[0].store(cycles(), Ordering::Relaxed);
+}
+
 /// The last reading before a slice that began then, if there is one; the slice is over, or is the latest. To be called while no limit is set, when no alarm takes another
 /// meanwhile.
 #[must_use]

@@ -474,6 +474,7 @@ impl Worker {
 
     /// Sleeps until a lane's bell moves. True when the node is gone.
     fn sleep(&mut self) -> io::Result<bool> {
+        timer::sync();
         let start = monotonic_ns();
         let woken = self.wait_on_bells(start + SLEEP_NS_MAX);
         // The node may have moved this process.
@@ -504,8 +505,7 @@ impl Worker {
             return Ok(Woken::Changed);
         }
         let woken = futex::wait_any(&waiters[..count], deadline_ns);
-        // The time without the core until now is not that of the call that comes next.
-        timer::sync();
+        timer::slept();
         woken
     }
 }
