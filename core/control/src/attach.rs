@@ -68,6 +68,8 @@ pub enum Complaint {
     Hangs,
     /// An offered lane is to a worker that the host has no place for.
     Unwanted,
+    /// The host cannot take an offered lane now: it has as many descriptors open as it may, or no memory. It is to be offered another one after a while.
+    Untaken,
 }
 
 /// Node to host.

@@ -109,19 +109,34 @@ fn receive_what_fits(
             Err(error) => return Err(error.into()),
         }
     };
-    let mut fds = Vec::new();
-    for part in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(numbers) = part {
-            // SAFETY: the kernel has just opened these descriptors for this process and told nobody else of them.
-            fds.extend(numbers.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
+    let (len, flags) = (message.bytes, message.flags);
+    // There is room for all of their numbers.
+    let lost_fds = flags.contains(MsgFlags::MSG_CTRUNC);
+    let mut numbers = Vec::new();
+    if !lost_fds {
+        for part in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(some) = part {
+                numbers.extend(some);
+            }
         }
+    } else {
+        numbers = taken(&control);
     }
-    if message.flags.contains(MsgFlags::MSG_TRUNC) || fds.len() > fds_max {
+    // SAFETY: the kernel has just opened these descriptors for this process and told nobody else of them.
+    let fds: Vec<_> = numbers.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }).collect();
+    if flags.contains(MsgFlags::MSG_TRUNC) || fds.len() > fds_max {
         return Err(does_not_fit());
     }
-    // There was room for all of their numbers.
-    let lost_fds = message.flags.contains(MsgFlags::MSG_CTRUNC);
-    Ok(Packet { len: message.bytes, fds, lost_fds })
+    Ok(Packet { len, fds, lost_fds })
+}
+
+/// The numbers of those descriptors that this process could take, where it could not take all: the one control message in a buffer that was zero, which nix does not
+/// look at then.
+fn taken(control: &[u8]) -> Vec<RawFd> {
+    const HEAD: usize = size_of::<libc::cmsghdr>();
+    let len = |bytes: &[u8]| bytes.first_chunk().map_or(0, |bytes| usize::from_ne_bytes(*bytes));
+    let numbers = control.get(HEAD..len(control)).unwrap_or_default();
+    numbers.as_chunks().0.iter().map(|number| RawFd::from_ne_bytes(*number)).collect()
 }
 
 /// As [`try_recv`], waiting at most `timeout` for a packet. `None` waits for ever, and in `recvmsg` itself: a worker's sandbox allows no `poll`.

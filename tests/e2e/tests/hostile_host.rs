@@ -146,7 +146,8 @@ fn what_is_no_message_ends_the_connection() {
         ] {
             let host = RawHost::attach(&scene.path).unwrap();
             host.say(&message).unwrap();
-            host.say(&FromHost::Mapped { lane: host.lanes[0].number }).unwrap();
+            // The first may have been enough.
+            let _ = host.say(&FromHost::Mapped { lane: host.lanes[0].number });
             assert!(!host.last_words().unwrap().is_empty(), "{message:?}");
         }
     });

@@ -70,7 +70,7 @@ pub(crate) struct Attachment {
 
 /// Attaches to the node at `path`.
 pub(crate) fn connect(path: &Path) -> Result<Node, ConnectError> {
-    let session = Session::open(path)?;
+    let session = Session::open(path, || true)?;
     let failed = |what| move |source| ConnectError::System { what, source };
     let hub = Hub::new(session.welcome.spin_ns).map_err(failed("cannot make the event descriptors"))?;
     let seats = (0..session.welcome.workers).map(|index| Seat::new(index, None)).collect();
@@ -109,10 +109,14 @@ impl Live {
         socket::send(self.socket.as_fd(), &packet, &[])
     }
 
-    /// The next packet, if there is one.
+    /// The next packet, if there is one; without its descriptors where this process cannot take them all.
     fn hear(&self, buffer: &mut [u8]) -> io::Result<Option<Letter>> {
-        match socket::try_recv(self.socket.as_fd(), buffer, FDS_MAX) {
+        match socket::try_recv_what_fits(self.socket.as_fd(), buffer, FDS_MAX) {
             Ok(packet) if packet.len == 0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(packet) if packet.lost_fds => {
+                let message = decode(&buffer[..packet.len]).map_err(io::Error::other)?;
+                Ok(Some((message, Vec::new())))
+            }
             Ok(packet) => decode(&buffer[..packet.len])
                 .map(|message| Some((message, packet.fds)))
                 .map_err(io::Error::other),
@@ -150,6 +154,11 @@ impl Attachment {
                 }
             }
         }
+        self.end();
+    }
+
+    /// Answers what is left.
+    fn end(&mut self) {
         self.drop_lanes(Shut::Closed);
         self.shared.hub.orphans.end();
         for seat in &self.shared.seats {
@@ -163,7 +172,7 @@ impl Attachment {
         if self.live.is_some() || self.shared.is_closed() || Instant::now() < self.next_attempt {
             return;
         }
-        match Session::open(&self.path) {
+        match Session::open(&self.path, || !self.shared.is_closed()) {
             Ok(session) if let Err(error) = self.mirror.show(&self.shared, &session.functions) => {
                 tracing::error!(path = %self.path.display(), %error, "the node cannot be used");
                 self.next_attempt = Instant::now() + PAUSE_MAX;
@@ -267,8 +276,23 @@ impl Attachment {
     }
 }
 
+impl Drop for Attachment {
+    /// A bug in here is the end of the host's attachment, and not of its callers: every call is answered.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("the host's thread has panicked, it is attached no more");
+            self.shared.closed.store(true, Ordering::Relaxed);
+            // The same bug may be met again on the way; a panic that left this would end the whole process.
+            let end = std::panic::AssertUnwindSafe(|| self.end());
+            if std::panic::catch_unwind(end).is_err() {
+                self.shared.hub.orphans.end();
+            }
+        }
+    }
+}
+
 impl Live {
-    /// Maps an offered lane.
+    /// Maps an offered lane, or says why not: calls on other lanes are not to end for it.
     fn map(
         &mut self,
         shared: &Arc<Shared>,
@@ -282,22 +306,16 @@ impl Live {
             return self.say(&FromHost::Complaint { lane, about: Complaint::Unwanted });
         };
         geometry.check().map_err(io::Error::other)?;
-        let [event, down, bulk, up, process] = <[OwnedFd; FDS_MAX]>::try_from(fds).map_err(|fds| {
-            io::Error::other(format!("{} descriptors with a lane, not {FDS_MAX}", fds.len()))
-        })?;
-        let memory = LaneMemory::map(geometry, RegionFds { down, bulk, up })?;
-        shared.hub.listen(event.as_fd())?;
-        let made = Lane::new(
-            memory,
-            worker,
-            event,
-            Arc::clone(&shared.hub),
-            process.into(),
-            Arc::clone(&seat.load),
-            Arc::clone(&seat.counters),
-        );
-        self.lanes.insert(lane, Held { lane: Arc::new(made), open: false, told: false });
-        self.say(&FromHost::Mapped { lane })
+        match take(shared, seat, worker, geometry, fds) {
+            Ok(made) => {
+                self.lanes.insert(lane, Held { lane: Arc::new(made), open: false, told: false });
+                self.say(&FromHost::Mapped { lane })
+            }
+            Err(error) => {
+                tracing::warn!(worker, %error, "a lane to a worker cannot be taken now");
+                self.say(&FromHost::Complaint { lane, about: Complaint::Untaken })
+            }
+        }
     }
 
     fn open(&mut self, shared: &Shared, lane: u64) {
@@ -307,6 +325,22 @@ impl Live {
             shared.seats[held.lane.worker as usize].open(Arc::clone(&held.lane));
         }
     }
+}
+
+/// Makes a lane of what has come with its offer.
+fn take(
+    shared: &Arc<Shared>,
+    seat: &Seat,
+    worker: u32,
+    geometry: Geometry,
+    fds: Vec<OwnedFd>,
+) -> io::Result<Lane> {
+    let [event, down, bulk, up, process] = <[OwnedFd; FDS_MAX]>::try_from(fds)
+        .map_err(|fds| io::Error::other(format!("{} descriptors with a lane, not {FDS_MAX}", fds.len())))?;
+    let memory = LaneMemory::map(geometry, RegionFds { down, bulk, up })?;
+    shared.hub.listen(event.as_fd())?;
+    let (hub, load, counters) = (Arc::clone(&shared.hub), Arc::clone(&seat.load), Arc::clone(&seat.counters));
+    Ok(Lane::new(memory, worker, event, hub, process.into(), load, counters))
 }
 
 /// Takes a lane out of use, and settles what is in flight on it.
@@ -353,4 +387,47 @@ fn note(shared: &Shared, news: attach::Worker) {
         info.state = if news.pid.is_some() { WorkerState::Serving } else { WorkerState::Starting };
     });
     seat.sealed(news.sandbox);
+}
+
+#[cfg(test)]
+mod tests {
+    use microfaas_lane::Status;
+
+    use super::*;
+    use crate::moves::tests::node;
+    use crate::{CallError, FunctionHandle};
+
+    #[test]
+    fn a_panic_answers_every_call() {
+        let (shared, mut lanes) = node(1);
+        let (lane, mut worker) = lanes.remove(0);
+        shared.seats[0].open(Arc::clone(&lane));
+        let (near, far) = socket::pair().unwrap();
+        let held = Held { lane, open: true, told: false };
+        let live = Live { socket: near, stall_ns: 0, lanes: BTreeMap::from([(1, held)]), closing: false };
+        let attachment = Attachment {
+            shared: Arc::clone(&shared),
+            path: PathBuf::new(),
+            mirror: Mirror::default(),
+            live: Some(live),
+            pause: PAUSE_MIN,
+            next_attempt: Instant::now(),
+            started: None,
+        };
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let _attachment = attachment;
+            let _ = wait.recv();
+            std::panic::resume_unwind(Box::new("a bug"));
+        });
+        let node = Node::new(shared, thread);
+        let handle = FunctionHandle { node: node.shared().id, id: 0 };
+        let call = node.submit(handle, b"x".as_slice().into()).unwrap();
+        worker.begin();
+        drop(go);
+        assert_eq!(call.wait().status, Status::Cancelled);
+        assert!(matches!(node.submit(handle, b"x".as_slice().into()), Err(CallError::Closed)));
+        // The node learns it by the end of the connection.
+        assert_eq!(socket::recv(far.as_fd(), &mut [0; 8], 0, None).unwrap().len, 0);
+    }
 }

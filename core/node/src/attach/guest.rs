@@ -106,6 +106,15 @@ impl Guest {
         self.outbox.say(self.socket.as_fd(), packet, fds)
     }
 
+    /// Tells it of all functions, and not of those that it was told of before and has not read.
+    ///
+    /// # Errors
+    /// As [`say`](Self::say).
+    pub(crate) fn say_table(&mut self, parts: &[ToHost]) -> io::Result<()> {
+        let packets: Result<Vec<_>, _> = parts.iter().map(encode).collect();
+        self.outbox.say_table(self.socket.as_fd(), packets.map_err(io::Error::other)?)
+    }
+
     /// As [`Outbox::flush`].
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.outbox.flush(self.socket.as_fd())

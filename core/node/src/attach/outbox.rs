@@ -13,10 +13,18 @@ const READ_WITHIN: Duration = Duration::from_secs(5);
 /// Packets that are kept; no peer that reads has as many.
 const PACKETS_MAX: usize = 1024;
 
+#[derive(Debug)]
+struct Packet {
+    bytes: Vec<u8>,
+    fds: Vec<Arc<OwnedFd>>,
+    /// Of no use once there is a newer one.
+    is_table: bool,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    packets: VecDeque<(Vec<u8>, Vec<Arc<OwnedFd>>)>,
+    packets: VecDeque<Packet>,
     /// Since when there is no room.
     stuck: Option<Instant>,
 }
@@ -32,11 +40,32 @@ impl Outbox {
         packet: Vec<u8>,
         fds: Vec<Arc<OwnedFd>>,
     ) -> io::Result<()> {
+        self.push(Packet { bytes: packet, fds, is_table: false })?;
+        self.flush(socket)
+    }
+
+    /// As [`say`](Self::say): a table in parts, in the place of what was not read of the one before. The first part says that the table begins anew.
+    ///
+    /// # Errors
+    /// As [`say`](Self::say).
+    pub(crate) fn say_table(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        parts: impl IntoIterator<Item = Vec<u8>>,
+    ) -> io::Result<()> {
+        self.packets.retain(|packet| !packet.is_table);
+        for bytes in parts {
+            self.push(Packet { bytes, fds: Vec::new(), is_table: true })?;
+        }
+        self.flush(socket)
+    }
+
+    fn push(&mut self, packet: Packet) -> io::Result<()> {
         if self.packets.len() == PACKETS_MAX {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not read"));
         }
-        self.packets.push_back((packet, fds));
-        self.flush(socket)
+        self.packets.push_back(packet);
+        Ok(())
     }
 
     /// Sends what there is room for.
@@ -44,9 +73,9 @@ impl Outbox {
     /// # Errors
     /// As [`say`](Self::say).
     pub(crate) fn flush(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
-        while let Some((packet, fds)) = self.packets.front() {
+        while let Some(Packet { bytes, fds, .. }) = self.packets.front() {
             let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-            match socket::send(socket, packet, &fds) {
+            match socket::send(socket, bytes, &fds) {
                 Ok(()) => {
                     self.packets.pop_front();
                     self.stuck = None;
@@ -92,5 +121,29 @@ mod tests {
         assert!(outbox.read_by().is_none());
         drop(far);
         assert!(outbox.say(near.as_fd(), vec![0], Vec::new()).is_err());
+    }
+    /// As when a host is stopped while modules are deployed.
+    #[test]
+    fn of_tables_the_newest_is_kept() {
+        let (near, far) = socket::pair().unwrap();
+        let mut outbox = Outbox::default();
+        let packet = |text: String| format!("{text} {}", "x".repeat(20_000)).into_bytes();
+        outbox.say(near.as_fd(), packet("news".into()), Vec::new()).unwrap();
+        for table in 0..2 * PACKETS_MAX {
+            let parts = (0..3).map(|part| packet(format!("table {table} {part}")));
+            outbox.say_table(near.as_fd(), parts).unwrap();
+        }
+        outbox.say(near.as_fd(), packet("more news".into()), Vec::new()).unwrap();
+        let (mut buffer, mut heard) = (vec![0; 65_536], Vec::new());
+        while let Ok(packet) = socket::try_recv(far.as_fd(), &mut buffer, 0) {
+            let text = String::from_utf8_lossy(&buffer[..packet.len]);
+            heard.push(text.trim_end_matches(['x', ' ']).to_owned());
+            outbox.flush(near.as_fd()).unwrap();
+        }
+        assert_eq!(heard[0], "news");
+        let last = 2 * PACKETS_MAX - 1;
+        let whole = (0..3).map(|part| format!("table {last} {part}")).chain(["more news".to_owned()]);
+        assert_eq!(heard[heard.len() - 4..], whole.collect::<Vec<_>>());
+        assert!(heard.len() < 50, "{heard:?}");
     }
 }

@@ -16,6 +16,9 @@ use crate::completion::printable;
 /// How long the node may take to let a host in.
 const WELCOME_WITHIN: Duration = Duration::from_secs(5);
 
+/// How often who waits looks whether the node is still wanted.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// How long the node may take over what it was asked: workers that load a module may each take half a minute.
 const DONE_WITHIN: Duration = Duration::from_secs(300);
 
@@ -89,9 +92,9 @@ pub(crate) struct Session {
 pub(crate) type Letter = (ToHost, Vec<OwnedFd>);
 
 impl Session {
-    /// Connects and says hello. Waits for a few seconds at most.
-    pub(crate) fn open(path: &Path) -> Result<Self, ConnectError> {
-        Self::enter(path, true)
+    /// Connects and says hello. Waits for a few seconds at most, and not for a node that is not wanted any more.
+    pub(crate) fn open(path: &Path, is_wanted: impl Fn() -> bool) -> Result<Self, ConnectError> {
+        Self::enter(path, true, &is_wanted)
     }
 
     /// Asks the node's administration for something, in a connection of its own. Waits for a few seconds at most.
@@ -100,14 +103,14 @@ impl Session {
         request: serde_json::Value,
     ) -> Result<(serde_json::Value, Vec<OwnedFd>), ConnectError> {
         let by = Instant::now() + WELCOME_WITHIN;
-        let session = Self::enter(path, false)?;
+        let session = Self::enter(path, false, &|| true)?;
         let protocol = |_| ConnectError::Protocol { path: path.to_owned() };
         let packet = encode(&FromHost::Admin { id: 0, request }).map_err(protocol)?;
         // A node that has closed the connection has said why, which is read next.
         let _ = socket::send(session.socket.as_fd(), &packet, &[]);
         loop {
             // Others are news that do not matter here.
-            if let (ToHost::Admin { answer, .. }, fds) = next(&session.socket, path, by)? {
+            if let (ToHost::Admin { answer, .. }, fds) = next(&session.socket, path, by, &|| true)? {
                 let refused = |reason: String| ConnectError::Refused {
                     path: path.to_owned(),
                     reason: printable(reason.as_bytes()),
@@ -117,14 +120,14 @@ impl Session {
         }
     }
 
-    fn enter(path: &Path, lanes: bool) -> Result<Self, ConnectError> {
+    fn enter(path: &Path, lanes: bool, is_wanted: &dyn Fn() -> bool) -> Result<Self, ConnectError> {
         let by = Instant::now() + WELCOME_WITHIN;
-        let socket = connect(path, by)?;
+        let socket = connect(path, by, is_wanted)?;
         let hello = FromHost::Hello { version: VERSION, lanes };
         let packet = encode(&hello).map_err(|_| ConnectError::Protocol { path: path.to_owned() })?;
         // A node that has refused already has said why, which is read next.
         let _ = socket::send(socket.as_fd(), &packet, &[]);
-        let (ToHost::Welcome(welcome), _) = next(&socket, path, by)? else {
+        let (ToHost::Welcome(welcome), _) = next(&socket, path, by, is_wanted)? else {
             return Err(ConnectError::Protocol { path: path.to_owned() });
         };
         if welcome.version != VERSION || welcome.workers == 0 {
@@ -132,8 +135,11 @@ impl Session {
         }
         let mut functions = Vec::new();
         loop {
-            match next(&socket, path, by)? {
-                (ToHost::Functions { last, functions: part, .. }, _) => {
+            match next(&socket, path, by, is_wanted)? {
+                (ToHost::Functions { first, last, functions: part }, _) => {
+                    if first {
+                        functions.clear();
+                    }
                     functions.extend(part);
                     if last {
                         return Ok(Self { socket, welcome, functions });
@@ -151,7 +157,7 @@ impl Session {
 /// [`ConnectError`] where no answer comes. What the node refuses is an answer.
 pub fn administrate(path: &Path, request: &AdminRequest) -> Result<AdminAnswer, ConnectError> {
     let by = Instant::now() + WELCOME_WITHIN;
-    let socket = connect(path, by)?;
+    let socket = connect(path, by, &|| true)?;
     let say = |message: &FromHost| {
         let packet = encode(message).map_err(|_| ConnectError::Protocol { path: path.to_owned() })?;
         // A node that has refused already has said why, which is read next.
@@ -159,20 +165,20 @@ pub fn administrate(path: &Path, request: &AdminRequest) -> Result<AdminAnswer, 
         Ok(())
     };
     say(&FromHost::Hello { version: VERSION, lanes: false })?;
-    let (ToHost::Welcome(_), _) = next(&socket, path, by)? else {
+    let (ToHost::Welcome(_), _) = next(&socket, path, by, &|| true)? else {
         return Err(ConnectError::Protocol { path: path.to_owned() });
     };
     say(&FromHost::Admin { id: 0, request: request.to_value() })?;
     let by = Instant::now() + DONE_WITHIN;
     loop {
         // The tables of functions and workers come first.
-        if let (ToHost::Admin { id: 0, answer }, _) = next(&socket, path, by)? {
+        if let (ToHost::Admin { id: 0, answer }, _) = next(&socket, path, by, &|| true)? {
             return Ok(AdminAnswer::from_value(answer));
         }
     }
 }
 
-fn connect(path: &Path, by: Instant) -> Result<OwnedFd, ConnectError> {
+fn connect(path: &Path, by: Instant, is_wanted: &dyn Fn() -> bool) -> Result<OwnedFd, ConnectError> {
     loop {
         let error = match local::connect(path) {
             Ok(socket) => return Ok(socket),
@@ -181,17 +187,30 @@ fn connect(path: &Path, by: Instant) -> Result<OwnedFd, ConnectError> {
         match error.kind() {
             io::ErrorKind::PermissionDenied => return Err(ConnectError::Denied { path: path.to_owned() }),
             // Others wait to be let in.
-            io::ErrorKind::WouldBlock if Instant::now() < by => std::thread::sleep(Duration::from_millis(10)),
+            io::ErrorKind::WouldBlock if Instant::now() < by && is_wanted() => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
             _ => return Err(ConnectError::NoNode { path: path.to_owned(), source: error }),
         }
     }
 }
 
-fn next(socket: &OwnedFd, path: &Path, by: Instant) -> Result<Letter, ConnectError> {
+fn next(
+    socket: &OwnedFd,
+    path: &Path,
+    by: Instant,
+    is_wanted: &dyn Fn() -> bool,
+) -> Result<Letter, ConnectError> {
     let mut buffer = vec![0; PACKET_BYTES_MAX];
     let start = Instant::now();
-    let left = by.saturating_duration_since(Instant::now());
-    let mut packet = socket::recv(socket.as_fd(), &mut buffer, FDS_MAX, Some(left));
+    let mut packet = loop {
+        let left = by.saturating_duration_since(start);
+        let left = left.saturating_sub(start.elapsed()).min(LOOK);
+        match socket::recv(socket.as_fd(), &mut buffer, FDS_MAX, Some(left)) {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut && Instant::now() < by && is_wanted() => {}
+            packet => break packet,
+        }
+    };
     if packet.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset) {
         // It has closed without reading all that was said; its own last words are still there.
         packet = socket::try_recv(socket.as_fd(), &mut buffer, FDS_MAX);

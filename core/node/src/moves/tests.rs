@@ -60,7 +60,7 @@ impl Player {
     }
 
     /// Begins the next call, if there is one, and gets no further.
-    pub(super) fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         if let Some(submission) = self.end.pop().unwrap() {
             let _ = self.end.start(&submission);
         }

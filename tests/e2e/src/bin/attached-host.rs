@@ -6,6 +6,8 @@
 //! | `submit FUNCTION BODY` | a call, not waited for | `submitted` |
 //! | `wait` | waits for all of those | `STATUS DETAIL` of each, separated by `;` |
 //! | `load MILLISECONDS` | four threads call `echo` and check every answer | `accepted N ok N lost N wrong N` |
+//! | `no-descriptors` | may open no descriptor more | `so be it` |
+//! | `descriptors` | may open some again | `so be it` |
 //! | `sizes` | calls with bodies and answers of many sizes, with metadata | `right` |
 #![expect(clippy::print_stdout, reason = "answers whoever started it")]
 
@@ -45,10 +47,20 @@ fn main() {
             (Some("wait"), ..) => calls.drain(..).map(outcome).collect::<Vec<_>>().join(";"),
             (Some("load"), Some(time), _) => load(&node, time.parse().expect("milliseconds")),
             (Some("sizes"), ..) => sizes(&node),
+            (Some("no-descriptors"), ..) => limit_descriptors(3),
+            (Some("descriptors"), ..) => limit_descriptors(1024),
             _ => panic!("what is `{line}`?"),
         };
         println!("{answer}");
     }
+}
+
+/// New descriptors get numbers below this one; those that are open stay. No more than this can be polled at a time.
+fn limit_descriptors(count: u64) -> String {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit can be read");
+    setrlimit(Resource::RLIMIT_NOFILE, count, hard).expect("a soft limit can be changed");
+    "so be it".to_owned()
 }
 
 fn text(answer: &Completion) -> String {

@@ -19,6 +19,8 @@ use crate::memory::RegionFds;
 
 /// How long a host may take to map a lane.
 const MAP_WITHIN: Duration = Duration::from_secs(10);
+/// Until a host is offered another lane that could not take one.
+const UNTAKEN_PAUSE: Duration = Duration::from_millis(500);
 /// How long a worker may take to map or drop a lane.
 const SERVE_WITHIN: Duration = Duration::from_secs(10);
 
@@ -134,8 +136,9 @@ impl Server {
         match about {
             Complaint::Unwanted => {
                 guest.shunned.push((worker, generation));
-                self.withdraw(number, lane, "as you wish");
+                self.withdraw(number, lane, "as you wish", PAUSE);
             }
+            Complaint::Untaken => self.withdraw(number, lane, "there will be another offer", UNTAKEN_PAUSE),
             Complaint::Violation if guest.is_own => {
                 // The word of one's own user ends a worker, as the node's own eyes do.
                 tracing::warn!(
@@ -144,7 +147,7 @@ impl Server {
                 );
                 self.end_worker(worker, generation);
             }
-            Complaint::Violation => self.withdraw(number, lane, "as you wish"),
+            Complaint::Violation => self.withdraw(number, lane, "as you wish", PAUSE),
             Complaint::Hangs if self.asks.iter().any(|ask| ask.is_ping_for(lane)) => {}
             Complaint::Hangs => {
                 let within = Duration::from_nanos(self.terms.stall_ns).max(PAUSE);
@@ -162,11 +165,11 @@ impl Server {
         }
     }
 
-    /// Takes a lane back from a guest that stays; it is offered another one, after a while.
-    fn withdraw(&mut self, number: u64, lane: u64, reason: &str) {
+    /// Takes a lane back from a guest that stays; it is offered another one, after a pause.
+    fn withdraw(&mut self, number: u64, lane: u64, reason: &str, pause: Duration) {
         let Some(guest) = self.guests.get_mut(&number) else { return };
         let Some(held) = guest.lanes.remove(&lane) else { return };
-        guest.pause_until = Instant::now() + PAUSE;
+        guest.pause_until = Instant::now() + pause;
         let told = say(guest, &ToHost::Gone { lane, reason: reason.to_owned() });
         self.let_go(held);
         if let Err(dismissal) = told {
@@ -205,7 +208,7 @@ impl Server {
             (Ok(Answer { message, .. }), _) => message,
             (Err(AskError::Unsendable(reason)), Purpose::Add { guest, lane }) => {
                 self.free(worker, generation, taken);
-                return self.withdraw(*guest, *lane, &reason);
+                return self.withdraw(*guest, *lane, &reason, PAUSE);
             }
             // A worker that cannot be told to drop a lane would serve it for ever.
             (Err(AskError::Unsendable(_)), Purpose::Remove) => return self.end_worker(worker, generation),
@@ -225,7 +228,9 @@ impl Server {
                 self.free(worker, generation, taken);
             }
             // It listens, so it has lost the call, or the host is wrong.
-            (Purpose::Ping { guest, lane }, _) => self.withdraw(guest, lane, "the worker does not hang"),
+            (Purpose::Ping { guest, lane }, _) => {
+                self.withdraw(guest, lane, "the worker does not hang", PAUSE)
+            }
             (Purpose::Add { .. }, _) => {}
         }
     }

@@ -318,7 +318,8 @@ impl Server {
                 stall_ns: self.terms.stall_ns,
             }),
         )?;
-        table.iter().chain(&news).try_for_each(|message| say(guest, message))
+        guest.say_table(&table).map_err(dismissal)?;
+        news.iter().try_for_each(|message| say(guest, message))
     }
 
     /// The table of functions, in at least one part.
@@ -349,9 +350,8 @@ impl Server {
             return;
         }
         self.catalog = catalog;
-        for part in self.table() {
-            self.tell_all(&part);
-        }
+        let table = self.table();
+        self.each_guest(|guest| guest.say_table(&table).map_err(dismissal));
     }
 
     /// What a worker's place is doing.
@@ -365,11 +365,15 @@ impl Server {
     }
 
     fn tell_all(&mut self, message: &ToHost) {
+        self.each_guest(|guest| say(guest, message));
+    }
+
+    fn each_guest(&mut self, mut tell: impl FnMut(&mut Guest) -> Result<(), Dismissal>) {
         let failed: Vec<(u64, Dismissal)> = self
             .guests
             .iter_mut()
             .filter(|(_, guest)| guest.is_attached())
-            .filter_map(|(number, guest)| Some((*number, say(guest, message).err()?)))
+            .filter_map(|(number, guest)| Some((*number, tell(guest).err()?)))
             .collect();
         for (number, dismissal) in failed {
             self.part(number, dismissal);
@@ -467,16 +471,39 @@ impl Server {
     }
 }
 
+impl Drop for Server {
+    /// A bug in here is the end of all connections, and of nothing else: hosts learn it by that, and their calls are dropped by the workers.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("the attach server has panicked: hosts cannot attach to this node any more");
+            // The same bug may be met again on the way; a panic that left this would end the whole process.
+            let end = std::panic::AssertUnwindSafe(|| {
+                for number in self.guests.keys().copied().collect::<Vec<_>>() {
+                    self.part(number, None);
+                }
+            });
+            if std::panic::catch_unwind(end).is_err() {
+                let left = self.guests.values().filter(|guest| guest.is_attached()).count();
+                self.shared.bulletin.attached(-i32::try_from(left).unwrap_or(i32::MAX));
+            }
+        }
+    }
+}
+
 /// Says something to a guest, which has to go where it cannot be told.
 fn say(guest: &mut Guest, message: &ToHost) -> Result<(), Dismissal> {
     say_with(guest, message, Vec::new())
 }
 
 fn say_with(guest: &mut Guest, message: &ToHost, fds: Vec<Arc<OwnedFd>>) -> Result<(), Dismissal> {
-    guest.say(message, fds).map_err(|error| match error.kind() {
+    guest.say(message, fds).map_err(dismissal)
+}
+
+fn dismissal(error: io::Error) -> Dismissal {
+    match error.kind() {
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => None,
         _ => Some(error.to_string()),
-    })
+    }
 }
 
 fn row(number: u32, function: &FunctionInfo) -> Function {
@@ -488,5 +515,45 @@ fn row(number: u32, function: &FunctionInfo) -> Function {
         idempotent: function.idempotent,
         limits: function.limits,
         concurrency: function.concurrency,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use microfaas_control::ToWorker;
+
+    use super::*;
+    use crate::attach::SocketConfig;
+    use crate::command::Command;
+    use crate::hub::Hub;
+    use crate::seat::Seat;
+
+    #[test]
+    fn a_panic_ends_all_connections_and_takes_their_lanes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let (shared, inbox) = Shared::new([Seat::new(0, None)].into(), Arc::new(Hub::new(0).unwrap()));
+        let terms = Terms { geometry: Geometry::default(), spin_ns: 0, stall_ns: 0, hosts_max: 1 };
+        let door = Door::open(&SocketConfig::new(&path)).unwrap();
+        let mut server = Server::new(Arc::clone(&shared), terms, door).unwrap();
+        let host = local::connect(&path).unwrap();
+        server.let_in();
+        let number = *server.guests.keys().next().unwrap();
+        server.greet(number, VERSION, true).unwrap();
+        let lane = GuestLane { worker: 0, generation: 0, number: 1, progress: Progress::Open };
+        server.guests.get_mut(&number).unwrap().lanes.insert(7, lane);
+        assert!(shared.bulletin.has_guests());
+        let thread = std::thread::spawn(move || {
+            let _server = server;
+            std::panic::resume_unwind(Box::new("a bug"));
+        });
+        assert!(thread.join().is_err());
+        assert!(!shared.bulletin.has_guests() && !path.exists());
+        let asked = inbox.try_recv().unwrap();
+        let Command::Ask { worker: 0, question, .. } = asked else { panic!("{asked:?}") };
+        assert_eq!(question.message, ToWorker::RemoveLane { lane: 1 });
+        // What it was told, and then the end.
+        let mut buffer = vec![0; PACKET_BYTES_MAX];
+        while microfaas_sys::socket::recv(host.as_fd(), &mut buffer, 0, None).unwrap().len > 0 {}
     }
 }
