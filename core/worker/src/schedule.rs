@@ -301,11 +301,11 @@ impl Scheduler {
     #[cold]
     fn learn(&self, start: u64, slice: u64, function: &mut Function) -> u64 {
         self.mend_alarm(start.saturating_add(slice));
-        let used_ns = self.slice_used(Began::first(start));
-        if function.has_overrun(used_ns) {
+        let (least_ns, most_ns) = self.slice_used_within(Began::first(start));
+        if function.has_overrun(least_ns) {
             function.overran_unseen();
         }
-        used_ns
+        most_ns
     }
 
     /// Gives a call its next slice: of those whose lane and function are wanted, the one that has waited longest. `find` looks up function and instance by the
@@ -435,18 +435,25 @@ impl Scheduler {
         task.used_ns += self.clock.to_ns(took);
     }
 
-    /// CPU time in a slice that is over now; takes a new reading.
+    /// CPU time in a slice that is over now, at least; takes a new reading.
     fn slice_used(&self, began: Began) -> u64 {
+        self.slice_used_within(began).0
+    }
+
+    /// CPU time in a slice that is over now, at least and at most: some of what was lost since the last reading before it may have been lost before it began. Takes a new
+    /// reading.
+    fn slice_used_within(&self, began: Began) -> (u64, u64) {
         let before = timer::sync_before(began.cycles);
         let now = timer::sync();
         if let Some(cpu_ns) = began.cpu_ns {
-            return now.cpu_ns.saturating_sub(cpu_ns);
+            let used_ns = now.cpu_ns.saturating_sub(cpu_ns);
+            return (used_ns, used_ns);
         }
-        // Some of it may have been lost before the slice began: the call is given the benefit of the doubt.
-        let stolen_ns = before.map_or(0, |before| {
-            self.between(before, now).saturating_sub(now.cpu_ns.saturating_sub(before.cpu_ns))
-        });
-        self.clock.to_ns(now.cycles.wrapping_sub(began.cycles)).saturating_sub(stolen_ns)
+        let took_ns = self.clock.to_ns(now.cycles.wrapping_sub(began.cycles));
+        let Some(before) = before else { return (took_ns, took_ns) };
+        let cpu_ns = now.cpu_ns.saturating_sub(before.cpu_ns);
+        let lost_ns = self.between(before, now).saturating_sub(cpu_ns);
+        (took_ns.saturating_sub(lost_ns), took_ns.min(cpu_ns))
     }
 
     fn between(&self, from: Reading, to: Reading) -> u64 {
