@@ -15,6 +15,7 @@
 //! | all | no `SA_NODEFER` | the handler cannot fault; if it did, dying is right |
 #![expect(unsafe_code, reason = "installs signal handlers")]
 
+use std::arch::asm;
 use std::io;
 use std::sync::atomic::Ordering;
 
@@ -125,6 +126,29 @@ pub struct Containment {
     _alternate: Stack,
 }
 
+/// Has the kernel look for no restartable sequence of this thread any more. The C library asks it to, at each preemption, in memory that machine code of a call's own could
+/// write to; where there is nonsense the kernel kills the process. Nobody here uses them, and whoever asks for the number of the core still gets it. Where the C library has
+/// not asked, nothing happens.
+fn forget_restartable_sequences() {
+    const UNREGISTER: c_int = 1;
+    /// What the C library marks them with.
+    const SIGNATURE: u32 = 0x5305_3053;
+    /// The size that it registers.
+    const BYTES: u32 = 32;
+    // SAFETY: looks up a name.
+    let offset = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_offset".as_ptr()) }.cast::<isize>();
+    if offset.is_null() {
+        return;
+    }
+    let thread: *mut c_void;
+    // SAFETY: reads the word that a thread's control block begins with, its own address.
+    unsafe { asm!("mov {}, fs:[0]", out(reg) thread, options(nostack, readonly, preserves_flags)) };
+    // SAFETY: the C library's constant of that name is of this type.
+    let area = thread.wrapping_byte_offset(unsafe { *offset });
+    // SAFETY: compares numbers with those that were registered, and does nothing where they differ.
+    unsafe { libc::syscall(libc::SYS_rseq, area, BYTES, UNREGISTER, SIGNATURE) };
+}
+
 /// In the auxiliary vector: `wrfsbase` may be used.
 const HWCAP2_FSGSBASE: c_ulong = 2;
 
@@ -133,6 +157,7 @@ const HWCAP2_FSGSBASE: c_ulong = 2;
 /// # Errors
 /// Where the kernel refuses the alternate stack or a handler.
 pub fn install(repair: Option<Repair>) -> io::Result<Containment> {
+    forget_restartable_sequences();
     // SAFETY: reads the auxiliary vector.
     let has_fsgsbase = unsafe { libc::getauxval(libc::AT_HWCAP2) } & HWCAP2_FSGSBASE != 0;
     HAS_FSGSBASE.store(has_fsgsbase, Ordering::Relaxed);

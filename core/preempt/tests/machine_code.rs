@@ -141,6 +141,21 @@ fn a_call_that_has_changed_the_thread_pointer_has_faulted() {
     check_fault(no_thread_and_fault, Fault::Illegal);
 }
 
+/// In the words of the kernel: where it does not look, unregistering once more is an error.
+#[test]
+fn the_kernel_looks_for_no_restartable_sequence() {
+    on_worker_thread(|| {
+        // SAFETY: takes nothing.
+        let core = unsafe { libc::sched_getcpu() };
+        assert!(core >= 0, "asking for the core works without");
+        let area = Box::leak(Box::new([0u64; 8]));
+        let at = area.as_mut_ptr().map_addr(|at| at.next_multiple_of(32));
+        // SAFETY: registers memory that is never freed; the thread is at its end.
+        let registered = unsafe { libc::syscall(libc::SYS_rseq, at, 32, 0, 7) };
+        assert_eq!(registered, 0, "none is registered: {}", std::io::Error::last_os_error());
+    });
+}
+
 /// Writes to its stack down to `depth` bytes, page by page as compiled code does.
 unsafe extern "C" fn write_deep(depth: *mut c_void) -> u32 {
     #[inline(never)]
