@@ -45,6 +45,30 @@ pub struct FunctionStats {
     pub run: Latency,
     /// From submission to completion.
     pub total: Latency,
+    /// The same by worker, of those that have had calls, in the order of their numbers. What was decided without a worker is in none.
+    #[serde(default)]
+    pub workers: Vec<ShareStats>,
+}
+
+/// What one worker's place has had of a function's calls.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShareStats {
+    /// Number of the worker.
+    pub worker: u32,
+    /// Calls that ended, by name of the status.
+    pub calls: BTreeMap<String, u64>,
+    /// Core time of calls.
+    pub cpu_ns: u64,
+    /// Body and metadata of the requests of calls that ran.
+    pub request_bytes: u64,
+    /// Body and metadata of their responses.
+    pub response_bytes: u64,
+    /// Of a hundred calls, one took longer from submission to start.
+    pub queue_p99_ns: u64,
+    /// The same of core time.
+    pub run_p99_ns: u64,
+    /// The same from submission to completion.
+    pub total_p99_ns: u64,
 }
 
 /// How long something took. Quantiles are within 12.5 %, and 0 where there is nothing.

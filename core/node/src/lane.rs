@@ -407,7 +407,14 @@ impl Lane {
         let is_here = self.leaves_worker(ticket);
         let counts = is_here && !was_counted;
         let function = self.note(ticket).function.load(Ordering::Relaxed);
+        let is_lost = is_here && self.verdict(outcome.status) == Status::WorkerLost;
+        // Nobody has the request afterwards.
+        let request_id = if is_lost { self.request_id(reader, ticket) } else { None };
         let Some(completed) = self.host.settle(reader, ticket, outcome) else { return };
+        if is_lost && !completed.abandoned {
+            let (worker, Ticket { slot, generation }) = (self.worker, ticket);
+            tracing::warn!(worker, function, slot, generation, request_id, "a call is lost with its worker");
+        }
         if counts {
             self.hub.decided.count(function, self.verdict(completed.status));
         }

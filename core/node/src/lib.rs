@@ -58,6 +58,7 @@ mod shelf;
 mod spare;
 mod stock;
 mod supervisor;
+mod trace;
 mod version;
 mod watch;
 
@@ -77,7 +78,7 @@ pub use microfaas_control::admin::{
 };
 pub use microfaas_control::sandbox::{Layer, LayerState, SandboxPolicy, SandboxReport};
 pub use microfaas_control::stats::{
-    FunctionStats, HostStats, Latency, ModuleStats, NodeStats, SpareStats, WorkerStats,
+    FunctionStats, HostStats, Latency, ModuleStats, NodeStats, ShareStats, SpareStats, WorkerStats,
 };
 pub use microfaas_control::{BUDGET_NS_MAX, Limits, Loading, Policy, QUANTUM_NS_MIN, SUSPENDED_MAX};
 pub use microfaas_lane::layout::Geometry;

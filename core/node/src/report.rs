@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use microfaas_control::stats::{
-    FunctionStats, HostStats, Latency, ModuleStats, NodeStats, SpareStats, WorkerStats,
+    FunctionStats, HostStats, Latency, ModuleStats, NodeStats, ShareStats, SpareStats, WorkerStats,
 };
 use microfaas_lane::Status;
 use microfaas_metrics::{Histogram, Usage, bucket_of, lower_bound_ns};
@@ -61,7 +61,23 @@ fn function(function: &FunctionMetrics) -> FunctionStats {
         queue: latency(&total.queue),
         run: latency(&total.run),
         total: latency(&total.total),
+        workers: (0..).zip(&function.workers).filter_map(|(worker, usage)| share(worker, usage)).collect(),
     }
+}
+
+/// `None` where it has had none of the calls.
+fn share(worker: u32, usage: &Usage) -> Option<ShareStats> {
+    let p99 = |times: &Histogram| times.quantile_ns(0.99).unwrap_or(0);
+    (usage.calls_total() > 0).then(|| ShareStats {
+        worker,
+        calls: by_status(&usage.calls),
+        cpu_ns: usage.cpu_ns,
+        request_bytes: usage.request_bytes,
+        response_bytes: usage.response_bytes,
+        queue_p99_ns: p99(&usage.queue),
+        run_p99_ns: p99(&usage.run),
+        total_p99_ns: p99(&usage.total),
+    })
 }
 
 fn by_status(counts: &[u64; Status::ALL.len()]) -> BTreeMap<String, u64> {

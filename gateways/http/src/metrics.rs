@@ -55,6 +55,7 @@ impl Collector for Page {
         let totals: Vec<(&str, Usage)> =
             all.map(|(name, function)| (name, FunctionMetrics::total(function))).collect();
         functions(&mut encoder, &totals)?;
+        shares(&mut encoder, metrics)?;
         workers(&mut encoder, metrics)?;
         node(&mut encoder, metrics)
     }
@@ -103,6 +104,34 @@ fn functions(encoder: &mut DescriptorEncoder, totals: &Totals) -> fmt::Result {
         for (function, usage) in totals {
             histogram(&mut times, function, of(usage))?;
         }
+    }
+    Ok(())
+}
+
+/// What each worker has had of each function's calls: sums only, and only where there are any, since these are as many series as functions times workers.
+fn shares(encoder: &mut DescriptorEncoder, metrics: &Metrics) -> fmt::Result {
+    let named = metrics.functions.iter().map(|function| (function.name.as_str(), function));
+    let all = named.chain(metrics.others.iter().map(|others| (OTHERS, others)));
+    let shares: Vec<(&str, String, u64, u64)> = all
+        .flat_map(|(name, function)| {
+            let of = move |(worker, usage): (usize, &Usage)| {
+                (name, worker.to_string(), usage.calls_total(), usage.cpu_ns)
+            };
+            function.workers.iter().enumerate().map(of)
+        })
+        .filter(|(.., calls, _)| *calls > 0)
+        .collect();
+    let help = "Calls that ended in a worker";
+    let mut calls = encoder.encode_descriptor("microfaas_worker_calls", help, None, MetricType::Counter)?;
+    for (function, worker, times, _) in &shares {
+        count(&mut calls, &[("function", *function), ("worker", worker)], *times)?;
+    }
+    let help = "CPU time of calls in a worker";
+    let mut cpu =
+        encoder.encode_descriptor("microfaas_worker_cpu", help, Some(&Unit::Seconds), MetricType::Counter)?;
+    for (function, worker, _, ns) in &shares {
+        cpu.encode_family(&[("function", *function), ("worker", worker.as_str())])?
+            .encode_counter::<NoLabelSet, _, f64>(&seconds(*ns), None)?;
     }
     Ok(())
 }
@@ -338,6 +367,10 @@ mod tests {
             assert_eq!((calls("OK"), calls("OVERLOADED")), (6.0, 4.0));
             assert_eq!(value(&page, "microfaas_cpu_seconds", &[("function", name)]), 3.0);
             assert_eq!(value(&page, "microfaas_request_bytes", &[("function", name)]), 20.0);
+            for worker in ["0", "1"] {
+                let of = |family| value(&page, family, &[("function", name), ("worker", worker)]);
+                assert_eq!((of("microfaas_worker_calls"), of("microfaas_worker_cpu_seconds")), (3.0, 1.5));
+            }
             let mine =
                 page["microfaas_queue_seconds"].1.iter().filter(|(_, labels, _)| labels["function"] == name);
             let of = |suffix| {

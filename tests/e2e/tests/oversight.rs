@@ -51,7 +51,8 @@ fn another_list_holds_for_hosts_that_come() {
     let _watchdog = Watchdog::new(Duration::from_secs(100));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
-    let node = probe_node().workers(1).pin(false).socket(SocketConfig::new(&path).mode(0o666)).start().unwrap();
+    let node =
+        probe_node().workers(1).pin(false).socket(SocketConfig::new(&path).mode(0o666)).start().unwrap();
     std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     assert!(Host::attach_as(NOBODY, folder.path(), &path).unwrap_err().contains("not on the list"));
     node.admit_hosts(vec![NOBODY], Vec::new());

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::run::{Running, probe, run, until};
-use crate::serving::call_get;
+use crate::serving::{answer, call_get, send};
 
 /// More lines of the access log than a pipe holds.
 const CALLS: usize = 1500;
@@ -13,6 +13,11 @@ const CALLS: usize = 1500;
 fn worker(dir: &Path) -> u64 {
     let stats = run(dir, &["stats", "--socket", "s", "--json"]).ok().json();
     stats["workers"][0]["pid"].as_u64().unwrap_or(0)
+}
+
+fn kill(pid: u64) {
+    let killed = std::process::Command::new("kill").args(["-KILL", &pid.to_string()]).status();
+    assert!(killed.unwrap().success());
 }
 
 #[test]
@@ -30,13 +35,7 @@ fn a_log_that_nobody_reads_stops_nothing() {
         (0..CALLS).for_each(|_| echo());
         // The supervisor has something to say, too.
         let before = worker(dir);
-        assert!(
-            std::process::Command::new("kill")
-                .args(["-KILL", &before.to_string()])
-                .status()
-                .unwrap()
-                .success()
-        );
+        kill(before);
         until("another worker", || ![0, before].contains(&worker(dir)));
         until("a call of the other worker", || call_get(addr, "/fn/echo").starts_with("HTTP/1.1 200 "));
         if !reads_at_last {
@@ -50,4 +49,40 @@ fn a_log_that_nobody_reads_stops_nothing() {
         assert!(lines > CALLS, "all that the queue had room for is written: {lines}");
         assert!(ended.err.contains("worker serves"), "{}", ended.err);
     }
+}
+
+/// A line about a call names the request as its caller did.
+#[test]
+fn a_call_that_is_lost_is_logged_with_its_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let modules = probe().to_str().unwrap();
+    let args = [
+        "serve",
+        "--modules",
+        modules,
+        "--socket",
+        "s",
+        "--http",
+        "127.0.0.1:0",
+        "--workers",
+        "1",
+        "--log",
+        "json",
+    ];
+    let (mut server, said) = Running::start(dir, &args);
+    let addr = said.iter().find_map(|line| line.strip_prefix("listening on http://")).unwrap();
+    let stream = send(addr.parse().unwrap(), "/fn/sleep_spin", "x-request-id: my-own-1\r\n", "600000");
+    // It is on its way once the worker has a slot in use.
+    until("the call", || {
+        let stats = run(dir, &["stats", "--socket", "s", "--json"]).ok().json();
+        stats["workers"][0]["slots_in_use"] == 1
+    });
+    kill(worker(dir));
+    assert!(answer(stream).starts_with("HTTP/1.1 502 "));
+    let ended = server.end("-TERM");
+    let lines = ended.err.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let lost: Vec<_> = lines.filter(|line| line["message"] == "a call is lost with its worker").collect();
+    assert_eq!(lost.len(), 1, "{}", ended.err);
+    assert_eq!((&lost[0]["request_id"], &lost[0]["worker"]), (&"my-own-1".into(), &0.into()));
 }

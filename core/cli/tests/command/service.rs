@@ -105,6 +105,12 @@ fn what_was_called_is_counted() {
         assert_eq!(buckets.iter().map(|bucket| bucket[1].as_u64().unwrap()).sum::<u64>(), 5);
     }
     assert!(echo["cpu_ns"].as_u64().unwrap() > 0);
+    let share = &echo["workers"][0];
+    assert_eq!(
+        (&share["worker"], &share["calls"], &share["cpu_ns"]),
+        (&0.into(), &echo["calls"], &echo["cpu_ns"])
+    );
+    assert!(share["total_p99_ns"].as_u64() >= share["run_p99_ns"].as_u64(), "{share}");
     assert_eq!(function(&stats, "panic").unwrap()["calls"], serde_json::json!({ "PANIC": 1 }));
     assert_eq!(
         (&stats["workers"][0]["calls"], &stats["workers"][0]["state"]),
@@ -119,6 +125,7 @@ fn what_was_called_is_counted() {
         "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r",
         "microfaas_calls_total{function=\"echo\",status=\"OK\"} 5",
         "microfaas_call_seconds_count{function=\"echo\"} 5",
+        "microfaas_worker_calls_total{function=\"echo\",worker=\"0\"} 5",
         "microfaas_worker_up{worker=\"0\"} 1",
         "microfaas_worker_restarts_total{worker=\"0\",cause=\"died\"} 0",
         "# EOF",

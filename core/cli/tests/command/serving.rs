@@ -16,7 +16,7 @@ fn start(args: &[&str]) -> (Running, SocketAddr, Vec<String>) {
 }
 
 /// Sends a request and does not wait.
-fn send(addr: SocketAddr, target: &str, headers: &str, body: &str) -> TcpStream {
+pub(crate) fn send(addr: SocketAddr, target: &str, headers: &str, body: &str) -> TcpStream {
     let mut stream = TcpStream::connect(addr).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let len = body.len();

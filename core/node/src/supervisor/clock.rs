@@ -93,7 +93,9 @@ impl Supervisor {
             next = next.min(look.next_ns);
             // While it loads a module, and until it has seen to what came meanwhile, it has an excuse.
             let grace = Duration::from_nanos(self.patience.stall_ns);
-            if let Some(ticket) = look.hung.filter(|_| mercy_ns.is_none() && !live.shelf.excuses(grace)) {
+            // One that is told to end lets calls lie that have not started; that it lives, it says when it is asked.
+            let is_excused = mercy_ns.is_some() || live.is_retiring() || live.shelf.excuses(grace);
+            if let Some(ticket) = look.hung.filter(|_| !is_excused) {
                 self.say_that_it_hangs(lane, ticket);
                 self.shared.seats[lane.worker as usize].tally.doom(RestartCause::Hung);
                 let _ = live.process.kill();
@@ -106,7 +108,15 @@ impl Supervisor {
         let number = lane.note(ticket).function.load(Ordering::Relaxed);
         let catalog = self.shared.catalog.load();
         let (worker, function) = (lane.worker, catalog.owners.get(number as usize).map(String::as_str));
-        tracing::warn!(worker, function, slot, generation, "worker hangs in a call, it will be replaced");
+        let request_id = lane.try_lock().and_then(|mut reader| lane.request_id(&mut reader, ticket));
+        tracing::warn!(
+            worker,
+            function,
+            slot,
+            generation,
+            request_id,
+            "worker hangs in a call, it will be replaced"
+        );
     }
 
     /// Asks workers and spares for a sign of life that have shown none for a while.
