@@ -33,6 +33,8 @@
 //! - **Every call starts from the same state.** Statics, thread-locals and the heap are put back after each call to
 //!   what they were after `init`. What is to last from call to call is built by `init` or lives elsewhere.
 //! - A panic ends the call, not the worker; the caller gets its message.
+//! - Memory is there, or the call ends with OOM: `Vec::try_reserve` and its like return an error for a size that no address space has, and
+//!   for nothing else.
 //! - No threads, files, sockets or processes: the sandbox has none.
 
 #[cfg(test)]
@@ -92,7 +94,9 @@ pub mod __private {
     pub use crate::glue::entry::{attach, run_call, run_init};
     pub use crate::glue::invocation::Invocation;
     pub use crate::glue::state::{IntoState, State};
-    pub use crate::glue::{Note, check_name, libc_memory, libc_process, libc_threads, names_are_distinct};
+    pub use crate::glue::{
+        Note, check_name, libc_memory, libc_process, libc_threads, libc_time, names_are_distinct,
+    };
     pub use crate::inputs::{FromInvocation, IntoReply};
     pub use microfaas_abi as abi;
     pub use microfaas_abi::Outcome;

@@ -1,6 +1,7 @@
 //! What calls leave behind where no reset looks: in the C library, in the worker's own memory, in the responses of others.
 //!
 //! Needs the worker's program: `cargo build -p microfaas-worker`.
+#![expect(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails the test")]
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -156,6 +157,18 @@ fn aligned_memory_is_used_again() {
     for _ in 0..3 {
         assert_eq!(said(&call(&node, "aligned", b"100000")), (Status::Ok, "31".to_owned()));
     }
+    check_same_worker(&node);
+}
+
+#[test]
+fn memory_that_is_not_there_ends_the_call() {
+    let _watchdog = Watchdog::new(LIMIT);
+    let node = builder().arena_bytes(1 << 20).start().unwrap();
+    let reserve = |bytes: usize| said(&call(&node, "try_reserve", bytes.to_string().as_bytes()));
+    assert_eq!(reserve(100_000), (Status::Ok, "there".to_owned()));
+    assert_eq!(reserve(1 << 30).0, Status::Oom);
+    let (status, text) = reserve(usize::MAX);
+    assert!(status == Status::Ok && text.contains("exceeded"), "{text}");
     check_same_worker(&node);
 }
 

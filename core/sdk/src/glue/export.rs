@@ -88,6 +88,17 @@ macro_rules! export_module {
             tss_set = libc_threads::set_specific,
             pthread_getspecific = libc_threads::get_specific,
             tss_get = libc_threads::get_specific,
+            gmtime_r = libc_time::gmtime_r,
+            localtime_r = libc_time::localtime_r,
+            gmtime = libc_time::localtime,
+            localtime = libc_time::localtime,
+            mktime = libc_time::mktime,
+            timelocal = libc_time::mktime,
+            timegm = libc_time::mktime,
+            rand = libc_time::random,
+            random = libc_time::random,
+            srand = libc_time::seed,
+            srandom = libc_time::seed,
             abort = libc_process::abort,
             __assert_fail = libc_process::abort,
             __assert_perror_fail = libc_process::abort,
@@ -226,7 +237,7 @@ macro_rules! __define_c_environment {
     };
 }
 
-/// Defines C symbols that jump to functions of [`libc_memory`](super::libc_memory), [`libc_threads`](super::libc_threads) and [`libc_process`](super::libc_process), in assembly: the compiler exports
+/// Defines C symbols that jump to functions of [`libc_memory`](super::libc_memory), [`libc_threads`](super::libc_threads), [`libc_time`](super::libc_time) and [`libc_process`](super::libc_process), in assembly: the compiler exports
 /// from a shared library what Rust code defines under a C name, and these must stay inside.
 #[doc(hidden)]
 #[macro_export]

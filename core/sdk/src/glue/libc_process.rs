@@ -188,7 +188,8 @@ fn unknown(number: c_int, buffer: &mut [u8; 32]) -> &[u8] {
     &buffer[start..]
 }
 
-fn fail(error: c_int) {
+/// Sets `errno`.
+pub(super) fn fail(error: c_int) {
     // SAFETY: the thread's own, for its whole life.
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: writable, as above.

@@ -10,6 +10,7 @@ pub(crate) mod invocation;
 pub mod libc_memory;
 pub mod libc_process;
 pub mod libc_threads;
+pub mod libc_time;
 pub(crate) mod out;
 pub(crate) mod runtime;
 pub(crate) mod state;

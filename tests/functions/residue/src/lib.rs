@@ -113,7 +113,8 @@ pub fn aligned(body: &[u8]) -> Result<String, Error> {
     let mut kept: Vec<Vec<Line>> = Vec::new();
     for round in 0..rounds {
         let lines = vec![Line([round as u8; 64]); 1 + round % 32];
-        if black_box(&lines).iter().any(|line| line.0[63] != round as u8 || line.0.as_ptr().addr() % 64 != 0) {
+        if black_box(&lines).iter().any(|line| line.0[63] != round as u8 || line.0.as_ptr().addr() % 64 != 0)
+        {
             return Err(Error::new("a line is not where it should be, or not as it was"));
         }
         kept.push(lines);
@@ -122,6 +123,13 @@ pub fn aligned(body: &[u8]) -> Result<String, Error> {
         }
     }
     Ok(kept.len().to_string())
+}
+
+/// Asks for as many bytes as the body says, ready to be told that there are none.
+#[microfaas::function]
+pub fn try_reserve(body: &[u8]) -> Result<String, Error> {
+    let mut bytes: Vec<u8> = Vec::new();
+    Ok(bytes.try_reserve(number(body)?).map_or_else(|error| error.to_string(), |()| "there".to_owned()))
 }
 
 /// How often a destructor of `guarded` ran.
