@@ -236,7 +236,9 @@ impl Supervisor {
         loop {
             for index in 0..self.places.len() {
                 let Some(live) = self.places[index].live() else { continue };
-                if let Some(question) = self.rollout.next(Role::Place(index), &mut live.shelf) {
+                if !live.is_retiring()
+                    && let Some(question) = self.rollout.next(Role::Place(index), &mut live.shelf)
+                {
                     live.ask(&self.shared, question, Asker::Rollout);
                 }
                 if let Some(reason) = live.unsent() {
