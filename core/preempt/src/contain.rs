@@ -1,4 +1,4 @@
-//! Faults of calls: what they are called, and the installation of the [handlers](crate::handlers) that end the call which caused them.
+//! Faults of calls: what they are called, and the installation of the handlers (`handlers`) that end the call which caused them.
 //!
 //! A handler runs on an alternate stack, so a call that has used up its own can be stopped. It ends a call by editing the interrupted
 //! context: when the handler returns, the kernel restores the signal mask and all registers and the thread

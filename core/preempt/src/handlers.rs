@@ -16,7 +16,6 @@ use crate::contain::{Answer, Fault, Repair, Repaired};
 use crate::frame::{FAULTED, HAS_FSGSBASE, LIMIT, OPEN, STACK, WORKER_SP, in_guard};
 use crate::stack::opening;
 use crate::switch::back_from_anywhere_address;
-use crate::timer::keep_errno;
 
 /// What the kernel is given for each signal.
 pub(crate) type Handler = extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
@@ -103,6 +102,17 @@ pub(crate) fn end_call(context: &mut ucontext_t, worker_sp: usize, fault: Fault)
     set_register(context, libc::REG_EFL, FLAGS);
     let others = register(context, libc::REG_CSGSFS) & 0x0000_ffff_ffff_0000;
     set_register(context, libc::REG_CSGSFS, others | SELECTORS.0 | SELECTORS.1 << 48);
+}
+
+/// Runs the work of a handler that makes system calls.
+pub(crate) fn keep_errno(work: impl FnOnce()) {
+    // SAFETY: errno is this thread's own.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: readable, as above.
+    let kept = unsafe { *errno };
+    work();
+    // SAFETY: writable, as above.
+    unsafe { *errno = kept };
 }
 
 /// Makes an access that has faulted possible, if it may be.

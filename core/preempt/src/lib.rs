@@ -10,6 +10,7 @@
 //!
 //! One thread of a process uses this crate: the state that signal handlers need is static.
 
+mod alarms;
 pub mod contain;
 mod frame;
 mod handlers;

@@ -1,33 +1,22 @@
-//! The signal that takes the rest of a long slice from a call. Nothing in its handler but async-signal-safe functions.
+//! The signal that takes the rest of a long slice from a call. Its handler is in `alarms`.
 //!
 //! A call that is alone gets slices longer than a quantum. The worker [listens](listen) first, then announces to its hosts that it is about to be busy, then sets the
 //! [limit]. Whoever submits a call meanwhile sends the signal; its handler makes the limit now, and suspends the call as the alarm's does. A poke that comes while
 //! nobody listens is late, and changes nothing.
-#![expect(unsafe_code, reason = "a signal handler")]
+#![cfg_attr(test, expect(unsafe_code, reason = "calls that run for ever, and signals"))]
 
 use std::io;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
+use std::sync::atomic::{Ordering, compiler_fence};
 
-use libc::{c_int, c_void, siginfo_t, ucontext_t};
+use libc::c_int;
 use microfaas_sys::clock::cycles;
 
+use crate::alarms::{DEAF, LISTENING, POKED, POKES, STATE, on_poke};
 use crate::contain::set_handler;
-use crate::frame::LIMIT;
 use crate::timer;
 
 /// SIGURG: a process that has no handler for it ignores it.
 pub const SIGNAL: c_int = libc::SIGURG;
-
-/// Pokes change nothing.
-const DEAF: u32 = 0;
-/// A poke ends the slice that is about to begin, or has begun.
-const LISTENING: u32 = 1;
-/// One has come.
-const POKED: u32 = 2;
-
-static STATE: AtomicU32 = AtomicU32::new(DEAF);
-/// Pokes that came while the worker listened.
-static POKES: AtomicU64 = AtomicU64::new(0);
 
 /// Installs the handler of [`SIGNAL`]. After [`timer::install`].
 ///
@@ -65,23 +54,6 @@ pub fn pokes() -> u64 {
     POKES.load(Ordering::Relaxed)
 }
 
-extern "C" fn on_poke(_signal: c_int, _info: *mut siginfo_t, context: *mut c_void) {
-    if STATE.load(Ordering::Relaxed) != LISTENING {
-        return;
-    }
-    STATE.store(POKED, Ordering::Relaxed);
-    POKES.fetch_add(1, Ordering::Relaxed);
-    let now = cycles();
-    // At a limit that has passed the alarm is there already, or about to come. Without a limit no call runs; `limit` looks whether it was poked.
-    let limit = LIMIT.load(Ordering::Relaxed);
-    if limit == u64::MAX || limit <= now {
-        return;
-    }
-    LIMIT.store(now, Ordering::Relaxed);
-    // SAFETY: the kernel passes a valid context, which we alone look at.
-    timer::keep_errno(|| timer::at_limit(unsafe { &mut *context.cast::<ucontext_t>() }, now));
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicBool, AtomicI32};
@@ -90,6 +62,7 @@ mod tests {
     use super::*;
     use crate::timer::tests::{cycles_in, on_worker_thread};
     use crate::{Exit, STACK_BYTES_MIN, Stack, run};
+    use std::ffi::c_void;
 
     /// What a call that runs for ever says of itself.
     #[derive(Default)]

@@ -1,4 +1,4 @@
-//! The alarm that suspends a call at its limit. Nothing in its handler but async-signal-safe functions.
+//! The alarm that suspends a call at its limit; its handler is in `alarms`.
 //!
 //! On a virtual machine a timer is dear: arming one that becomes the nearest costs 1.4 to 8 us, its expiry 13 us. So it is not armed for each
 //! call. A call's limit is a number in memory; the timer, once armed, keeps running across calls, and its handler looks at the limit of
@@ -7,18 +7,17 @@
 //!
 //! The limit is also the switch between handler and worker: it is set before a call is entered and [`u64::MAX`] from its way out on, so an alarm that comes at any other
 //! time changes nothing.
-#![expect(unsafe_code, reason = "a signal handler and a kernel timer")]
+#![expect(unsafe_code, reason = "a kernel timer")]
 
 use std::io;
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 
-use libc::{c_int, c_void, siginfo_t, ucontext_t};
+use libc::c_int;
 use microfaas_sys::clock::{CycleClock, cycles, thread_cpu_ns};
 
-use crate::contain::{Fault, set_handler};
-use crate::frame::{LIMIT, WORKER_SP, XSAVE_BYTES, room_below};
-use crate::handlers::{end_call, register, set_register};
-use crate::switch::{RED_ZONE, SUSPEND_BYTES, suspend_address};
+use crate::alarms::{ALARMS, DUE, NS_PER_4G_CYCLES, STRAY, TIMER, arm, on_alarm, set};
+use crate::contain::set_handler;
+use crate::frame::{LIMIT, XSAVE_BYTES};
 
 /// Never armed for less: below the handler's own cost an alarm would meet its successor.
 pub const ARM_NS_MIN: u64 = 20_000;
@@ -26,30 +25,12 @@ pub const ARM_NS_MIN: u64 = 20_000;
 /// Time between the alarms of [`interrupting`].
 const INTERRUPT_NS: u64 = 200_000;
 
-/// Stray alarms in a row after which a call whose stack pointer is on no known stack is ended.
-const STRAY_MAX: usize = 64;
-
-/// When the timer is due, in cycles; `u64::MAX` while it is off.
-static DUE: AtomicU64 = AtomicU64::new(u64::MAX);
-/// The kernel's number of the timer.
-static TIMER: AtomicI32 = AtomicI32::new(-1);
-/// Nanoseconds in 2^32 cycles, for the handler.
-static NS_PER_4G_CYCLES: AtomicU64 = AtomicU64::new(0);
 /// The last reading of cycle counter and CPU time.
 static SYNC: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 /// The last reading before the slice in which an alarm has taken another.
 static SYNC_BEFORE: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 /// The limit of that slice.
 static SYNC_LIMIT: AtomicU64 = AtomicU64::new(u64::MAX);
-/// Alarms in a row that found a limit passed and nobody to suspend.
-static STRAY: AtomicUsize = AtomicUsize::new(0);
-/// Alarms that found a limit passed before its call was entered, since a call was last suspended.
-static EARLY: AtomicU32 = AtomicU32::new(0);
-/// An alarm before a call comes at most 2 to this times [`ARM_NS_MIN`] after the one before: 5 ms.
-const EARLY_SHIFT_MAX: u32 = 8;
-/// Alarms handled.
-static ALARMS: AtomicU64 = AtomicU64::new(0);
-
 /// Installs the alarm for the calling thread, which is the one that runs calls. After [`contain::install`](crate::contain::install), whose alternate stack it
 /// uses. Takes SIGALRM and one POSIX timer of `CLOCK_MONOTONIC`.
 ///
@@ -140,7 +121,7 @@ pub fn sync_before(began: u64) -> Option<Reading> {
 ///
 /// # Async-signal safety
 /// Yes.
-fn sync_within(limit: u64) {
+pub(crate) fn sync_within(limit: u64) {
     if SYNC_LIMIT.swap(limit, Ordering::Relaxed) != limit {
         Reading::kept(&SYNC).keep(&SYNC_BEFORE);
     }
@@ -162,31 +143,6 @@ impl Reading {
 #[must_use]
 pub fn alarms() -> u64 {
     ALARMS.load(Ordering::Relaxed)
-}
-
-/// # Async-signal safety
-/// Yes: one system call.
-fn arm(due: u64, now: u64) {
-    let rate = u128::from(NS_PER_4G_CYCLES.load(Ordering::Relaxed));
-    let ns = u64::try_from((u128::from(due.saturating_sub(now)) * rate) >> 32).unwrap_or(u64::MAX);
-    DUE.store(due.max(now), Ordering::Relaxed);
-    set(ns.max(ARM_NS_MIN), 0);
-}
-
-/// Has the alarm come in `first_ns`, and then every `interval_ns`; 0 is never.
-///
-/// # Async-signal safety
-/// Yes: one system call.
-fn set(first_ns: u64, interval_ns: u64) {
-    let [it_value, it_interval] = [first_ns, interval_ns].map(|ns| libc::timespec {
-        tv_sec: libc::time_t::try_from(ns / 1_000_000_000).unwrap_or(libc::time_t::MAX),
-        tv_nsec: libc::c_long::try_from(ns % 1_000_000_000).unwrap_or(0),
-    });
-    let setting = libc::itimerspec { it_interval, it_value };
-    let timer = TIMER.load(Ordering::Relaxed);
-    let nothing = std::ptr::null_mut::<libc::itimerspec>();
-    // SAFETY: reads one `itimerspec`. The raw call, since the C library's takes an opaque handle of its own.
-    unsafe { libc::syscall(libc::SYS_timer_settime, timer, 0, &raw const setting, nothing) };
 }
 
 /// Runs `work`, between calls, with an alarm that comes again and again: a system call in it that somebody else has made to wait is interrupted, whenever
@@ -222,91 +178,13 @@ pub fn mend() {
     unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut()) };
 }
 
-extern "C" fn on_alarm(_signal: c_int, _info: *mut siginfo_t, context: *mut c_void) {
-    ALARMS.fetch_add(1, Ordering::Relaxed);
-    // SAFETY: the kernel passes a valid context, which we alone look at.
-    keep_errno(|| on_limit(unsafe { &mut *context.cast::<ucontext_t>() }));
-}
-
-/// Runs the work of a handler that makes system calls.
-pub(crate) fn keep_errno(work: impl FnOnce()) {
-    // SAFETY: errno is this thread's own.
-    let errno = unsafe { libc::__errno_location() };
-    // SAFETY: readable, as above.
-    let kept = unsafe { *errno };
-    work();
-    // SAFETY: writable, as above.
-    unsafe { *errno = kept };
-}
-
-fn on_limit(context: &mut ucontext_t) {
-    DUE.store(u64::MAX, Ordering::Relaxed);
-    let limit = LIMIT.load(Ordering::Relaxed);
-    if limit == u64::MAX {
-        return;
-    }
-    let now = cycles();
-    if now < limit {
-        sync_within(limit);
-        return arm(limit, now);
-    }
-    at_limit(context, now);
-}
-
-/// The limit has passed: suspends the call, or looks again soon.
-pub(crate) fn at_limit(context: &mut ucontext_t, now: u64) {
-    // Alarm and poke may come at once: the second finds the call where the first has sent it.
-    if register(context, libc::REG_RIP) == suspend_address() {
-        return;
-    }
-    let sp = register(context, libc::REG_RSP);
-    match room_below(sp) {
-        Some(room) if room >= SUSPEND_BYTES + XSAVE_BYTES.load(Ordering::Relaxed) => suspend(context, sp),
-        // On its own stack with no room left for its registers: answered as what it is about to be.
-        Some(_) => end(context, Fault::StackOverflow),
-        // On the worker's stack, a few instructions before the call or after it: look again soon. A call that has put its stack pointer elsewhere does not get away with it.
-        None => stray(context, now),
-    }
-}
-
-/// Makes the interrupted call continue in `suspend`, which continues it where it was when it is resumed.
-fn suspend(context: &mut ucontext_t, sp: usize) {
-    EARLY.store(0, Ordering::Relaxed);
-    let sp = sp - RED_ZONE - size_of::<usize>();
-    let at = std::ptr::with_exposed_provenance_mut::<usize>(sp);
-    let rip = register(context, libc::REG_RIP);
-    // SAFETY: on the call's stack, below its red zone, in the room that `on_limit` has checked; unaligned, as a stack pointer may be anything.
-    unsafe { at.write_unaligned(rip) };
-    set_register(context, libc::REG_RSP, sp);
-    set_register(context, libc::REG_RIP, suspend_address());
-}
-
-/// The limit has passed and the stack pointer is on no call's stack. Where no call was entered yet, one will be, and the alarm stays on for it: later each time, so that the
-/// worker gets there even where an alarm takes longer to handle than the next one to come.
-fn stray(context: &mut ucontext_t, now: u64) {
-    if WORKER_SP.load(Ordering::Relaxed) == 0 {
-        let early = EARLY.fetch_add(1, Ordering::Relaxed).min(EARLY_SHIFT_MAX);
-        DUE.store(now, Ordering::Relaxed);
-        return set(ARM_NS_MIN << early, 0);
-    }
-    if STRAY.fetch_add(1, Ordering::Relaxed) < STRAY_MAX {
-        arm(now, now);
-    } else {
-        end(context, Fault::Segment);
-    }
-}
-
-fn end(context: &mut ucontext_t, fault: Fault) {
-    let worker_sp = WORKER_SP.load(Ordering::Relaxed);
-    if worker_sp != 0 {
-        end_call(context, worker_sp, fault);
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::alarms::EARLY_SHIFT_MAX;
+    use crate::contain::Fault;
     use crate::{Ending, Exit, Stack, contain, resume, run};
+    use std::ffi::c_void;
     use std::sync::{Mutex, PoisonError};
     use std::time::Duration;
 
