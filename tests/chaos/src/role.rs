@@ -126,17 +126,12 @@ impl Role {
         Self::of_this_program([OsStr::new("hasty"), modules.as_os_str(), OsStr::new(&seed.to_string())])
     }
 
-    /// A process that takes more and more memory once it is told to [`begin`](Self::begin).
+    /// A process that has so much memory.
     ///
     /// # Errors
     /// Where it does not start.
-    pub fn balloon() -> Result<Self, Stop> {
-        Self::of_this_program(["balloon", "", ""])
-    }
-
-    /// Tells it that it may.
-    pub fn begin(&mut self) {
-        drop(self.orders.take());
+    pub fn balloon(mib: u64) -> Result<Self, Stop> {
+        Self::of_this_program(["balloon", "", &mib.to_string()])
     }
 
     /// Tells it that it is enough; what it says to that.
@@ -144,7 +139,7 @@ impl Role {
     /// # Errors
     /// Where it says nothing.
     pub fn ask(&mut self) -> Result<String, Stop> {
-        self.begin();
+        drop(self.orders.take());
         let line = self.said.next().transpose()?;
         line.ok_or_else(|| Stop::Failed("a process ended without a word".to_owned()))
     }
@@ -199,13 +194,12 @@ pub fn play(arguments: &[String]) -> Result<(), Stop> {
             Ok(())
         }
         "balloon" => {
+            let mib = usize::try_from(seed).unwrap_or(0);
+            let taken = std::hint::black_box(vec![1u8; mib << 20]);
             say("ready")?;
             wait_for_end();
-            let mut taken: Vec<Vec<u8>> = Vec::new();
-            loop {
-                taken.push(std::hint::black_box(vec![1; 1 << 20]));
-                std::thread::sleep(Duration::from_millis(2));
-            }
+            drop(taken);
+            Ok(())
         }
         "embedded" | "hasty" => {
             let folder = tempfile::tempdir()?;

@@ -303,14 +303,14 @@ fn free_slots(node: &Node) -> usize {
 #[derive(Debug)]
 struct Watcher {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Vec<String>>,
+    thread: Option<JoinHandle<Vec<String>>>,
 }
 
 impl Watcher {
     fn start(node: &Node) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (node, end) = (node.clone(), Arc::clone(&stop));
-        let thread = std::thread::spawn(move || {
+        let look = move || {
             let mut found = Vec::new();
             let mut last = node.workers();
             while !end.load(Ordering::Relaxed) && found.len() < 10 {
@@ -320,13 +320,27 @@ impl Watcher {
                 last = now;
             }
             found
-        });
-        Self { stop, thread }
+        };
+        Self { stop, thread: Some(std::thread::spawn(look)) }
     }
 
-    fn stop(self) -> Vec<String> {
+    fn stop(mut self) -> Vec<String> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Vec<String> {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap_or_else(|_| vec!["the watcher of generations panicked".to_owned()])
+        let found = self.thread.take().map(JoinHandle::join);
+        found.map_or_else(Vec::new, |found| {
+            found.unwrap_or_else(|_| vec!["the watcher of generations panicked".to_owned()])
+        })
+    }
+}
+
+impl Drop for Watcher {
+    /// It keeps the node.
+    fn drop(&mut self) {
+        let _ = self.end();
     }
 }
 

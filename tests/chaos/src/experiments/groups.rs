@@ -92,37 +92,48 @@ fn home(root: &Path) -> Result<PathBuf, Stop> {
     Ok(root.join(path.trim_start_matches('/')))
 }
 
-/// What a balloon may take before there is no more: about what a few workers need.
-const ROOM: u64 = 48 << 20;
+/// What balloons have. Each has less than a worker counts for when the kernel looks whom to end, which is by a part of what the whole group may have above what it has.
+const BALLOONS: usize = 8;
+const BALLOON_MIB: u64 = 24;
+/// What they leave to all others together: less than one call may have.
+const LEFT: u64 = 6 << 20;
 
-/// K09. A balloon takes the memory of the group in which everything is. Workers go before the node, and are replaced; when the balloon is gone, all heals.
+/// K09. Balloons have the memory of the group in which everything is, and calls ask for what is not there. Workers go, not the node; they are replaced as far as there is room, and
+/// when the balloons are gone, all heals.
 pub(super) fn pressure(trial: &mut Trial) -> Result<(), Stop> {
     let group = Group::create()?;
     let member = group.enter()?;
     let stage = Stage::start_with(trial, |builder| builder.restarts(u32::MAX))?;
-    let stage = stage.loses(&[RestartCause::Died, RestartCause::Launch, RestartCause::Silent]);
+    let stage = stage.loses(&[RestartCause::Died, RestartCause::Launch]);
     let running = stage.load(&Load { may_end: &[Status::WorkerLost], ..Load::default() }, trial);
-    let mut balloons = 0;
-    while balloons == 0 || !trial.is_over(0.6) {
-        let mut balloon = Role::balloon()?;
-        group.leave(ROOM)?;
-        balloon.begin();
-        // It grows for ever, so in the end the kernel ends it.
-        let ended = balloon.process.ends_within(HEAL)?;
-        trial.expect(ended, || "a balloon grows beyond the group".to_owned());
-        drop(balloon);
-        balloons += 1;
-        trial.event();
+    let (mut lost, mut rounds) = (0, 0);
+    while lost == 0 || !trial.is_over(0.6) {
+        let balloons = (0..BALLOONS).map(|_| Role::balloon(BALLOON_MIB)).collect::<Result<Vec<_>, _>>()?;
+        group.leave(LEFT)?;
+        let pressed = until(HEAL, || {
+            let answer = stage.call("hoard", Request::new(b"").deadline(HEAL));
+            let may = [Status::Oom, Status::WorkerLost, Status::Overloaded];
+            trial.expect(may.contains(&answer.status), || {
+                format!("hoard ended {}: {}", answer.status, answer.detail)
+            });
+            stage.node.stats().restarts > lost
+        });
+        trial.expect(pressed, || "there is memory for everybody".to_owned());
+        std::thread::sleep(Duration::from_millis(50));
+        for balloon in balloons {
+            let ended = balloon.process.ends_within(Duration::ZERO)?;
+            trial.expect(!ended, || "a balloon was ended before the workers".to_owned());
+        }
+        group.leave(1 << 30)?;
         let healed = until(HEAL, || serves(&stage.node));
         trial.expect(healed, || format!("workers do not come back: {:?}", stage.node.workers()));
+        // Each may log its end.
+        let before = std::mem::replace(&mut lost, stage.node.stats().restarts);
+        (before..lost).for_each(|_| trial.event());
+        rounds += 1;
     }
-    let lost = stage.node.stats().restarts;
-    trial.figure("balloons", f64::from(balloons));
+    trial.figure("rounds", f64::from(rounds));
     trial.figure("workers_lost", lost as f64);
-    // Each may log its end.
-    (0..lost).for_each(|_| trial.event());
-    trial.expect(lost > 0, || "the balloon hurts nobody but itself".to_owned());
-    group.leave(1 << 30)?;
     stage.finish(vec![running], trial);
     drop(member);
     Ok(())
