@@ -86,7 +86,7 @@ impl Default for NodeBuilder {
             stack_bytes: 1 << 20,
             arena_bytes: 128 << 20,
             init_bytes: 64 << 20,
-            suspended_max: 16,
+            suspended_max: 32,
             modules_bytes_max: 0,
             modules_max: 0,
             load_default: Loading::Start,
@@ -217,7 +217,9 @@ impl NodeBuilder {
         self
     }
 
-    /// Most calls that a worker may have suspended at once, 0 to 1024. Default: 16.
+    /// Most calls that a worker may have suspended at once, 0 to 1024. One function has at most half of them, and one: 17 of 32; two have three quarters. Others of it that
+    /// come wait until one of those ends, however short they are. Each takes 2 KiB of a worker while it was never needed, and up to 4 MiB of heap and
+    /// a copy of its module's writable memory afterwards. Default: 32.
     pub fn suspended_max(mut self, count: u32) -> Self {
         self.suspended_max = count;
         self

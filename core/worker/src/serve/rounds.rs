@@ -16,7 +16,7 @@
 //! pass long ones, and long ones come to their end.
 //!
 //! **Contexts.** A call can start only in a free one, and suspended calls keep theirs. A function's next call starts while it has fewer suspended ones than there are free
-//! contexts: so one function has half of them at most, two have three quarters, and there is one left for the next function that comes, but where
+//! contexts: so one function has half of them at most (17 suspended calls where there may be 32), two have three quarters, and there is one left for the next function that comes, but where
 //! many flood the worker with long calls at the same time. Of several lanes, one that has suspended calls leaves an eighth of the contexts to those that have none.
 //! A worker that may not suspend any calls runs each to its end.
 
