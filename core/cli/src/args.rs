@@ -23,6 +23,7 @@ Exit status:
   1  the call ended otherwise, or something failed while running
   2  the command line is wrong
   3  a setting, a module, a function crate or an input file is wrong; nothing was started
+  128 plus its number (SIGINT: 130, SIGTERM: 143): of `serve`, a signal before it was ready, or the second one
 
 Examples:
   microfaas new hello && microfaas build hello -o modules
@@ -56,7 +57,9 @@ pub(crate) enum Command {
     ///
     /// Starts the workers, loads the modules, and answers on /fn/NAME, on the routes of the configuration, and on /healthz. With a socket, other processes can
     /// attach and share the workers; then it listens for HTTP only where it is told an address. Prints `ready` when it takes requests. SIGHUP reads the settings of
-    /// functions and the modules again: what has changed is deployed, what is gone is removed, all of it or nothing. SIGINT or SIGTERM let requests in flight finish and then end it with 0; a second one ends it at once.
+    /// functions and the modules again: what has changed is deployed, what is gone is removed, all of it or nothing. The list of who may attach is read, too;
+    /// other settings hold after a restart, and those that have changed are logged. SIGINT or SIGTERM
+    /// let calls in flight finish, over HTTP and of attached hosts, for as long as the settings allow, and then end it with 0; a second one ends it at once, and so does one before `ready`.
     ///
     /// Flags win over the configuration, of which core/cli/microfaas.example.toml explains every key.
     Serve(Serve),
@@ -69,9 +72,13 @@ pub(crate) enum Command {
     /// Print what the calls of a node have used
     ///
     /// Calls by status, CPU time, bytes and latencies of each function since the node was started, and its workers. The CPU time is that of the calls, not of the
-    /// workers' lives. With --json, one object has all of it, histograms included; times are in nanoseconds.
+    /// workers' lives. With --json, one object has all of it, histograms included, and what each worker has had of each function; times are in nanoseconds.
+    /// Only the node's own user and root may ask.
+    #[command(after_help = STATS_HELP)]
     Stats(Stats),
     /// Watch a node: functions by CPU time, workers, rates; q quits
+    ///
+    /// Looks once a second at what `stats` prints, and shows the difference. Needs a terminal. Only the node's own user and root may ask.
     Top(Top),
     /// Deploy a module, or every module of a directory, at a node that serves
     ///
@@ -80,8 +87,12 @@ pub(crate) enum Command {
     #[command(after_help = NODE_HELP)]
     Deploy(PathToDeploy),
     /// List the modules of a node that serves
+    ///
+    /// For each its digest, its size, since when it is deployed, in how many workers it is loaded, and its functions.
     Ls(AtNode),
     /// Describe a function of a node that serves
+    ///
+    /// NAME is the function. Its limits and deadline, its module and the one before, where it is loaded, and why it is banned, if it is.
     Describe(OfModule),
     /// Bring back the image that a module had before
     ///
@@ -101,8 +112,14 @@ pub(crate) enum Command {
     /// is mandatory. Exits with 0 if workers can start here, with 1 if not.
     Doctor(Doctor),
     /// Measure, and print a table or JSON
+    #[command(after_help = bench::HELP)]
     Bench(bench::Args),
 }
+
+const STATS_HELP: &str = "\
+Examples:
+  microfaas stats --socket /run/microfaas.sock
+  microfaas stats --json | jq '.functions[] | {name, calls, cpu_ns}'";
 
 const NODE_HELP: &str = "\
 The node must serve at a socket, and be this user's own or root ask. It reads the file itself.
@@ -146,19 +163,18 @@ pub(crate) struct OfModule {
 
 #[derive(Debug, Args)]
 pub(crate) struct Stats {
-    /// Socket of the node; only its own user and root may ask
-    #[arg(long, value_name = "PATH")]
-    pub(crate) socket: PathBuf,
-    /// Print one JSON object
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) node: AtNode,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Top {
-    /// Socket of the node; only its own user and root may ask
+    /// Socket of the node [default: that of the settings]
     #[arg(long, value_name = "PATH")]
-    pub(crate) socket: PathBuf,
+    pub(crate) socket: Option<PathBuf>,
+    /// Settings of the node [default: microfaas.toml, if it is there]
+    #[arg(short, long, value_name = "FILE", conflicts_with = "socket")]
+    pub(crate) config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

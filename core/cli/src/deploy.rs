@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::args::{AtNode, OfModule, PathToDeploy};
 use crate::failure::Failure;
-use crate::launch;
+use crate::{launch, progress};
 
 /// Characters of a digest that tell images apart.
 const DIGEST_CHARS: usize = 12;
@@ -82,17 +82,23 @@ fn absolute(path: &Path) -> Result<String, Failure> {
 }
 
 fn ask(node: &AtNode, request: &AdminRequest) -> Result<AdminAnswer, Failure> {
-    match administrate(&socket(node)?, request)? {
+    let socket = socket(node.socket.as_deref(), node.config.as_deref())?;
+    // Workers that load a module may take their time.
+    progress::begin("waiting for the node");
+    let answer = administrate(&socket, request);
+    progress::end();
+    match answer? {
         AdminAnswer::Refused { reason } => Err(Failure::Refused(reason)),
         answer => Ok(answer),
     }
 }
 
-fn socket(node: &AtNode) -> Result<PathBuf, Failure> {
-    if let Some(socket) = &node.socket {
-        return Ok(socket.clone());
+/// Where the node is: what was given, or else what the settings say.
+pub(crate) fn socket(given: Option<&Path>, settings: Option<&Path>) -> Result<PathBuf, Failure> {
+    if let Some(socket) = given {
+        return Ok(socket.to_owned());
     }
-    let settings = launch::read_settings(node.config.as_deref())?;
+    let settings = launch::read_settings(settings)?;
     settings.socket.map(|socket| socket.path).ok_or(Failure::NoSocket)
 }
 

@@ -30,8 +30,11 @@ pub(crate) enum Failure {
     NoModules,
     #[error(transparent)]
     Node(#[from] NodeError),
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
+    #[error("{source}{}", way_in(source))]
+    Connect {
+        #[from]
+        source: ConnectError,
+    },
     #[error(transparent)]
     Deploy(#[from] DeployError),
     #[error(
@@ -72,6 +75,8 @@ pub(crate) enum Failure {
     #[error("no benchmark is named `{name}`; there are: {names}")]
     UnknownBench { name: String, names: String },
     #[error("{0}")]
+    BenchUsage(&'static str),
+    #[error("{0}")]
     Bench(String),
 }
 
@@ -82,10 +87,24 @@ fn hint(error: &GatewayError) -> &'static str {
     }
 }
 
+/// What to do about a node that cannot be reached.
+fn way_in(error: &ConnectError) -> String {
+    match error {
+        ConnectError::NoNode { path, .. } => {
+            format!("; `microfaas serve --socket {}` starts one", path.display())
+        }
+        ConnectError::Denied { .. } => {
+            "; its own user and root may, others where [socket] of its settings has `mode` and `users`"
+                .to_owned()
+        }
+        _ => String::new(),
+    }
+}
+
 impl Failure {
     fn exit_status(&self) -> u8 {
         match self {
-            Self::UnknownBench { .. } => USAGE,
+            Self::UnknownBench { .. } | Self::BenchUsage(_) => USAGE,
             // As a shell reports a process that a signal has ended.
             Self::Interrupted { signal } => u8::try_from(128 + signal).unwrap_or(FAILED),
             Self::Config(_) | Self::NoModules | Self::NoSocket | Self::Build(_) | Self::Data { .. } => {
@@ -116,6 +135,7 @@ fn is_input(error: &NodeError) -> bool {
 
 /// Prints `error: …` as one line.
 pub(crate) fn report(failure: &Failure) -> ExitCode {
+    crate::progress::end();
     if let Failure::Build(error) = failure
         && let Some(output) = error.cargo_output()
     {

@@ -11,6 +11,7 @@ mod launch;
 mod log;
 mod make;
 mod notify;
+mod progress;
 mod serve;
 mod stats;
 mod top;

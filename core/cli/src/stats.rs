@@ -4,13 +4,15 @@ use std::io::Write;
 
 use microfaas_node::{FunctionStats, NodeStats, SpareStats, WorkerStats};
 
-use crate::args::Stats;
+use crate::args::{AtNode, Stats};
+use crate::deploy;
 use crate::failure::Failure;
 
 pub(crate) fn run(args: &Stats) -> Result<(), Failure> {
-    let stats = microfaas_node::stats(&args.socket)?;
+    let AtNode { socket, config, json } = &args.node;
+    let stats = microfaas_node::stats(deploy::socket(socket.as_deref(), config.as_deref())?)?;
     let mut out = std::io::stdout().lock();
-    let text = if args.json {
+    let text = if *json {
         serde_json::to_string(&stats).map_err(|error| Failure::Stdout(error.into()))? + "\n"
     } else {
         table(&stats)

@@ -1,5 +1,4 @@
 //! What a program that runs a node as a service needs of it: whether it lives, who may attach, and an end in two steps.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::time::Duration;
 

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::failure::{Failure, report};
+use crate::progress;
 
 /// One benchmark: its name, what it measures, and how to run it.
 struct Bench {
@@ -67,18 +68,46 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         return report(&Failure::UnknownBench { name: args.name.clone(), names });
     };
     if args.plot.is_some() && bench.name != "preempt" {
-        return report(&stopped("--plot is for `preempt`"));
+        return report(&Failure::BenchUsage("--plot is for `preempt`"));
     }
     if args.minutes.is_some() && bench.name != "chaos" {
-        return report(&stopped("--minutes is for `chaos`"));
+        return report(&Failure::BenchUsage("--minutes is for `chaos`"));
     }
+    progress::begin(format!("{}: {}", bench.name, bench.about));
     match (bench.run)(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => report(&failure),
     }
 }
 
+pub(crate) const HELP: &str = "\
+Benchmarks:
+  warm     round trips and rates of a warm function
+  preempt  what stopping functions costs, and how soon they stop
+  attacks  hostile functions, and what becomes of them
+  chaos    what is killed and replaced under load, and what it costs
+  runaway  requests beside an endless one over HTTP
+
+  Some build what they need from a checkout of the project first. Exits with 1 where something that is promised does not hold.
+
+Examples:
+  microfaas bench warm --seconds 10
+  microfaas bench preempt --plot latency.svg
+  microfaas bench chaos --minutes 60 --json";
+
 /// Why a benchmark cannot go on: said in full by whoever finds it.
 fn stopped(why: impl std::fmt::Display) -> Failure {
     Failure::Bench(why.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_has_every_benchmark() {
+        for bench in BENCHES {
+            assert!(HELP.contains(&format!("  {:<9}{}\n", bench.name, bench.about)), "{}", bench.name);
+        }
+    }
 }

@@ -39,6 +39,7 @@ impl Report {
 
     pub(super) fn print(&self, json: bool) -> Result<(), Failure> {
         let text = if json { format!("{}\n", self.json()) } else { self.table() };
+        crate::progress::end();
         anstream::stdout().write_all(text.as_bytes()).map_err(Failure::Stdout)
     }
 

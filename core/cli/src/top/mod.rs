@@ -3,6 +3,7 @@
 mod rates;
 
 use std::io::{self, IsTerminal};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use microfaas_node::NodeStats;
@@ -14,6 +15,7 @@ use ratatui::text::{Line, Text};
 use ratatui::widgets::{Cell, Row, Table};
 
 use crate::args::Top;
+use crate::deploy;
 use crate::failure::Failure;
 use crate::stats::time;
 
@@ -36,16 +38,17 @@ pub(crate) fn run(args: &Top) -> Result<(), Failure> {
         return Err(Failure::NoTerminal);
     }
     // The first look may fail with a message, before the terminal is taken.
-    let first = microfaas_node::stats(&args.socket)?;
+    let socket = deploy::socket(args.socket.as_deref(), args.config.as_deref())?;
+    let first = microfaas_node::stats(&socket)?;
     let mut view =
         View { then: first.clone(), now: first, at: Instant::now(), between: PERIOD, trouble: None };
     let mut terminal = ratatui::try_init().map_err(Failure::Terminal)?;
-    let done = watch(&mut terminal, args, &mut view);
+    let done = watch(&mut terminal, &socket, &mut view);
     ratatui::restore();
     done.map_err(Failure::Terminal)
 }
 
-fn watch(terminal: &mut ratatui::DefaultTerminal, args: &Top, view: &mut View) -> io::Result<()> {
+fn watch(terminal: &mut ratatui::DefaultTerminal, socket: &Path, view: &mut View) -> io::Result<()> {
     loop {
         terminal.draw(|frame| draw(frame, view))?;
         let until = view.at + PERIOD;
@@ -61,7 +64,7 @@ fn watch(terminal: &mut ratatui::DefaultTerminal, args: &Top, view: &mut View) -
                 _ => {}
             }
         }
-        view.look(microfaas_node::stats(&args.socket).map_err(|error| error.to_string()));
+        view.look(microfaas_node::stats(socket).map_err(|error| error.to_string()));
     }
 }
 

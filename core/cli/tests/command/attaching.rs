@@ -50,7 +50,10 @@ fn what_is_wrong_with_a_socket_is_said() {
     let dir = dir.path();
     let nobody = invoke(dir, &["echo"]);
     assert_eq!(nobody.exit, Some(1));
-    assert_eq!(nobody.err, "error: no node listens at `s`: No such file or directory (os error 2)\n");
+    assert_eq!(
+        nobody.err,
+        "error: no node listens at `s`: No such file or directory (os error 2); `microfaas serve --socket s` starts one\n"
+    );
     assert_eq!(invoke(dir, &["echo", "--modules", "."]).exit, Some(2));
 
     fs::write(dir.join("microfaas.toml"), "[socket]\npath = \"s\"\n").unwrap();
