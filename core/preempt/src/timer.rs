@@ -31,6 +31,7 @@ static SYNC: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 static SYNC_BEFORE: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 /// The limit of that slice.
 static SYNC_LIMIT: AtomicU64 = AtomicU64::new(u64::MAX);
+
 /// Installs the alarm for the calling thread, which is the one that runs calls. After [`contain::install`](crate::contain::install), whose alternate stack it
 /// uses. Takes SIGALRM and one POSIX timer of `CLOCK_MONOTONIC`.
 ///
