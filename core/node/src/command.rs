@@ -102,6 +102,8 @@ pub(crate) enum Heard {
     Cut(Cut),
     /// Unasked: of its modules.
     News(News),
+    /// It cannot go on, for this reason, and ends.
+    Last(String),
     /// It has closed the socket, which no worker does that lives.
     End,
 }
@@ -303,11 +305,13 @@ impl Talk {
     /// Its last words, where it was not asked and it is not one of the few things that may be said all the same, or it has said something else than it was asked.
     pub(crate) fn hear(&mut self, lane: &Lane) -> Result<Heard, String> {
         let mut buffer = vec![0; PACKET_BYTES_MAX];
-        let packet =
-            socket::try_recv(self.control.as_fd(), &mut buffer, 0).map_err(|error| error.to_string())?;
-        if packet.len == 0 {
-            return Ok(Heard::End);
-        }
+        let packet = match socket::try_recv(self.control.as_fd(), &mut buffer, 0) {
+            Ok(packet) if packet.len == 0 => return Ok(Heard::End),
+            Ok(packet) => packet,
+            // It has closed the socket before it has read all that it was told.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(Heard::End),
+            Err(error) => return Err(error.to_string()),
+        };
         let words = || printable(&buffer[..packet.len]);
         let message: ToNode = decode(&buffer[..packet.len]).map_err(|_| words())?;
         let heard = match self.asked.take_if(|asked| message.answers(&asked.message)) {
@@ -331,6 +335,7 @@ impl Talk {
                     lane.hub.bans.fault(function, is_unsafe);
                     Heard::Told
                 }
+                ToNode::Fatal { reason } => return Ok(Heard::Last(printable(reason.as_bytes()))),
                 ToNode::Wanted { module } => Heard::News(News::Wanted { part: module }),
                 ToNode::Unloaded { module, stayed_bytes } => {
                     Heard::News(News::Unloaded { part: module, stayed_bytes })

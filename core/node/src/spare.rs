@@ -342,6 +342,7 @@ fn hear(live: &mut Live, shared: &Shared, rollout: &mut Rollout) -> Result<(), S
         Heard::Own(answer) => rollout.answered(shared, Role::Spare, &mut live.shelf, answer),
         Heard::News(news) => rollout.news(Role::Spare, &mut live.shelf, news),
         Heard::Cut(cut) => Err(cut.reason),
+        Heard::Last(reason) => Err(reason),
         Heard::End => Err("has ended".to_owned()),
     }
 }

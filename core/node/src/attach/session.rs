@@ -231,3 +231,25 @@ fn next(
         Err(_) => Err(ConnectError::Protocol { path: path() }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// As when the node is stopped, and its host is shut down.
+    #[test]
+    fn a_node_that_is_not_wanted_any_more_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let _silent = local::listen(&path, 0o600).unwrap();
+        let looks = Cell::new(0);
+        let is_wanted = || {
+            looks.set(looks.get() + 1);
+            looks.get() < 3
+        };
+        assert!(matches!(Session::open(&path, is_wanted), Err(ConnectError::Silent { .. })));
+        assert_eq!(looks.get(), 3);
+    }
+}

@@ -143,6 +143,11 @@ impl Supervisor {
                         }
                         cut.reason
                     }
+                    Ok(Heard::Last(reason)) => {
+                        let _ = live.process.kill();
+                        self.ended(index);
+                        return tracing::warn!(worker = index, reason, "the worker could not go on");
+                    }
                     // It ends. Its memory is gone by now; what the kernel has still to take apart takes it longer than that, and nobody waits for it.
                     Ok(Heard::End) => {
                         let _ = live.process.kill();
@@ -269,7 +274,7 @@ impl Supervisor {
                 Ok(Heard::News(news)) => {
                     let _ = self.rollout.news(role, &mut live.shelf, news);
                 }
-                Ok(Heard::Cut(_) | Heard::End) | Err(_) => return,
+                Ok(Heard::Cut(_) | Heard::Last(_) | Heard::End) | Err(_) => return,
             }
         }
     }
