@@ -176,9 +176,9 @@ impl Tally {
         sum
     }
 
-    /// The worker is about to be ended for this. The first cause counts.
-    pub(crate) fn doom(&self, cause: RestartCause) {
-        let _ = self.fate.compare_exchange(0, cause as u64 + 1, Ordering::Relaxed, Ordering::Relaxed);
+    /// The worker is about to be ended for this. The first cause counts; whether this was it.
+    pub(crate) fn doom(&self, cause: RestartCause) -> bool {
+        self.fate.compare_exchange(0, cause as u64 + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// The worker has ended, for what was known before or else for this.
@@ -351,8 +351,8 @@ mod tests {
     #[test]
     fn the_first_cause_counts() {
         let tally = Tally::default();
-        tally.doom(RestartCause::Hung);
-        tally.doom(RestartCause::Protocol);
+        assert!(tally.doom(RestartCause::Hung));
+        assert!(!tally.doom(RestartCause::Protocol));
         tally.restarted(RestartCause::Died);
         tally.restarted(RestartCause::Died);
         assert_eq!(tally.restarts(), [1, 1, 0, 0, 0, 0, 0]);

@@ -96,8 +96,10 @@ impl Supervisor {
             // One that is told to end lets calls lie that have not started; that it lives, it says when it is asked.
             let is_excused = mercy_ns.is_some() || live.is_retiring() || live.shelf.excuses(grace);
             if let Some(ticket) = look.hung.filter(|_| !is_excused) {
-                self.say_that_it_hangs(lane, ticket);
-                self.shared.seats[lane.worker as usize].tally.doom(RestartCause::Hung);
+                // It may take the kernel a while to take it apart: that is said once.
+                if self.shared.seats[lane.worker as usize].tally.doom(RestartCause::Hung) {
+                    self.say_that_it_hangs(lane, ticket);
+                }
                 let _ = live.process.kill();
             }
         }
