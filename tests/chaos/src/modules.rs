@@ -39,10 +39,16 @@ pub fn make(scratch: &Path) -> Result<PathBuf, BuildError> {
 /// Where the compiler cannot be run, or refuses it.
 pub fn make_shim(modules: &Path) -> io::Result<()> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("shim/wall_clock.rs");
+    // It leaves files beside its output for a while, of the same names for everybody who does this.
+    let apart = tempfile::tempdir_in(modules.parent().unwrap_or(modules))?;
+    let library = apart.path().join(SHIM);
     let mut command = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
     command.args(["--edition", "2024", "--crate-type", "cdylib", "-O", "-C", "panic=abort", "-o"]);
-    let status = command.arg(modules.join(SHIM)).arg(source).status()?;
-    if status.success() { Ok(()) } else { Err(io::Error::other(format!("rustc: {status}"))) }
+    let status = command.arg(&library).arg(source).status()?;
+    if !status.success() {
+        return Err(io::Error::other(format!("rustc: {status}")));
+    }
+    fs::rename(library, modules.join(SHIM))
 }
 
 impl Modules {

@@ -1,6 +1,5 @@
 //! The system gives no more: memory, descriptors, processes.
 
-use std::cell::Cell;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, soc
 use crate::footprint::Holdings;
 use crate::load::Load;
 use crate::role::{Manner, Role, told};
-use crate::stage::{HEAL, Stage, has_spares, serves};
+use crate::stage::{HEAL, Stage, serves};
 use crate::trial::{Stop, Trial};
 use crate::victim::{Victim, Worker, until};
 
@@ -96,49 +95,46 @@ fn starve(
     stage: &Stage,
     trial: &mut Trial,
     limit: impl Fn() -> Result<Limit, Stop>,
-    meanwhile: impl Fn(&mut Trial) -> Result<(), Stop>,
+    meanwhile: impl FnOnce(&mut Trial) -> Result<(), Stop>,
 ) -> Result<(), Stop> {
-    let (mut rounds, mut not_replaced) = (0, 0);
-    while !trial.is_over(0.5) && rounds < 4 {
-        let healed = until(HEAL, || serves(&stage.node) && has_spares(&stage.node));
-        trial.expect(healed, || format!("no spare: {:?}", stage.node.spares()));
-        let Some(worker) = Worker::of(&stage.node, 0)? else { continue };
-        let mut spares = Vec::new();
-        for pid in stage.node.spares().ready {
-            spares.extend(Victim::open(pid)?);
-        }
-        let ok = stage.ledger.outcomes(Status::Ok);
-        {
-            let mut limit = limit()?;
-            limit.take_descriptors();
-            meanwhile(trial)?;
-            worker.process.kill()?;
-            // Which needs nothing that there is not.
-            let replaced = until(HEAL, || worker.is_replaced(&stage.node));
-            trial.expect(replaced, || "no spare takes the worker's place".to_owned());
-            let second = stage.node.workers()[0].generation;
-            for spare in &spares {
-                spare.kill()?;
-            }
-            let start = Instant::now();
-            while start.elapsed() < ATTEMPTS {
-                limit.take_descriptors();
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            let info = stage.node.workers()[0];
-            not_replaced += u32::from(info.generation == second || info.state != WorkerState::Serving);
-            let others = stage.node.workers()[1].state == WorkerState::Serving;
-            trial.expect(others, || "the other worker does not serve".to_owned());
-            let served = until(HEAL, || stage.ledger.outcomes(Status::Ok) > ok);
-            trial.expect(served, || "nothing is answered while a worker cannot be replaced".to_owned());
-        }
-        rounds += 1;
-        trial.event();
+    let Some(worker) = Worker::of(&stage.node, 0)? else {
+        return Err(Stop::Failed("a worker does not serve".to_owned()));
+    };
+    let mut spares = Vec::new();
+    for pid in stage.node.spares().ready {
+        spares.extend(Victim::open(pid)?);
     }
-    trial.figure("rounds", f64::from(rounds));
-    trial.figure("not_replaced", f64::from(not_replaced));
+    std::thread::sleep(trial.time.mul_f64(0.2));
+    let ok = stage.ledger.outcomes(Status::Ok);
+    trial.event();
+    let mut limit = limit()?;
+    limit.take_descriptors();
+    meanwhile(trial)?;
+    worker.process.kill()?;
+    // Which needs nothing that there is not.
+    let replaced = until(HEAL, || worker.is_replaced(&stage.node));
+    trial.expect(replaced, || {
+        let (workers, spares) = (stage.node.workers(), stage.node.spares());
+        format!("no spare takes the worker's place: {workers:?}, {spares:?}")
+    });
+    let second = stage.node.workers()[0].generation;
+    for spare in &spares {
+        spare.kill()?;
+    }
+    let start = Instant::now();
+    while start.elapsed() < ATTEMPTS {
+        limit.take_descriptors();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let info = stage.node.workers()[0];
     // Else nothing was short.
-    trial.expect(not_replaced > 0, || "every worker was replaced in spite of the limit".to_owned());
+    trial.expect(info.generation == second || info.state != WorkerState::Serving, || {
+        format!("the worker was replaced in spite of the limit: {info:?}")
+    });
+    let others = stage.node.workers()[1].state == WorkerState::Serving;
+    trial.expect(others, || "the other worker does not serve".to_owned());
+    let served = until(HEAL, || stage.ledger.outcomes(Status::Ok) > ok);
+    trial.expect(served, || "nothing is answered while a worker cannot be replaced".to_owned());
     Ok(())
 }
 
@@ -164,17 +160,15 @@ pub(super) fn descriptors(trial: &mut Trial) -> Result<(), Stop> {
     // Made while there are descriptors: then only the node's side of the connection is missing.
     let knock = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
     let address = UnixAddr::new(&socket_path)?;
-    let knocked = Cell::new(false);
     starve(&stage, trial, limit, |trial| {
         let said = stage.node.deploy(&path).map(|_| ()).map_err(|error| error.to_string());
         let clear = said.as_ref().is_err_and(|error| error.contains("open files"));
         trial.expect(clear, || format!("a deployment without descriptors: {said:?}"));
-        if !knocked.replace(true) {
-            connect(knock.as_raw_fd(), &address)?;
-        }
-        Ok(())
+        Ok(connect(knock.as_raw_fd(), &address)?)
     })?;
     drop(knock);
+    let healed = until(HEAL, || serves(&stage.node));
+    trial.expect(healed, || "the worker is not replaced when it can be".to_owned());
     stage.node.deploy(&path)?;
     let mut late = Role::host(&socket_path, Manner::Load, trial.random.u64(..))?;
     std::thread::sleep(Duration::from_millis(50));
