@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use microfaas_build::BuildOptions;
 
@@ -67,8 +68,10 @@ fn keep(path: &Path, text: &str) {
     if fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
         return;
     }
-    // Whole or not at all: tests of several processes do this at the same time.
-    let temporary = path.with_extension(std::process::id().to_string());
+    // Whole or not at all: tests of several processes, and several of one, do this at the same time.
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let temporary = path.with_extension(format!("{}-{number}", std::process::id()));
     fs::write(&temporary, text).expect("writing into a directory of the test's own");
     fs::rename(&temporary, path).expect("renaming within a directory");
 }
