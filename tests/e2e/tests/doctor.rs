@@ -12,7 +12,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 /// The answer of `microfaas doctor --json`, run by this command.
 fn ask(command: &mut Command) -> Value {
-    let output = command.output().unwrap();
+    let output = command.output().expect("the program starts");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{}: {said}", output.status);
     serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {said}"))
@@ -24,7 +24,7 @@ fn layers(answer: &Value) -> Vec<(String, Value)> {
     let entries = answer["sandbox"]["entries"].as_array().expect("a list");
     let layers: Vec<(String, Value)> = entries
         .iter()
-        .map(|entry| (entry["layer"].as_str().unwrap().to_owned(), entry["state"].clone()))
+        .map(|entry| (entry["layer"].as_str().expect("a name").to_owned(), entry["state"].clone()))
         .collect();
     assert_eq!(layers.len(), 18, "{answer}");
     for (index, (name, state)) in layers.iter().enumerate() {
