@@ -1,5 +1,4 @@
 //! What comes with a packet that a process has no room for. Alone in its process: the limit of descriptors is one for all threads.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::os::fd::{AsFd, AsRawFd};
 
