@@ -1,21 +1,23 @@
-//! What operators ask of the node by its socket. It may take a while (a module is read, tried out and loaded), so each is run by a thread of its own.
+//! What operators ask of the node by its socket. It may take a while (a module is read, tried out and loaded; thousands of functions are counted up), so each is run by a
+//! thread of its own.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use microfaas_control::admin::{AdminAnswer, AdminRequest};
+use microfaas_control::admin::AdminRequest;
 use microfaas_control::attach::ToHost;
 use microfaas_sys::eventfd;
 use serde_json::Value;
 
-use crate::attach::server::{Server, say};
+use crate::attach::server::{Server, say_with};
+use crate::attach::stats;
 
 /// Errands at a time.
 const RUNNING_MAX: usize = 8;
 
-/// An errand that is over: the guest, the request's number, the answer.
-type Done = (u64, u64, AdminAnswer);
+/// An errand that is over: the guest, the request's number, the answer, the file beside it.
+type Done = (u64, u64, Result<Value, String>, Option<Arc<OwnedFd>>);
 
 /// The errands that run.
 #[derive(Debug)]
@@ -41,16 +43,29 @@ impl Server {
         if let Some(stranger) = self.guests.get(&guest).filter(|guest| !guest.is_own) {
             return Err(format!("user {} may not administrate this node", stranger.uid));
         }
-        let request = AdminRequest::from_value(request)?;
+        // What is looked at every second is not logged.
+        let request = match stats::is_asked(&request) {
+            true => None,
+            false => Some(AdminRequest::from_value(request)?),
+        };
         if self.errands.running == RUNNING_MAX {
             return Err(format!("{RUNNING_MAX} requests are being carried out, try again"));
         }
-        tracing::info!(?request, "asked by the socket");
+        if let Some(request) = &request {
+            tracing::info!(?request, "asked by the socket");
+        }
         let (shared, wake) = (Arc::clone(&self.shared), Arc::clone(&self.wake));
         let sender = self.errands.sender.clone();
         let run = move || {
+            let (answer, file) = match request {
+                Some(request) => (Ok(shared.administrate(request).to_value()), None),
+                None => match stats::answer(&shared) {
+                    Ok((answer, file)) => (Ok(answer), Some(file)),
+                    Err(error) => (Err(error.to_string()), None),
+                },
+            };
             // A server that has ended does not listen any more.
-            let _ = sender.send((guest, id, shared.administrate(request)));
+            let _ = sender.send((guest, id, answer, file));
             let _ = eventfd::signal(wake.as_fd());
         };
         let thread = std::thread::Builder::new().name("microfaas-admin".into()).spawn(run);
@@ -61,10 +76,11 @@ impl Server {
 
     /// Brings answers to those who still wait for them.
     pub(super) fn look_at_errands(&mut self) {
-        while let Ok((number, id, answer)) = self.errands.done.try_recv() {
+        while let Ok((number, id, answer, file)) = self.errands.done.try_recv() {
             self.errands.running -= 1;
             let Some(guest) = self.guests.get_mut(&number) else { continue };
-            if let Err(dismissal) = say(guest, &ToHost::Admin { id, answer: Ok(answer.to_value()) }) {
+            let answer = ToHost::Admin { id, answer };
+            if let Err(dismissal) = say_with(guest, &answer, file.into_iter().collect()) {
                 self.part(number, dismissal);
             }
         }

@@ -19,7 +19,6 @@ use crate::attach::door::Door;
 use crate::attach::guest::{Guest, GuestLane, Progress, Said, Stage};
 use crate::attach::numbers::Numbers;
 use crate::attach::server::errands::Errands;
-use crate::attach::stats;
 use crate::call::nanoseconds;
 use crate::catalog::Catalog;
 use crate::command::Pending;
@@ -271,12 +270,6 @@ impl Server {
                 Ok(())
             }
             (Stage::Asking | Stage::Attached { .. }, FromHost::Admin { id, request }) => {
-                let guest = self.guests.get_mut(&number).ok_or(None)?;
-                if guest.is_own && stats::is_asked(&request) {
-                    let (answer, file) =
-                        stats::answer(&self.shared).map_err(|error| Some(error.to_string()))?;
-                    return say_with(guest, &ToHost::Admin { id, answer: Ok(answer) }, vec![file]);
-                }
                 match self.begin_errand(number, id, request) {
                     Ok(()) => Ok(()),
                     Err(reason) => {
