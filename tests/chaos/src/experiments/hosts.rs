@@ -162,6 +162,8 @@ impl Served {
         if answer.status != Status::Error {
             return Err(Stop::Failed(format!("a node that has just started answers {answer:?}")));
         }
+        // Two workers, and a spare that is started when they serve.
+        until(HEAL, || descendants(server.process.pid).len() == 3);
         let before = Footprint::now();
         Ok(Self { server: Some(server), host, ledger, before, socket, folder })
     }
