@@ -16,7 +16,9 @@ use nix::errno::Errno;
 /// As the system calls; `EPERM` where a filter forbids them.
 pub fn shorten(slice: Duration) -> io::Result<()> {
     let mut attributes = get()?;
-    if ![libc::SCHED_OTHER, libc::SCHED_BATCH].map(libc::c_int::cast_unsigned).contains(&attributes.sched_policy)
+    if ![libc::SCHED_OTHER, libc::SCHED_BATCH]
+        .map(libc::c_int::cast_unsigned)
+        .contains(&attributes.sched_policy)
     {
         return Ok(());
     }
