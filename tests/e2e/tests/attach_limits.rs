@@ -1,5 +1,4 @@
 //! Attached hosts that are short of something: their calls go on, and they get what they lacked when it is there.
-#![expect(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails the test")]
 
 use std::time::{Duration, Instant};
 

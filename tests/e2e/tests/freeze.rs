@@ -1,5 +1,6 @@
 //! A node and its workers that stand still together, as in a virtual machine that is paused, and go on.
 #![expect(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails the test")]
+#![expect(clippy::print_stdout, reason = "tells the test in the other process")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};

@@ -1,5 +1,4 @@
 //! A worker that is replaced since too much has stayed in its memory ends what it has begun, for whomever.
-#![expect(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails the test")]
 
 use std::time::{Duration, Instant};
 
