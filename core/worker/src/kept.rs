@@ -5,8 +5,8 @@
 //! page that is never written costs nothing, one that every call writes (a lock, a reference count) costs a copy of 4 KiB a call, and one
 //! fault in its life.
 //!
-//! Each page that is writable among others that are not is a mapping of its own, of which the kernel allows 65,530 in a process. So from [`SINGLE_MAX`] pages on
-//! they are opened by runs of [`RUN`], and where the kernel refuses, all at once.
+//! Each page that is writable among others that are not is a mapping of its own, of which the kernel allows 65,530 in a process. So from `SINGLE_MAX` pages on
+//! they are opened by runs of `RUN`, and where the kernel refuses, all at once.
 #![expect(unsafe_code, reason = "raw copies and a pointer shared with a signal handler")]
 
 use std::io;

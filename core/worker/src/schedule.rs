@@ -9,7 +9,7 @@
 //!
 //! What counts is CPU time. Reading it is a system call, so a call that is over soon (within its quantum, or little more) is measured by the cycle counter alone, and one
 //! that is not by both: time in which the worker did not have the core is taken off. What it takes to put a suspended call's state aside and to bring it back is the call's, too. A call that has the core and burns nothing (blocked in the kernel) is
-//! ended when it has been in its slices for four budgets, a tenth of a second, and [`SHARE_MIN`] times what it has used: others may have most of the core.
+//! ended when it has been in its slices for four budgets, a tenth of a second, and `SHARE_MIN` times what it has used: others may have most of the core.
 #![expect(unsafe_code, reason = "starts and resumes calls")]
 
 use std::collections::VecDeque;
