@@ -18,31 +18,7 @@
 #![forbid(unsafe_code)]
 #![allow(unused, unconditional_recursion, clippy::all)]
 
-// --- soundness-hole helper (rust-lang/rust#25860, higher-ranked form; open, compiles on rustc 1.95 and 1.97-nightly) ---
-fn tr<'a, 'b, T: ?Sized>(_v: &'a &'b (), b: &'b mut T) -> &'a mut T {
-    b
-}
-fn ext<T: ?Sized + 'static>(x: &mut T) -> &'static mut T {
-    let f: fn(&'static &'static (), &mut T) -> &'static mut T = tr;
-    f(&&(), x)
-}
-#[allow(dead_code)]
-fn transmute<A: 'static, B: 'static>(obj: A) -> B {
-    enum D<A, B> {
-        #[allow(dead_code)]
-        A(Option<Box<A>>),
-        B(Option<Box<B>>),
-    }
-    #[inline(never)]
-    fn inner<A: 'static, B: 'static>(d: &mut D<A, B>, obj: A) -> B {
-        let D::B(r) = d else { unreachable!() };
-        let r = ext(r);
-        *d = D::A(Some(Box::new(obj)));
-        std::hint::black_box(d);
-        *r.take().unwrap()
-    }
-    inner(std::hint::black_box(&mut D::B(None)), obj)
-}
+use crate::hole::transmute;
 
 #[inline(never)]
 fn fill(secret: &[u8], depth: usize) -> u8 {

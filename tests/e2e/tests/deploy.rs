@@ -9,6 +9,7 @@ use microfaas_e2e::{Watchdog, probe, program};
 use microfaas_node::{
     CallError, DeployError, FunctionConfig, Limits, Node, NodeBuilder, Outcome, Reload, Request, Status,
 };
+use object::{Object, ObjectSection};
 use tempfile::TempDir;
 
 fn watchdog() -> Watchdog {
@@ -169,7 +170,10 @@ fn a_module_that_cannot_be_loaded_changes_nothing() {
     refused(elsewhere("versions.so", b"no library"), "is not an ELF file");
     // What cannot be seen without loading it: it crashes the system's loader, in a process that serves nobody.
     let mut corrupt = image(2, '-');
-    corrupt[64..256].fill(0xff);
+    let relocations = object::File::parse(&*corrupt).unwrap().section_by_name(".rela.dyn").unwrap();
+    let (first, _) = relocations.file_range().unwrap();
+    let first = usize::try_from(first).unwrap();
+    corrupt[first..first + 8].copy_from_slice(&(1u64 << 46).to_le_bytes());
     refused(elsewhere("versions.so", &corrupt), "cannot load module");
     refused(elsewhere("versions.so", &of_another_abi()), "ABI");
     for (letter, how) in [('E', "not today"), ('P', "in init"), ('A', "abort"), ('F', "openat")] {

@@ -46,8 +46,11 @@ fn write_crate(directory: &Path, probe: &Path, cases: &[Case]) {
     let manifest = format!(
         "[package]\nname = \"attack-cases\"\nversion = \"0.1.0\"\nedition = \"2024\"\npublish = false\n\n[dependencies]\nmicrofaas = {{ path = {sdk:?} }}\n\n[workspace]\n"
     );
-    let mut source =
-        String::from("//! Made from the cases by the test that runs them.\n#![forbid(unsafe_code)]\n");
+    let shared = repository().join("tests/attacks/common/hole.rs");
+    let shared = shared.canonicalize().expect("what cases share is in the repository");
+    let mut source = format!(
+        "//! Made from the cases by the test that runs them.\n#![forbid(unsafe_code)]\n\n#[path = {shared:?}]\nmod hole;\n"
+    );
     for (i, case) in cases.iter().enumerate() {
         let file = case.file.canonicalize().expect("the case was just read");
         let written = write!(
