@@ -170,8 +170,8 @@ fn a_module_that_cannot_be_loaded_changes_nothing() {
     refused(elsewhere("versions.so", b"no library"), "is not an ELF file");
     // What cannot be seen without loading it: it crashes the system's loader, in a process that serves nobody.
     let mut corrupt = image(2, '-');
-    let relocations = object::File::parse(&*corrupt).unwrap().section_by_name(".rela.dyn").unwrap();
-    let (first, _) = relocations.file_range().unwrap();
+    let file = object::File::parse(&*corrupt).unwrap();
+    let (first, _) = file.section_by_name(".rela.dyn").unwrap().file_range().unwrap();
     let first = usize::try_from(first).unwrap();
     corrupt[first..first + 8].copy_from_slice(&(1u64 << 46).to_le_bytes());
     refused(elsewhere("versions.so", &corrupt), "cannot load module");
