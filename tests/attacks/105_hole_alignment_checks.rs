@@ -3,7 +3,7 @@
 //! what    : Switches alignment checks on and returns: who is the first to make a misaligned access?
 //! profile : std   (smallest guest profile in which this compiles)
 //! calls   : "" ; "" ; ""
-//! expect.status = OK|FAULT
+//! expect.status = OK|FAULT|BANNED
 //! expect.worker = same|restarted
 //! expect.next_ok = true
 //! expect.fd_delta = 0

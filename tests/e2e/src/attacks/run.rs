@@ -46,6 +46,9 @@ impl Settings {
 /// How long a replacement may take to come up before that is a failure; more than an honest one ever needs.
 const REPLACEMENT: Duration = Duration::from_secs(60);
 
+/// How long the kernel may take to end what is left of a worker that was replaced.
+const SETTLE: Duration = Duration::from_secs(20);
+
 /// How much more memory of its own a worker may have after a case: a call's arena keeps 4 MiB of what it has used, and there are two.
 const RESIDENT_DELTA_MAX: u64 = 8 << 20;
 
@@ -130,9 +133,26 @@ impl Arena {
         outcome
     }
 
+    /// How it is afterwards. A worker that was replaced is taken apart while its successor serves already: what is held of it goes within a while.
+    fn settled(&self, case: &Case, before: &Look) -> Look {
+        let end = Instant::now() + SETTLE;
+        loop {
+            let after = Look::at(&self.node);
+            let most =
+                case.fd_delta.unwrap_or(usize::MAX).saturating_add(before.host.descriptors.unwrap_or(0));
+            let mut known = before.processes.clone();
+            known.extend(after.pid);
+            let has_settled = after.host.descriptors <= Some(most) && children(&known).is_empty();
+            if has_settled || Instant::now() >= end {
+                return after;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// What only shows when everything is over.
     fn judge(&self, case: &Case, before: &Look, neighbour: Neighbour, outcome: &mut Outcome) {
-        let after = Look::at(&self.node);
+        let after = self.settled(case, before);
         let wrong = &mut outcome.wrong;
         let (same, restarted) = case.worker;
         match outcome.same_worker {
