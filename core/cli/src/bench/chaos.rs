@@ -17,9 +17,11 @@ use crate::failure::Failure;
 /// The random mix, which lasts as long as is asked for; all others are brief.
 const MIX: &str = "K29";
 /// Parts of the time without `--minutes`: one for each experiment, and [`REPLACE_SHARES`].
-const SHARES: f64 = 32.0;
-/// In which workers are killed one at a time: again, and for longer, so that the rare replacement that takes long is among those that are measured.
-const REPLACE: &str = "K01";
+const SHARES: f64 = 37.0;
+/// In which workers are killed one at a time, with cores that are busy and with cores that have time to spare: again, and for longer, so that the rare
+/// replacement that takes long is among those that are measured.
+const REPLACE: [&str; 2] = ["K01", REPLACE_LIGHT];
+const REPLACE_LIGHT: &str = "D02";
 const REPLACE_SHARES: f64 = 4.0;
 
 /// A line of the suite: what came of one experiment.
@@ -55,7 +57,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let each = f64::from(args.seconds) / SHARES;
     let mut rows = suite(&program, &["--seconds", &each.to_string()])?;
     let longer = (REPLACE_SHARES * each).to_string();
-    rows.extend(suite(&program, &["--experiment", REPLACE, "--seconds", &longer])?);
+    for experiment in REPLACE {
+        rows.extend(suite(&program, &["--experiment", experiment, "--seconds", &longer])?);
+    }
     if let Some(minutes) = args.minutes {
         rows.extend(suite(&program, &["--experiment", MIX, "--seconds", &(minutes * 60).to_string()])?);
     }
@@ -83,8 +87,12 @@ fn add(report: &mut Report, rows: &[Row]) -> usize {
         #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
         report.add(key, count as f64, accepted);
     }
-    let by_spares = rows.iter().flat_map(|row| row.replace_ms.iter().copied());
-    spread(report, [("replace_ms_p50", 50), ("replace_ms_p99", 99)], by_spares);
+    let by_spares = |is_light: bool| {
+        let rows = rows.iter().filter(move |row| (row.experiment == REPLACE_LIGHT) == is_light);
+        rows.flat_map(|row| row.replace_ms.iter().copied())
+    };
+    spread(report, [("replace_ms_p50", 50), ("replace_ms_p99", 99)], by_spares(false));
+    spread(report, [("replace_light_ms_p50", 50), ("replace_light_ms_p99", 99)], by_spares(true));
     let started = rows.iter().flat_map(|row| row.replace_started_ms.iter().copied());
     spread(report, [("replace_started_ms_p50", 50), ("replace_started_ms_p99", 99)], started);
     let dips = rows.iter().filter_map(|row| row.samples.get("throughput_killing_share")).flatten();

@@ -14,14 +14,26 @@ use crate::victim::{Worker, until};
 const KILLS: usize = 10;
 const WORKERS: usize = 2;
 
-/// K01. Each round has a new node, so that starting and stopping are tried, too. No replacement has to wait: that would measure the pause.
+/// K01. More is asked for than the cores can do.
 pub(super) fn one_at_a_time(trial: &mut Trial) -> Result<(), Stop> {
+    let load = Load { may_end: &[Status::WorkerLost], moves: true, hang_up: 50, ..Load::default() };
+    let again = Load { functions: vec!["answer_again"], threads: 2, ..load.clone() };
+    kill_one_at_a_time(trial, &[load, again])
+}
+
+/// D02. The cores have time to spare.
+pub(super) fn one_at_a_time_under_light_load(trial: &mut Trial) -> Result<(), Stop> {
+    let pause = Duration::from_millis(2);
+    let load = Load { threads: 1, window: 4, pause, may_end: &[Status::WorkerLost], ..Load::default() };
+    kill_one_at_a_time(trial, &[load])
+}
+
+/// Each round has a new node, so that starting and stopping are tried, too. No replacement has to wait: that would measure the pause.
+fn kill_one_at_a_time(trial: &mut Trial, loads: &[Load]) -> Result<(), Stop> {
     while !trial.is_over(0.8) {
         let stage = Stage::start_with(trial, |builder| builder.restarts(u32::MAX))?;
         let stage = stage.loses(&[RestartCause::Died]);
-        let load = Load { may_end: &[Status::WorkerLost], moves: true, hang_up: 50, ..Load::default() };
-        let again = Load { functions: vec!["answer_again"], threads: 2, ..load.clone() };
-        let loads = vec![stage.load(&load, trial), stage.load(&again, trial)];
+        let loads = loads.iter().map(|load| stage.load(load, trial)).collect();
         let mut killed = 0;
         for kill in 0..KILLS * WORKERS {
             // Every other time there may be no spare yet.

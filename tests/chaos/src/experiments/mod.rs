@@ -41,6 +41,7 @@ pub const ALL: &[Experiment] = &[
     experiment("K01", "workers are killed one at a time, at random moments", deaths::one_at_a_time),
     experiment("K02", "all workers are killed at once, again and again", deaths::all_at_once),
     experiment("D01", "one of two workers is killed every 100 ms", deaths::one_of_two),
+    experiment("D02", "as K01, while the cores have time to spare", deaths::one_at_a_time_under_light_load),
     experiment("K03", "a worker is stopped for longer than a stall", stops::longer_than_a_stall),
     experiment(
         "S01",
