@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Most calls need a few hundred bytes: the *hot* part is cleared after each, which costs a few nanoseconds. The first access below it faults, and the handler opens as much as is
-//! needed, at least twice what was open. What is open is cleared after each call, so it is closed again when calls do not need it: at once and given back to
-//! the kernel where it is large, else when [`CALLS_OPEN`] calls have passed of which the last has left no trace in it.
+//! needed, at least twice what was open. What is open is cleared after each call, so it is closed again when calls do not need it: at once where it is
+//! large, else down to where the last of some calls has left a trace, for as many calls as clearing it costs about what opening it does.
 #![expect(unsafe_code, reason = "maps, protects and clears memory")]
 
 use std::io;
@@ -29,9 +29,11 @@ pub(crate) const PAGE: usize = 4096;
 /// Cleared after every call; less than a page. Short functions need less than 1 KiB.
 const HOT_BYTES: usize = 1536;
 /// What is opened beyond this is the whole stack, and goes back to the kernel after the call.
-pub(crate) const KEEP_BYTES: usize = 64 << 10;
-/// Calls for which a part of at most [`KEEP_BYTES`] is cleared before it is looked at whether it is used. To open it again costs about as much.
-const CALLS_OPEN: u32 = 64;
+pub(crate) const KEEP_BYTES: usize = 256 << 10;
+/// How much is cleared, over calls, before it is looked at how much of it is used: 64 calls with 64 KiB, 16 with [`KEEP_BYTES`].
+const CLEARED_BYTES: usize = 4 << 20;
+/// Most calls between two looks.
+const CALLS_OPEN: usize = 64;
 
 /// Why there is no stack.
 #[derive(Debug)]
@@ -67,8 +69,8 @@ pub struct Stack {
     bytes: usize,
     /// Lowest address that can be touched without a fault.
     open_from: usize,
-    /// Calls until the open part is looked at.
-    calls_left: u32,
+    /// Bytes to be cleared until the open part is looked at.
+    left: usize,
 }
 
 impl Stack {
@@ -97,7 +99,7 @@ impl Stack {
         let mapping = unsafe { mmap_anonymous(None, total, ProtFlags::PROT_NONE, flags) };
         let mapping = mapping.map_err(|e| StackError::Map(e.into()))?.cast::<u8>();
         let hot = mapping.addr().get() + GUARD_BYTES + bytes;
-        let stack = Self { mapping, bytes, open_from: hot, calls_left: CALLS_OPEN };
+        let stack = Self { mapping, bytes, open_from: hot, left: CLEARED_BYTES };
         stack.protect(hot..hot + PAGE, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
         Ok(stack)
     }
@@ -164,7 +166,7 @@ impl Stack {
     ///
     /// # Cost
     /// 7 ns for calls that need no more than the hot part; about 20 ns more for each 4 KiB that are open; two system calls after a call that needed more
-    /// than 64 KiB.
+    /// than 256 KiB.
     #[inline]
     pub unsafe fn clear(&mut self) {
         let (hot, _) = self.part(self.hot()..self.hot() + HOT_BYTES);
@@ -185,24 +187,34 @@ impl Stack {
                 return self.close(open);
             }
         }
-        if self.calls_left == 0 {
+        // A part of few pages is looked at as often as one of sixteen.
+        let cost = len.max(CLEARED_BYTES / CALLS_OPEN);
+        if self.left < cost {
             // SAFETY: the part is open, aligned to a page, and written by nobody now.
             let words = unsafe { NonNull::slice_from_raw_parts(start.cast::<u64>(), len / 8).as_ref() };
-            if words.iter().all(|word| *word == 0) {
+            let unused = words.iter().position(|word| *word != 0).map_or(len, |first| first * 8);
+            // All of it where the call has left no trace in it, half where only in the other.
+            if unused == len {
                 return self.close(open);
             }
-            self.calls_left = CALLS_OPEN;
+            if unused > len / 2 {
+                let half = (len / 2).next_multiple_of(PAGE).min(unused & !(PAGE - 1));
+                self.close(open.start..open.start + half);
+            }
+            self.left = CLEARED_BYTES;
         }
-        self.calls_left -= 1;
+        self.left = self.left.saturating_sub(cost);
+        let (start, len) = self.part(self.open_from..self.hot());
         // SAFETY: the part is open, and nothing lives on it.
         unsafe { start.write_bytes(0, len) };
     }
 
-    /// Where the kernel refuses, it stays open and is cleared after each call.
-    fn close(&mut self, open: std::ops::Range<usize>) {
-        self.calls_left = CALLS_OPEN;
-        if self.protect(open, ProtFlags::PROT_NONE).is_ok() {
-            self.open_from = self.hot();
+    /// Closes a part from the lowest that is open, all of whose bytes are zero. Where the kernel refuses, it stays open and is cleared after each call.
+    fn close(&mut self, unused: std::ops::Range<usize>) {
+        self.left = CLEARED_BYTES;
+        let end = unused.end;
+        if !unused.is_empty() && self.protect(unused, ProtFlags::PROT_NONE).is_ok() {
+            self.open_from = end;
         }
     }
 }
@@ -214,7 +226,8 @@ pub(crate) fn opening(address: usize, low: usize, open_from: usize, top: usize) 
     if needed > KEEP_BYTES {
         return low;
     }
-    hot - needed.max(2 * (hot - open_from)).min(KEEP_BYTES)
+    // The least of stacks is smaller than that, and below it is the guard.
+    (hot - needed.max(2 * (hot - open_from)).min(KEEP_BYTES)).max(low)
 }
 
 impl Drop for Stack {
@@ -237,9 +250,60 @@ mod tests {
         assert_eq!(opened(PAGE, 0), PAGE);
         assert_eq!(opened(PAGE + 1, PAGE), 2 * PAGE);
         assert_eq!(opened(5 * PAGE, 4 * PAGE), 8 * PAGE);
-        assert_eq!(opened(15 * PAGE, 12 * PAGE), KEEP_BYTES);
+        assert_eq!(opened(15 * PAGE, 12 * PAGE), 24 * PAGE);
+        assert_eq!(opened(50 * PAGE, 48 * PAGE), KEEP_BYTES);
         assert_eq!(opened(KEEP_BYTES, 0), KEEP_BYTES);
         assert_eq!(opened(KEEP_BYTES + 1, KEEP_BYTES), hot - low);
         assert_eq!(opened(hot - low, 0), hot - low);
+    }
+    #[test]
+    fn the_guard_of_a_small_stack_is_never_opened() {
+        let (low, hot) = (0x10_0000, 0x10_0000 + STACK_BYTES_MIN);
+        for depth in (1..=STACK_BYTES_MIN).step_by(512) {
+            for open in (0..STACK_BYTES_MIN).step_by(PAGE) {
+                assert!(opening(hot - depth, low, hot - open, hot + HOT_BYTES) >= low, "{depth} {open}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_open_follows_what_calls_need() {
+        let mut stack = Stack::closed(1 << 20).unwrap();
+        let open = |stack: &Stack| stack.hot() - stack.open_from;
+        // As calls do that touch so much of it.
+        let run = |stack: &mut Stack, depth: usize| {
+            while open(stack) < depth {
+                let from = opening(
+                    stack.hot() - depth,
+                    stack.low().addr().get(),
+                    stack.open_from,
+                    stack.top().addr().get(),
+                );
+                stack.protect(from..stack.open_from, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE).unwrap();
+                stack.opened_to(from);
+            }
+            let (start, len) = stack.part(stack.hot() - depth..stack.hot());
+            // SAFETY: open, and nothing lives on it.
+            unsafe { start.write_bytes(0x5a, len) };
+            // SAFETY: nothing runs on it.
+            unsafe { stack.clear() };
+            let (start, len) = stack.part(stack.open_from..stack.hot());
+            // SAFETY: open and aligned; written by nobody now.
+            let bytes = unsafe { NonNull::slice_from_raw_parts(start, len).as_ref() };
+            assert!(bytes.iter().all(|byte| *byte == 0), "{depth}");
+            open(stack)
+        };
+        for _ in 0..200 {
+            assert!(
+                run(&mut stack, 70 << 10) >= 70 << 10,
+                "a function that needs it pays for opening it once"
+            );
+        }
+        assert_eq!(run(&mut stack, 200 << 10), 200 << 10);
+        let small = (0..400).map(|_| run(&mut stack, 5000)).last();
+        assert_eq!(small, Some(2 * PAGE), "one deep call is not paid for by all that come");
+        let none = (0..200).map(|_| run(&mut stack, 0)).last();
+        assert_eq!(none, Some(0));
+        assert_eq!(run(&mut stack, 300 << 10), 0, "large, so it goes back at once");
     }
 }
