@@ -128,25 +128,51 @@ pub struct Containment {
 
 /// Has the kernel look for no restartable sequence of this thread any more. The C library asks it to, at each preemption, in memory that machine code of a call's own could
 /// write to; where there is nonsense the kernel kills the process. Nobody here uses them, and whoever asks for the number of the core still gets it. Where the C library has
-/// not asked, nothing happens.
-fn forget_restartable_sequences() {
+/// not asked, or was refused, nothing happens.
+fn forget_restartable_sequences() -> io::Result<()> {
     const UNREGISTER: c_int = 1;
     /// What the C library marks them with.
     const SIGNATURE: u32 = 0x5305_3053;
-    /// The size that it registers.
-    const BYTES: u32 = 32;
+    /// The least size that can be registered.
+    const BYTES: c_ulong = 32;
+    /// In the auxiliary vector: how much of the area the kernel uses, and how it is to be aligned.
+    const AT_RSEQ_FEATURE_SIZE: c_ulong = 27;
+    const AT_RSEQ_ALIGN: c_ulong = 28;
     // SAFETY: looks up a name.
     let offset = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_offset".as_ptr()) }.cast::<isize>();
-    if offset.is_null() {
-        return;
+    // SAFETY: looks up a name.
+    let size = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_size".as_ptr()) }.cast::<u32>();
+    if offset.is_null() || size.is_null() {
+        return Ok(());
     }
+    // SAFETY: the C library's constant of that name is of this type.
+    let offset = unsafe { *offset };
+    // SAFETY: as above.
+    let size = unsafe { *size };
     let thread: *mut c_void;
     // SAFETY: reads the word that a thread's control block begins with, its own address.
     unsafe { asm!("mov {}, fs:[0]", out(reg) thread, options(nostack, readonly, preserves_flags)) };
-    // SAFETY: the C library's constant of that name is of this type.
-    let area = thread.wrapping_byte_offset(unsafe { *offset });
-    // SAFETY: compares numbers with those that were registered, and does nothing where they differ.
-    unsafe { libc::syscall(libc::SYS_rseq, area, BYTES, UNREGISTER, SIGNATURE) };
+    let area = thread.wrapping_byte_offset(offset);
+    // The second field is the core's number, below 0 while the area is not registered.
+    let core = area.wrapping_byte_add(4).cast::<i32>();
+    // SAFETY: the area is in the thread's control block, whether it is registered or not; the kernel writes to it only behind this thread's back.
+    if unsafe { core.read_volatile() } < 0 {
+        return Ok(());
+    }
+    // SAFETY: reads the auxiliary vector.
+    let [feature, align] = [AT_RSEQ_FEATURE_SIZE, AT_RSEQ_ALIGN].map(|name| unsafe { libc::getauxval(name) });
+    // The C library registers either, by its version, and does not say which. What it calls the size may be less than it has registered.
+    let rounded = feature.max(BYTES).next_multiple_of(align.max(BYTES));
+    let mut refused = None;
+    for bytes in [BYTES, rounded, size.into()] {
+        // SAFETY: compares numbers with those that were registered, and does nothing where they differ.
+        if unsafe { libc::syscall(libc::SYS_rseq, area, bytes, UNREGISTER, SIGNATURE) } == 0 {
+            return Ok(());
+        }
+        // Another size than the one that was registered is EINVAL, from whichever comes first.
+        refused = Some(io::Error::last_os_error());
+    }
+    refused.map_or(Ok(()), Err)
 }
 
 /// In the auxiliary vector: `wrfsbase` may be used.
@@ -155,9 +181,9 @@ const HWCAP2_FSGSBASE: c_ulong = 2;
 /// Installs the handlers for the calling thread, which is the one that runs calls. Signals taken: SEGV, BUS, ILL, FPE, TRAP, ABRT, SYS.
 ///
 /// # Errors
-/// Where the kernel refuses the alternate stack or a handler.
+/// Where the kernel refuses the alternate stack or a handler, or does not let go of the thread's restartable sequences.
 pub fn install(repair: Option<Repair>) -> io::Result<Containment> {
-    forget_restartable_sequences();
+    forget_restartable_sequences()?;
     // SAFETY: reads the auxiliary vector.
     let has_fsgsbase = unsafe { libc::getauxval(libc::AT_HWCAP2) } & HWCAP2_FSGSBASE != 0;
     HAS_FSGSBASE.store(has_fsgsbase, Ordering::Relaxed);
@@ -206,5 +232,27 @@ pub(crate) fn set_handler(signal: c_int, handler: Handler) -> io::Result<()> {
     match unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut()) } {
         0 => Ok(()),
         error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restartable_sequences_are_forgotten_and_it_is_no_error_where_there_are_none() {
+        forget_restartable_sequences().unwrap();
+        // The kernel would refuse another area while one is registered.
+        #[repr(align(64))]
+        struct Area([u8; 64]);
+        let mut area = Area([0; 64]);
+        let at = area.0.as_mut_ptr();
+        for flags in [0, 1] {
+            // SAFETY: the area outlives its registration, which the second call takes back.
+            let done = unsafe { libc::syscall(libc::SYS_rseq, at, 32, flags, 7) };
+            let error = io::Error::last_os_error();
+            assert!(done == 0 || error.raw_os_error() == Some(libc::ENOSYS), "{flags}: {error}");
+        }
+        forget_restartable_sequences().unwrap();
     }
 }
