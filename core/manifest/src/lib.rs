@@ -1,6 +1,7 @@
 //! Reads what a module says of itself, without loading it: no code of the module runs.
 //!
-//! The file is not trusted: it may be anything, and whatever it is, the answer is a manifest or an error. An error, too, where loading it would run code.
+//! The file is not trusted: it may be anything, and whatever it is, the answer is a manifest or an error. An error, too, where loading it would run code, as far as
+//! its headers agree with each other.
 
 mod loading;
 

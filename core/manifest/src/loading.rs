@@ -1,11 +1,12 @@
 //! What the system's loader would do with a module beside mapping it, of which there must be nothing.
 //!
-//! The loader runs in a worker, but not as a call: on the worker's own stack, and without a limit. So it is not to find any code of the module to run: no
+//! The loader runs in a worker, but not as a call: on the worker's own stack, and without a call's limits. So it is not to find any code of the module to run: no
 //! initialisers but those that every shared library of this toolchain has, no functions that are chosen by others. Nor what the worker's filter would end it for: memory that is
 //! writable and executable at a time.
 //!
-//! All is read the way the loader reads it, by program headers and the dynamic table; sections are nothing to it. A file without program headers is none that it
-//! would load.
+//! All is read from where the loader reads it, program headers and the dynamic table; sections are nothing to it. A file without program headers is none that it
+//! would load. That holds for what toolchains make. A file that was made so that its headers contradict each other may be read by the loader in another way, and have code
+//! run when it is loaded: in a sealed worker, or a trial, and without a call's limits, until the node ends it after 30 seconds.
 
 use object::elf::{self, Dyn64, ProgramHeader64, Rela64, Sym64};
 use object::read::StringTable;
@@ -138,9 +139,11 @@ fn check_symbols(file: &File<'_>, get: &impl Fn(elf::DynamicTag) -> Option<u64>)
     ];
     let Some(count) = counts.into_iter().flatten().max() else { return Ok(()) };
     let symbols: &[Sym64<Endianness>] = file.table(address, count.into())?;
-    let Some(symbol) = symbols.iter().find(|symbol| symbol.st_type() == elf::STT_GNU_IFUNC) else {
-        return Ok(());
+    // One that another library is to provide has the type that it had there at best.
+    let is_chosen = |symbol: &&Sym64<Endianness>| {
+        symbol.st_type() == elf::STT_GNU_IFUNC && symbol.st_shndx(endian) != elf::SHN_UNDEF
     };
+    let Some(symbol) = symbols.iter().find(is_chosen) else { return Ok(()) };
     let strings = get(elf::DT_STRTAB).and_then(|address| file.at(address)).unwrap_or(&[]);
     let strings = StringTable::new(strings, 0, strings.len() as u64);
     let name = symbol.name(endian, strings).unwrap_or_default();
