@@ -174,7 +174,7 @@ pub struct Worker {
     pub cpu: Option<u32>,
     /// How many processes its place has had.
     pub generation: u32,
-    /// How many of them ended without being told to.
+    /// How many of them have ended, whatever for, and were replaced.
     pub restarts: u32,
     /// What it is sealed in by.
     pub sandbox: SandboxReport,

@@ -103,7 +103,7 @@ pub struct WorkerStats {
     pub state: String,
     /// How many processes its place has had.
     pub generation: u32,
-    /// How many of them ended without being told to, by cause.
+    /// How many of them have ended and were replaced, by cause.
     pub restarts: BTreeMap<String, u64>,
     /// Slots of the node's own lane.
     pub slots: u32,

@@ -130,6 +130,11 @@ pub(crate) struct Desk {
 pub(crate) struct Pending(Receiver<AskResult>);
 
 impl Pending {
+    #[cfg(test)]
+    pub(crate) fn of(answer: Receiver<AskResult>) -> Self {
+        Self(answer)
+    }
+
     /// Waits for the answer: a little longer than the question may take, once it is asked.
     pub(crate) fn wait(self) -> AskResult {
         self.0.recv().unwrap_or(Err(AskError::Closed))

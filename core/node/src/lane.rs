@@ -413,7 +413,14 @@ impl Lane {
         let Some(completed) = self.host.settle(reader, ticket, outcome) else { return };
         if is_lost && !completed.abandoned {
             let (worker, Ticket { slot, generation }) = (self.worker, ticket);
-            tracing::warn!(worker, function, slot, generation, request_id, "a call is lost with its worker");
+            tracing::warn!(
+                worker,
+                function_number = function,
+                slot,
+                generation,
+                request_id,
+                "a call is lost with its worker"
+            );
         }
         if counts {
             self.hub.decided.count(function, self.verdict(completed.status));

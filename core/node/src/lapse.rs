@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 /// Longest time by which one that watches others may be late before it takes itself for the one that stood still, as a part of the time that the others have.
 const SHARE: u32 = 2;
+/// Least such time: so late is anybody at times.
+const LATE_MIN: Duration = Duration::from_millis(100);
 
 /// What the supervisor knows of its own time.
 #[derive(Debug)]
@@ -32,7 +34,7 @@ impl Lapse {
     pub(crate) fn wakes(&mut self, now: Instant) -> bool {
         let late = now.saturating_duration_since(self.due);
         self.due = now;
-        if late < self.stall / SHARE {
+        if late < (self.stall / SHARE).max(LATE_MIN) {
             return false;
         }
         self.grace = Some(self.until(now));
@@ -83,6 +85,17 @@ mod tests {
         // What it does now takes it ten seconds, though nothing does.
         let next = start + 10 * STALL;
         assert!(lapse.wakes(next) && lapse.grace(next).is_some());
+    }
+
+    #[test]
+    fn who_has_no_patience_is_not_late_all_the_time() {
+        let start = Instant::now();
+        for stall in [Duration::ZERO, Duration::from_millis(10)] {
+            let mut lapse = Lapse::new(stall, start);
+            lapse.sleeps(start, Some(stall));
+            assert!(!lapse.wakes(start + stall + LATE_MIN / 2), "{stall:?}");
+            assert!(lapse.wakes(start + stall + LATE_MIN * 2), "{stall:?}");
+        }
     }
 
     #[test]

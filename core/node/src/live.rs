@@ -12,6 +12,9 @@ use crate::pulse::{Pulse, Sign};
 use crate::seat::Seat;
 use crate::shelf::Shelf;
 
+/// How long one that is told to end may take over the calls that it has begun.
+const RETIRE_WITHIN: Duration = Duration::from_secs(10);
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Live {
@@ -20,13 +23,13 @@ pub(crate) struct Live {
     pub(crate) lane: Arc<Lane>,
     pub(crate) shelf: Shelf,
     pulse: Pulse,
-    /// It was told to end when it has done what it has begun.
-    is_retiring: bool,
+    /// It was told to end when it has done what it has begun, for which it has until then.
+    retire_by: Option<Instant>,
 }
 
 impl Live {
     pub(crate) fn new(process: Process, talk: Talk, lane: Arc<Lane>, shelf: Shelf) -> Self {
-        Self { process, talk, lane, shelf, pulse: Pulse::new(), is_retiring: false }
+        Self { process, talk, lane, shelf, pulse: Pulse::new(), retire_by: None }
     }
 
     /// It is a spare no more: what it does from now on counts for this place. False where somebody knows its lane already, which cannot be.
@@ -49,13 +52,23 @@ impl Live {
 
     /// Tells it to end when it has done what it has begun.
     pub(crate) fn retire(&mut self, shared: &Shared) {
-        self.is_retiring = true;
+        self.retire_by = Some(Instant::now() + RETIRE_WITHIN);
         self.talk.retire(shared, &self.lane);
     }
 
     /// Whether it was told to end.
     pub(crate) fn is_retiring(&self) -> bool {
-        self.is_retiring
+        self.retire_by.is_some()
+    }
+
+    /// Whether it was told to end and has had its time for that.
+    pub(crate) fn outstays(&self) -> bool {
+        self.retire_by.is_some_and(|time| time <= Instant::now())
+    }
+
+    /// When it has to have answered, or ended.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.answer_by().into_iter().chain(self.retire_by).min()
     }
 
     /// Takes one packet that it has sent. See [`Talk::hear`].
@@ -82,8 +95,9 @@ impl Live {
         self.talk.answer_by()
     }
 
-    /// It has until then at least to answer.
+    /// It has until then at least to answer, or to end.
     pub(crate) fn has_time_until(&mut self, time: Instant) {
+        self.retire_by = self.retire_by.map(|until| until.max(time));
         self.talk.has_time_until(time);
     }
 

@@ -71,7 +71,7 @@ pub struct WorkerMetrics {
     pub slots: u32,
     /// What it has loaded.
     pub stocked: Stocked,
-    /// How many of its processes ended without being told to, by cause, in the order of [`RestartCause::ALL`].
+    /// How many of its processes have ended and were replaced, by cause, in the order of [`RestartCause::ALL`].
     pub restarts: [u64; RestartCause::ALL.len()],
 }
 

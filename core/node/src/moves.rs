@@ -374,7 +374,7 @@ impl Shared {
         if self.seats.len() < 2 {
             return;
         }
-        for idle in self.seats.iter().filter(|seat| seat.load.get() == Some(0)) {
+        for idle in self.seats.iter().filter(|seat| seat.load.get() == Some(0) && !seat.load.is_leaving()) {
             let Some(to) = idle.lane().filter(|lane| !lane.is_shut()) else { continue };
             let Some(busiest) = self.seats.iter().max_by_key(|seat| seat.load.get()) else { return };
             if busiest.load.outstanding() < 2 {

@@ -82,7 +82,7 @@ pub struct Stats {
     pub abandoned: u64,
     /// Calls on their way now.
     pub outstanding: u64,
-    /// Workers that ended without being told to.
+    /// Workers that have ended, whatever for, and were replaced.
     pub restarts: u64,
     /// Times a worker broke the lane's protocol.
     pub violations: u64,
@@ -250,10 +250,11 @@ impl Shared {
         CallError::Overloaded { about, retry_after: self.hub.pace.retry_after(done, outstanding) }
     }
 
-    /// The first of the least busy, so that a lone caller keeps to one worker, whose caches are warm.
+    /// The first of the least busy, so that a lone caller keeps to one worker, whose caches are warm. One that is about to end only where there is no other.
     pub(crate) fn least_busy(&self) -> Option<usize> {
-        let loads = self.seats.iter().enumerate().filter_map(|(i, seat)| Some((seat.load.get()?, i)));
-        loads.min().map(|(_, i)| i)
+        let seats = self.seats.iter().enumerate();
+        let loads = seats.filter_map(|(i, seat)| Some((seat.load.is_leaving(), seat.load.get()?, i)));
+        loads.min().map(|(_, _, i)| i)
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) struct Load {
     outstanding: AtomicU32,
     /// There is a lane to submit to.
     open: AtomicBool,
+    /// Its worker begins nothing more.
+    leaving: AtomicBool,
 }
 
 impl Load {
@@ -34,6 +36,16 @@ impl Load {
     /// Outstanding calls; `None` where nothing can be submitted.
     pub(crate) fn get(&self) -> Option<u32> {
         self.open.load(Ordering::Relaxed).then(|| self.outstanding())
+    }
+
+    /// The worker ends when it has done what it has begun. Others are preferred.
+    pub(crate) fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether what is submitted here is not begun before there is another worker.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     /// The lane was found to be of no more use; its place gets another.
@@ -148,7 +160,7 @@ pub struct WorkerInfo {
     pub cpu: Option<u32>,
     /// How many processes this place has had, from 1.
     pub generation: u32,
-    /// How many of them ended without being told to.
+    /// How many of them have ended, whatever for, and were replaced.
     pub restarts: u32,
     /// What it is doing.
     pub state: WorkerState,
@@ -229,6 +241,7 @@ impl Seat {
         let hub = Arc::clone(&lane.hub);
         self.lane.store(Some(lane));
         self.version.fetch_add(1, Ordering::Release);
+        self.load.leaving.store(false, Ordering::Relaxed);
         self.load.open.store(true, Ordering::Release);
         // An event loop that sleeps has not announced that on this lane, whose worker would not wake it. Pairs with the fence in `Hub::arm`.
         fence(Ordering::SeqCst);

@@ -149,7 +149,7 @@ fn workers(encoder: &mut DescriptorEncoder, metrics: &Metrics) -> fmt::Result {
         let is_up = u32::from(worker.info.state == WorkerState::Serving);
         up.encode_family(&[("worker", index.as_str())])?.encode_gauge(&is_up)?;
     }
-    let help = "Workers that ended without being told to, by cause";
+    let help = "Workers that have ended and were replaced, by cause";
     let mut restarts =
         encoder.encode_descriptor("microfaas_worker_restarts", help, None, MetricType::Counter)?;
     for (index, worker) in &workers {

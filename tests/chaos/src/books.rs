@@ -82,7 +82,7 @@ pub struct Said {
     pub ok: u64,
     /// As exported: calls of all hosts and refusals of its own, by status.
     pub exported: [u64; STATUSES],
-    /// Workers that ended without being told to.
+    /// Workers that have ended and were replaced.
     pub restarts: u64,
 }
 

@@ -237,7 +237,7 @@ pub struct Told {
     pub counts: Counts,
     /// Median and 99th percentile of their times in milliseconds, of those that ended OK.
     pub p50_p99_ms: (f64, f64),
-    /// Workers of its node that ended without being told to.
+    /// Workers of its node that have ended and were replaced.
     pub restarts: u64,
 }
 

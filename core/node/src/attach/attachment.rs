@@ -18,9 +18,11 @@ use microfaas_sys::{eventfd, poll, socket};
 use crate::attach::ConnectError;
 use crate::attach::mirror::Mirror;
 use crate::attach::session::{Letter, Session};
+use crate::call::nanoseconds;
 use crate::completion::printable;
 use crate::hub::Hub;
 use crate::lane::{Lane, Shut};
+use crate::lapse::Lapse;
 use crate::memory::{LaneMemory, RegionFds};
 use crate::node::Shared;
 use crate::seat::{Seat, WorkerState};
@@ -33,6 +35,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// While calls are to end before the host goes: how often it looks.
 const DRAIN_LOOK: Duration = Duration::from_millis(2);
+/// Between two complaints about a worker that hangs, at least.
+const COMPLAINS_EACH: Duration = Duration::from_millis(100);
 /// Packets taken before the calls are looked at.
 const PACKETS: usize = 64;
 
@@ -41,8 +45,16 @@ const PACKETS: usize = 64;
 struct Held {
     lane: Arc<Lane>,
     open: bool,
-    /// The node was told that its worker hangs.
+    /// The node was told that its worker lies.
     told: bool,
+    /// When the node was last told that its worker hangs.
+    told_that_it_hangs: Option<Instant>,
+}
+
+impl Held {
+    fn new(lane: Lane) -> Self {
+        Self { lane: Arc::new(lane), open: false, told: false, told_that_it_hangs: None }
+    }
 }
 
 /// A connection that was let in.
@@ -50,6 +62,7 @@ struct Held {
 struct Live {
     socket: OwnedFd,
     stall_ns: u64,
+    lapse: Lapse,
     lanes: BTreeMap<u64, Held>,
     /// The node is shutting down.
     closing: bool,
@@ -100,7 +113,9 @@ pub(crate) fn connect(path: &Path) -> Result<Node, ConnectError> {
 impl Live {
     fn new(session: Session) -> Self {
         let Session { socket, welcome, .. } = session;
-        Self { socket, stall_ns: welcome.stall_ns, lanes: BTreeMap::new(), closing: false }
+        let stall_ns = welcome.stall_ns;
+        let lapse = Lapse::new(Duration::from_nanos(stall_ns), Instant::now());
+        Self { socket, stall_ns, lapse, lanes: BTreeMap::new(), closing: false }
     }
 
     /// The node reads at once, so it does not wait long where there is no room.
@@ -191,6 +206,7 @@ impl Attachment {
     }
 
     fn wait(&mut self, draining: bool) {
+        self.notice_lapse();
         let due = watch::watch(&self.shared.hub, || self.live.as_mut().map_or(u64::MAX, next_due));
         let now = Instant::now();
         let calls = (due != u64::MAX).then(|| Duration::from_nanos(due.saturating_sub(monotonic_ns())));
@@ -199,6 +215,9 @@ impl Attachment {
         let closing = draining || self.live.as_ref().is_some_and(|live| live.closing);
         let look = closing.then_some(DRAIN_LOOK);
         let timeout = calls.into_iter().chain(attempt).chain(insurance).chain(look).min();
+        if let Some(live) = &mut self.live {
+            live.lapse.sleeps(now, timeout);
+        }
         let mut fds = vec![self.shared.hub.supervisor()];
         fds.extend(self.live.as_ref().map(|live| live.socket.as_fd()));
         let mut ready = [false; 2];
@@ -208,6 +227,16 @@ impl Attachment {
         }
         if ready[0] {
             let _ = eventfd::drain(self.shared.hub.supervisor());
+        }
+        self.notice_lapse();
+    }
+
+    /// Where this process, and maybe its node, has stood still, no worker is judged for a while.
+    fn notice_lapse(&mut self) {
+        if let Some(live) = &mut self.live
+            && live.lapse.wakes(Instant::now())
+        {
+            tracing::warn!("the host's thread was stopped for a while, and so may all workers have been");
         }
     }
 
@@ -219,7 +248,13 @@ impl Attachment {
             let Some((message, fds)) = live.hear(&mut buffer)? else { return Ok(()) };
             match message {
                 ToHost::Offer { lane, worker, geometry } => {
-                    live.map(&self.shared, lane, worker, geometry, fds)?;
+                    if let Some(source) = live.map(&self.shared, lane, worker, geometry, fds)?
+                        && let Some(started) = self.started.take()
+                    {
+                        // Who starts wants to know it at once.
+                        let what = "cannot take a lane to a worker";
+                        let _ = started.send(Err(ConnectError::System { what, source }));
+                    }
                 }
                 ToHost::Open { lane } => live.open(&self.shared, lane),
                 ToHost::Gone { lane, reason } => {
@@ -292,7 +327,7 @@ impl Drop for Attachment {
 }
 
 impl Live {
-    /// Maps an offered lane, or says why not: calls on other lanes are not to end for it.
+    /// Maps an offered lane, or says why not: calls on other lanes are not to end for it. What this process could not do, it returns.
     fn map(
         &mut self,
         shared: &Arc<Shared>,
@@ -300,20 +335,21 @@ impl Live {
         worker: u32,
         geometry: Geometry,
         fds: Vec<OwnedFd>,
-    ) -> io::Result<()> {
+    ) -> io::Result<Option<io::Error>> {
         let Some(seat) = shared.seats.get(worker as usize) else {
             // The node has been restarted with more workers than it had.
-            return self.say(&FromHost::Complaint { lane, about: Complaint::Unwanted });
+            return self.say(&FromHost::Complaint { lane, about: Complaint::Unwanted }).map(|()| None);
         };
         geometry.check().map_err(io::Error::other)?;
         match take(shared, seat, worker, geometry, fds) {
             Ok(made) => {
-                self.lanes.insert(lane, Held { lane: Arc::new(made), open: false, told: false });
-                self.say(&FromHost::Mapped { lane })
+                self.lanes.insert(lane, Held::new(made));
+                self.say(&FromHost::Mapped { lane }).map(|()| None)
             }
             Err(error) => {
                 tracing::warn!(worker, %error, "a lane to a worker cannot be taken now");
-                self.say(&FromHost::Complaint { lane, about: Complaint::Untaken })
+                self.say(&FromHost::Complaint { lane, about: Complaint::Untaken })?;
+                Ok(Some(error))
             }
         }
     }
@@ -354,7 +390,12 @@ fn close(shared: &Shared, lane: &Arc<Lane>, why: Shut) {
 
 /// What is due next; tells the node of what is wrong.
 fn next_due(live: &mut Live) -> u64 {
-    let mut next = u64::MAX;
+    let now = Instant::now();
+    let grace = live.lapse.grace(now);
+    // A node that has stood still says nothing to a complaint at first.
+    let again = Duration::from_nanos(live.stall_ns).max(COMPLAINS_EACH);
+    let in_ns = |time: Duration| monotonic_ns().saturating_add(nanoseconds(time));
+    let mut next = grace.map_or(u64::MAX, in_ns);
     let mut complaints = Vec::new();
     for (number, held) in live.lanes.iter_mut().filter(|(_, held)| held.open) {
         if held.lane.is_shut() {
@@ -367,10 +408,18 @@ fn next_due(live: &mut Live) -> u64 {
         }
         let look = watch::look(&held.lane, live.stall_ns);
         next = next.min(look.next_ns);
-        if look.hung.is_some() && !std::mem::replace(&mut held.told, true) {
-            tracing::warn!(worker = held.lane.worker, "worker hangs in a call, the node is told");
-            complaints.push((*number, Complaint::Hangs));
+        if look.hung.is_none() || grace.is_some() {
+            continue;
         }
+        let left = held.told_that_it_hangs.map(|told| again.saturating_sub(now.duration_since(told)));
+        if let Some(left) = left.filter(|left| !left.is_zero()) {
+            next = next.min(in_ns(left));
+            continue;
+        }
+        held.told_that_it_hangs = Some(now);
+        next = next.min(in_ns(again));
+        tracing::warn!(worker = held.lane.worker, "worker hangs in a call, the node is told");
+        complaints.push((*number, Complaint::Hangs));
     }
     for (lane, about) in complaints {
         // A connection that is broken is noticed when it is read.
@@ -397,14 +446,49 @@ mod tests {
     use crate::moves::tests::node;
     use crate::{CallError, FunctionHandle};
 
+    /// As after a pause of the machine: neither the host's thread nor the worker has run.
+    #[test]
+    fn who_has_stood_still_complains_of_nobody_at_first() {
+        let (_shared, mut lanes) = node(1);
+        let (lane, mut worker) = lanes.remove(0);
+        let (near, far) = socket::pair().unwrap();
+        crate::moves::tests::submit_due(&lane, 1);
+        worker.begin();
+        let held = Held { lane, open: true, told: false, told_that_it_hangs: None };
+        let stall = Duration::from_millis(200);
+        let long_ago = Instant::now() - 10 * stall;
+        let mut live = Live {
+            socket: near,
+            stall_ns: nanoseconds(stall),
+            lapse: Lapse::new(stall, long_ago),
+            lanes: BTreeMap::from([(1, held)]),
+            closing: false,
+        };
+        let mut buffer = [0; 256];
+        let mut complaints = |live: &mut Live| {
+            let next = next_due(live);
+            assert!(next < u64::MAX, "it looks again");
+            socket::try_recv(far.as_fd(), &mut buffer, 0).is_ok()
+        };
+        live.lapse = Lapse::new(Duration::from_secs(3600), long_ago - Duration::from_secs(7200));
+        assert!(live.lapse.wakes(Instant::now()));
+        assert!(!complaints(&mut live), "in its grace");
+        live.lapse = Lapse::new(stall, Instant::now());
+        assert!(complaints(&mut live));
+        live.lanes.get_mut(&1).unwrap().told_that_it_hangs = Some(long_ago);
+        assert!(complaints(&mut live), "once more where nothing came of it");
+    }
+
     #[test]
     fn a_panic_answers_every_call() {
         let (shared, mut lanes) = node(1);
         let (lane, mut worker) = lanes.remove(0);
         shared.seats[0].open(Arc::clone(&lane));
         let (near, far) = socket::pair().unwrap();
-        let held = Held { lane, open: true, told: false };
-        let live = Live { socket: near, stall_ns: 0, lanes: BTreeMap::from([(1, held)]), closing: false };
+        let held = Held { lane, open: true, told: false, told_that_it_hangs: None };
+        let lapse = Lapse::new(Duration::ZERO, Instant::now());
+        let lanes = BTreeMap::from([(1, held)]);
+        let live = Live { socket: near, stall_ns: 0, lapse, lanes, closing: false };
         let attachment = Attachment {
             shared: Arc::clone(&shared),
             path: PathBuf::new(),

@@ -1,10 +1,14 @@
 //! What the supervisor lets the attach server know: that workers have come or gone, and which lanes they have cut.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
+use microfaas_sys::clock::monotonic_ns;
 use microfaas_sys::eventfd;
+
+use crate::call::nanoseconds;
 
 /// Cuts that may wait to be looked at.
 const CUTS_MAX: usize = 256;
@@ -34,6 +38,8 @@ pub(crate) struct Bulletin {
     /// Users and groups that may attach from now on.
     admitted: Mutex<Option<Admitted>>,
     over: AtomicBool,
+    /// Until then nobody is judged, since the node has stood still: nanoseconds of the monotonic clock.
+    forgives_until: AtomicU64,
 }
 
 impl Bulletin {
@@ -91,6 +97,17 @@ impl Bulletin {
     /// Server: what was not read yet.
     pub(crate) fn take_admitted(&self) -> Option<Admitted> {
         self.admitted.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The node has stood still: nobody is judged for so long.
+    pub(crate) fn forgive(&self, within: Duration) {
+        let until = monotonic_ns().saturating_add(nanoseconds(within));
+        self.forgives_until.store(until, Ordering::Relaxed);
+    }
+
+    /// Server: whether nobody is judged now.
+    pub(crate) fn forgives(&self) -> bool {
+        monotonic_ns() < self.forgives_until.load(Ordering::Relaxed)
     }
 
     /// No worker is left: the server ends.

@@ -157,6 +157,19 @@ impl Guest {
             && !self.lanes.values().any(|lane| lane.worker == worker)
     }
 
+    /// It has until then at least for what it is to do.
+    pub(crate) fn has_time_until(&mut self, time: Instant) {
+        if let Stage::Greeting(until) = &mut self.stage {
+            *until = time.max(*until);
+        }
+        for lane in self.lanes.values_mut() {
+            if let Progress::Offered { until, .. } = &mut lane.progress {
+                *until = time.max(*until);
+            }
+        }
+        self.outbox.has_time_until(time);
+    }
+
     /// Whether it has said hello and mapped what it was offered in time, and takes what it is told; until when it is to do the next of these.
     pub(crate) fn next_limit(&self) -> Option<Instant> {
         let greeting = match self.stage {

@@ -25,8 +25,8 @@ struct Packet {
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     packets: VecDeque<Packet>,
-    /// Since when there is no room.
-    stuck: Option<Instant>,
+    /// There is no room: until when there has to be some.
+    read_by: Option<Instant>,
 }
 
 impl Outbox {
@@ -53,9 +53,13 @@ impl Outbox {
         socket: BorrowedFd<'_>,
         parts: impl IntoIterator<Item = Vec<u8>>,
     ) -> io::Result<()> {
+        let place = self.packets.iter().position(|packet| packet.is_table);
         self.packets.retain(|packet| !packet.is_table);
-        for bytes in parts {
-            self.push(Packet { bytes, fds: Vec::new(), is_table: true })?;
+        // Who was told a part of a table hears nothing else before he has all of one.
+        let after = self.packets.split_off(place.unwrap_or(self.packets.len()));
+        let parts = parts.into_iter().map(|bytes| Packet { bytes, fds: Vec::new(), is_table: true });
+        for packet in parts.chain(after) {
+            self.push(packet)?;
         }
         self.flush(socket)
     }
@@ -78,11 +82,11 @@ impl Outbox {
             match socket::send(socket, bytes, &fds) {
                 Ok(()) => {
                     self.packets.pop_front();
-                    self.stuck = None;
+                    self.read_by = None;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let since = *self.stuck.get_or_insert_with(Instant::now);
-                    if since.elapsed() >= READ_WITHIN {
+                    let read_by = *self.read_by.get_or_insert_with(|| Instant::now() + READ_WITHIN);
+                    if read_by <= Instant::now() {
                         return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not read"));
                     }
                     return Ok(());
@@ -95,7 +99,12 @@ impl Outbox {
 
     /// Until when the peer has to have read something; `None` where nothing waits.
     pub(crate) fn read_by(&self) -> Option<Instant> {
-        self.stuck.map(|since| since + READ_WITHIN)
+        self.read_by
+    }
+
+    /// The peer has until then at least.
+    pub(crate) fn has_time_until(&mut self, time: Instant) {
+        self.read_by = self.read_by.map(|until| until.max(time));
     }
 }
 
@@ -122,6 +131,29 @@ mod tests {
         drop(far);
         assert!(outbox.say(near.as_fd(), vec![0], Vec::new()).is_err());
     }
+
+    /// As when modules are deployed while a host is let in.
+    #[test]
+    fn a_table_is_whole_before_the_news_that_follow_it() {
+        let (near, far) = socket::pair().unwrap();
+        let mut outbox = Outbox::default();
+        let packet = |text: String| format!("{text} {}", "x".repeat(20_000)).into_bytes();
+        let table = |name: &'static str| (0..100).map(move |part| packet(format!("{name} {part}")));
+        outbox.say_table(near.as_fd(), table("old")).unwrap();
+        outbox.say(near.as_fd(), packet("news".into()), Vec::new()).unwrap();
+        outbox.say_table(near.as_fd(), table("new")).unwrap();
+        let (mut buffer, mut heard) = (vec![0; 65_536], Vec::new());
+        while let Ok(packet) = socket::try_recv(far.as_fd(), &mut buffer, 0) {
+            let text = String::from_utf8_lossy(&buffer[..packet.len]);
+            heard.push(text.trim_end_matches(['x', ' ']).to_owned());
+            outbox.flush(near.as_fd()).unwrap();
+        }
+        let old = heard.iter().take_while(|text| text.starts_with("old")).count();
+        assert!((1..100).contains(&old), "{old} parts were sent at once");
+        let rest = (0..100).map(|part| format!("new {part}")).chain(["news".to_owned()]);
+        assert_eq!(heard[old..], rest.collect::<Vec<_>>());
+    }
+
     /// As when a host is stopped while modules are deployed.
     #[test]
     fn of_tables_the_newest_is_kept() {

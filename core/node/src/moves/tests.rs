@@ -151,6 +151,15 @@ fn submit_at(lane: &Arc<Lane>, history: History, submitted_ns: u64) -> Ticket {
     )
 }
 
+/// A call that was due at this time.
+pub(crate) fn submit_due(lane: &Arc<Lane>, deadline_ns: u64) -> Ticket {
+    let reserved = lane.host.reserve(0).unwrap();
+    lane.load().add();
+    let (function, body_len, meta_len, flags) = (FUNCTION, 0, 0, 0);
+    let request = Request { function, body_len, meta_len, deadline_ns, flags, submitted_cycles: 0 };
+    lane.submit(reserved, &request, 0, History::new(0, false))
+}
+
 fn in_flight(lane: &Lane) -> usize {
     lane.host.in_flight().count()
 }
@@ -320,4 +329,32 @@ fn a_future_whose_call_moves_while_it_is_polled_is_woken() {
     assert!(meddler.woken.load(Ordering::Relaxed) > before, "it would sleep for ever");
     let Poll::Ready(completion) = call.poll(&mut Context::from_waker(&waker)) else { panic!("it is there") };
     assert_eq!(completion.status, Status::Ok);
+}
+
+/// What it is given it does not begin, however little it has to do.
+#[test]
+fn a_worker_that_is_about_to_end_gets_calls_only_where_there_is_no_other() {
+    let (shared, lanes) = node(2);
+    let [(leaving, _), (busy, _)] = lanes.as_slice() else { panic!("two lanes") };
+    shared.seats[0].open(Arc::clone(leaving));
+    shared.seats[1].open(Arc::clone(busy));
+    for _ in 0..2 {
+        submit(busy, History::new(0, false));
+    }
+    assert_eq!(shared.least_busy(), Some(0));
+    shared.seats[0].load.leave();
+    assert_eq!(shared.least_busy(), Some(1));
+    shared.balance();
+    assert_eq!((in_flight(leaving), in_flight(busy)), (0, 2));
+    shared.seats[1].load.close();
+    assert_eq!(shared.least_busy(), Some(0), "better than none");
+    shared.seats[1].open(Arc::clone(busy));
+    shared.seats[0].open(Arc::clone(leaving));
+    assert_eq!(shared.least_busy(), Some(0), "the next one stays");
+    shared.balance();
+    assert_eq!(
+        (in_flight(leaving), in_flight(busy)),
+        (1, 2),
+        "half of what waits, which its owner has still to take from there"
+    );
 }

@@ -23,7 +23,7 @@ impl Supervisor {
         let places = self.places.iter().filter_map(|place| match place {
             Place::Launching(launch) => Some(launch.answer_by),
             Place::Pausing(until) => Some(*until),
-            Place::Serving { live, .. } => live.answer_by(),
+            Place::Serving { live, .. } => live.due(),
         });
         let trial = self.trial.as_ref().map(|(_, launch)| launch.answer_by);
         let spares = self.spares.wakes_at(self.is_settled());
@@ -46,6 +46,7 @@ impl Supervisor {
             "the supervisor was stopped for a while, and so may all others have been: none is judged for it"
         );
         let until = self.lapse.until(now);
+        self.shared.bulletin.forgive(until.saturating_duration_since(now));
         for place in &mut self.places {
             match place {
                 Place::Launching(launch) => launch.answer_by = launch.answer_by.max(until),
@@ -94,7 +95,8 @@ impl Supervisor {
             // While it loads a module, and until it has seen to what came meanwhile, it has an excuse.
             let grace = Duration::from_nanos(self.patience.stall_ns);
             // One that is told to end lets calls lie that have not started; that it lives, it says when it is asked.
-            let is_excused = mercy_ns.is_some() || live.is_retiring() || live.shelf.excuses(grace);
+            let is_retiring = live.is_retiring() && !live.outstays();
+            let is_excused = mercy_ns.is_some() || is_retiring || live.shelf.excuses(grace);
             if let Some(ticket) = look.hung.filter(|_| !is_excused) {
                 // It may take the kernel a while to take it apart: that is said once.
                 if self.shared.seats[lane.worker as usize].tally.doom(RestartCause::Hung) {
@@ -150,6 +152,11 @@ impl Supervisor {
                     tracing::warn!(worker = index, step, "worker does not answer, it will be replaced");
                     self.shared.seats[index].tally.doom(RestartCause::Silent);
                     let _ = live.process.kill();
+                    self.ended(index);
+                }
+                Place::Serving { live, .. } if live.outstays() => {
+                    let _ = live.process.kill();
+                    tracing::warn!(worker = index, "worker that was told to end does not, it is killed");
                     self.ended(index);
                 }
                 Place::Pausing(_) => self.fill_when_due(index, now),

@@ -49,8 +49,12 @@ impl Place {
         }
     }
 
+    /// What a process has that takes calls and goes on doing so.
     pub(super) fn serving_shelf(&self) -> Option<&Shelf> {
-        self.shelf().filter(|_| matches!(self, Self::Serving { .. }))
+        match self {
+            Self::Serving { live, .. } if !live.is_retiring() => Some(&live.shelf),
+            _ => None,
+        }
     }
 
     /// The process that serves.
@@ -172,17 +176,29 @@ impl Supervisor {
         self.ended(index);
     }
 
-    /// Modules that were unloaded have stayed in the memory of a worker that has nothing to do, as far as the node knows: it ends when it has done what others want of it.
+    /// Modules that were unloaded have stayed in the memory of a worker that has nothing to do, as far as the node knows: it ends, where hosts are attached when it has
+    /// done what these want of it.
     pub(super) fn recycle(&mut self, index: usize) {
         let Place::Serving { live, .. } = &mut self.places[index] else { return };
+        let seat = &self.shared.seats[index];
+        let is_needed = self.shared.bulletin.has_guests();
+        seat.tally.doom(RestartCause::Stayed);
+        if is_needed {
+            seat.load.leave();
+            live.retire(&self.shared);
+        } else {
+            // At once: a call may come at any time.
+            let _ = live.process.kill();
+        }
         let stayed_bytes = live.shelf.stayed_bytes();
         tracing::info!(
             worker = index,
             stayed_bytes,
             "unloaded modules have stayed in memory, the worker is replaced"
         );
-        self.shared.seats[index].tally.doom(RestartCause::Stayed);
-        live.retire(&self.shared);
+        if !is_needed {
+            self.ended(index);
+        }
     }
 
     /// The process that was started for this place is up.
@@ -274,7 +290,10 @@ impl Supervisor {
                 Ok(Heard::News(news)) => {
                     let _ = self.rollout.news(role, &mut live.shelf, news);
                 }
-                Ok(Heard::Cut(_) | Heard::Last(_) | Heard::End) | Err(_) => return,
+                Ok(Heard::Last(reason)) => {
+                    return tracing::warn!(worker = index, reason, "the worker could not go on");
+                }
+                Ok(Heard::Cut(_) | Heard::End) | Err(_) => return,
             }
         }
     }

@@ -13,16 +13,18 @@ use serde_json::Value;
 use crate::attach::server::{Server, say_with};
 use crate::attach::stats;
 
-/// Errands at a time.
+/// Errands at a time; and as many looks at the counts, which wait for none of them.
 const RUNNING_MAX: usize = 8;
 
-/// An errand that is over: the guest, the request's number, the answer, the file beside it.
-type Done = (u64, u64, Result<Value, String>, Option<Arc<OwnedFd>>);
+/// An errand that is over: the guest, the request's number, the answer, the file beside it; whether it was a look at the counts.
+type Done = (u64, u64, Result<Value, String>, Option<Arc<OwnedFd>>, bool);
 
 /// The errands that run.
 #[derive(Debug)]
 pub(super) struct Errands {
     running: usize,
+    /// Looks at the counts.
+    looking: usize,
     sender: Sender<Done>,
     done: Receiver<Done>,
 }
@@ -30,7 +32,14 @@ pub(super) struct Errands {
 impl Default for Errands {
     fn default() -> Self {
         let (sender, done) = channel();
-        Self { running: 0, sender, done }
+        Self { running: 0, looking: 0, sender, done }
+    }
+}
+
+impl Errands {
+    /// How many of this kind run.
+    fn count(&mut self, is_look: bool) -> &mut usize {
+        if is_look { &mut self.looking } else { &mut self.running }
     }
 }
 
@@ -48,7 +57,8 @@ impl Server {
             true => None,
             false => Some(AdminRequest::from_value(request)?),
         };
-        if self.errands.running == RUNNING_MAX {
+        let is_look = request.is_none();
+        if *self.errands.count(is_look) == RUNNING_MAX {
             return Err(format!("{RUNNING_MAX} requests are being carried out, try again"));
         }
         if let Some(request) = &request {
@@ -65,19 +75,19 @@ impl Server {
                 },
             };
             // A server that has ended does not listen any more.
-            let _ = sender.send((guest, id, answer, file));
+            let _ = sender.send((guest, id, answer, file, is_look));
             let _ = eventfd::signal(wake.as_fd());
         };
         let thread = std::thread::Builder::new().name("microfaas-admin".into()).spawn(run);
         thread.map_err(|error| format!("the request cannot be carried out now: {error}"))?;
-        self.errands.running += 1;
+        *self.errands.count(is_look) += 1;
         Ok(())
     }
 
     /// Brings answers to those who still wait for them.
     pub(super) fn look_at_errands(&mut self) {
-        while let Ok((number, id, answer, file)) = self.errands.done.try_recv() {
-            self.errands.running -= 1;
+        while let Ok((number, id, answer, file, is_look)) = self.errands.done.try_recv() {
+            *self.errands.count(is_look) -= 1;
             let Some(guest) = self.guests.get_mut(&number) else { continue };
             let answer = ToHost::Admin { id, answer };
             if let Err(dismissal) = say_with(guest, &answer, file.into_iter().collect()) {

@@ -227,6 +227,9 @@ impl Server {
                 self.removed.push((worker, generation, taken));
                 self.free(worker, generation, taken);
             }
+            // It may only just have woken, with its whole node. A host that is not content says so again.
+            (Purpose::Ping { .. }, _)
+                if self.lapse.grace(Instant::now()).is_some() || self.shared.bulletin.forgives() => {}
             // It listens, so it has lost the call, or the host is wrong.
             (Purpose::Ping { guest, lane }, _) => {
                 self.withdraw(guest, lane, "the worker does not hang", PAUSE)

@@ -23,6 +23,7 @@ use crate::call::nanoseconds;
 use crate::catalog::Catalog;
 use crate::command::Pending;
 use crate::function::FunctionInfo;
+use crate::lapse::Lapse;
 use crate::node::Shared;
 use crate::seat::WorkerState;
 
@@ -102,6 +103,7 @@ pub(crate) struct Server {
     errands: Errands,
     /// Nobody is let in before, and nothing offered.
     pause_until: Instant,
+    lapse: Lapse,
     buffer: Box<[u8; PACKET_BYTES_MAX]>,
 }
 
@@ -113,6 +115,7 @@ impl Server {
         let wake = Arc::new(eventfd::create()?);
         shared.bulletin.read_by(Arc::clone(&wake));
         let posts = shared.seats.iter().map(|_| Post::default()).collect();
+        let lapse = Lapse::new(Duration::from_nanos(terms.stall_ns), Instant::now());
         Ok(Self {
             catalog: shared.catalog.load_full(),
             shared,
@@ -126,6 +129,7 @@ impl Server {
             removed: Vec::new(),
             errands: Errands::default(),
             pause_until: Instant::now(),
+            lapse,
             buffer: Box::new([0; PACKET_BYTES_MAX]),
         })
     }
@@ -174,10 +178,13 @@ impl Server {
             }
         }
         let mut ready = vec![false; fds.len()];
-        if let Err(error) = poll::ready(&fds, &mut ready, self.timeout(now)) {
+        let timeout = self.timeout(now);
+        self.lapse.sleeps(now, timeout);
+        if let Err(error) = poll::ready(&fds, &mut ready, timeout) {
             tracing::error!(%error, "the attach server cannot wait");
             std::thread::sleep(PAUSE);
         }
+        self.notice_lapse();
         if ready[0] {
             let _ = eventfd::drain(self.wake.as_fd());
         }
@@ -190,6 +197,15 @@ impl Server {
                 Some((guest, false)) => self.listen(guest),
                 None => {}
             }
+        }
+    }
+
+    /// Where the whole node has stood still, whoever should have answered meanwhile has time anew.
+    fn notice_lapse(&mut self) {
+        let now = Instant::now();
+        if self.lapse.wakes(now) {
+            let until = self.lapse.until(now);
+            self.guests.values_mut().for_each(|guest| guest.has_time_until(until));
         }
     }
 
@@ -290,6 +306,9 @@ impl Server {
         let guest = self.guests.get(&number).ok_or(None)?;
         if !lanes && !guest.is_own {
             return Err(Some(format!("user {} may not administrate this node", guest.uid)));
+        }
+        if lanes && self.door.is_none() {
+            return Err(Some("the node is shutting down".to_owned()));
         }
         if lanes && attached >= self.terms.hosts_max as usize {
             return Err(Some(format!("{attached} hosts are attached, which is the most")));
@@ -437,6 +456,7 @@ impl Server {
     }
 
     fn look_at_limits(&mut self) {
+        self.notice_lapse();
         let now = Instant::now();
         let late = |guest: &Guest| guest.next_limit().is_some_and(|limit| limit <= now);
         let late: Vec<u64> = self.guests.iter().filter(|(_, g)| late(g)).map(|(number, _)| *number).collect();
@@ -513,7 +533,7 @@ fn row(number: u32, function: &FunctionInfo) -> Function {
 
 #[cfg(test)]
 mod tests {
-    use microfaas_control::ToWorker;
+    use microfaas_control::{ToNode, ToWorker};
 
     use super::*;
     use crate::attach::SocketConfig;
@@ -548,5 +568,61 @@ mod tests {
         // What it was told, and then the end.
         let mut buffer = vec![0; PACKET_BYTES_MAX];
         while microfaas_sys::socket::recv(host.as_fd(), &mut buffer, 0, None).unwrap().len > 0 {}
+    }
+
+    fn guest(stall_ns: u64) -> (tempfile::TempDir, Server, OwnedFd, u64) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let (shared, _) = Shared::new([Seat::new(0, None)].into(), Arc::new(Hub::new(0).unwrap()));
+        let terms = Terms { geometry: Geometry::default(), spin_ns: 0, stall_ns, hosts_max: 1 };
+        let door = Door::open(&SocketConfig::new(&path)).unwrap();
+        let mut server = Server::new(shared, terms, door).unwrap();
+        let host = local::connect(&path).unwrap();
+        server.let_in();
+        let number = *server.guests.keys().next().unwrap();
+        (folder, server, host, number)
+    }
+
+    #[test]
+    fn no_host_is_let_in_when_the_door_is_closed() {
+        let (_folder, mut server, _host, number) = guest(0);
+        server.door = None;
+        assert!(server.greet(number, VERSION, true).is_err_and(|reason| reason.is_some()));
+        assert!(!server.shared.bulletin.has_guests());
+    }
+
+    #[test]
+    fn nobody_is_shown_out_for_the_time_in_which_the_node_stood_still() {
+        let (_folder, mut server, _host, number) = guest(3_600_000_000_000);
+        let past = Instant::now() - GREET_WITHIN;
+        server.guests.get_mut(&number).unwrap().stage = Stage::Greeting(past);
+        // It was to be awake two hours ago.
+        server.lapse = Lapse::new(Duration::from_secs(3600), Instant::now() - Duration::from_secs(7200));
+        server.look_at_limits();
+        assert!(server.guests.contains_key(&number));
+        server.guests.get_mut(&number).unwrap().stage = Stage::Greeting(past);
+        server.look_at_limits();
+        assert!(server.guests.is_empty(), "as ever");
+    }
+
+    #[test]
+    fn a_lane_stays_where_the_worker_may_only_just_have_woken() {
+        let (_folder, mut server, _host, number) = guest(0);
+        server.greet(number, VERSION, true).unwrap();
+        let lane = GuestLane { worker: 0, generation: 0, number: 1, progress: Progress::Open };
+        server.guests.get_mut(&number).unwrap().lanes.insert(7, lane);
+        let pong = |server: &mut Server| {
+            let (to, answer) = std::sync::mpsc::sync_channel(1);
+            to.send(Ok(crate::command::Answer { message: ToNode::Pong, generation: 0 })).unwrap();
+            let purpose = Purpose::Ping { guest: number, lane: 7 };
+            let pending = Pending::of(answer);
+            server.asks.push(Ask { pending, purpose, worker: 0, generation: 0, number: 1 });
+            server.look_at_answers();
+            server.guests[&number].lanes.contains_key(&7)
+        };
+        server.shared.bulletin.forgive(Duration::from_secs(3600));
+        assert!(pong(&mut server));
+        server.shared.bulletin.forgive(Duration::ZERO);
+        assert!(!pong(&mut server), "it has lost the call");
     }
 }
