@@ -13,8 +13,9 @@ pub struct Config {
     /// Most bytes of request bodies that are being collected, all together; more is answered with 503. Bodies of at
     /// most 64 KiB do not count. Default 256 MiB.
     pub bodies_bytes_max: usize,
-    /// Most bytes of answers that wait to be read by their clients, all together; where they are that many, calls are refused with 503, and where one does not fit in beside
-    /// them, it is dropped and answered with 503. Answers of at most 64 KiB do not count. Default 256 MiB.
+    /// Most bytes of functions' answers that wait to be read by their clients, all together. One alone may be longer. Where less than 64 KiB is left, calls are refused with
+    /// 503, and where an answer does not fit in beside the others, it is dropped and answered with 503. Answers of at most 64 KiB do not count. Pages of metrics have as much to
+    /// themselves. Default 256 MiB.
     pub responses_bytes_max: usize,
     /// Most bytes of a request's head. 8 KiB to 1 MiB, default 64 KiB; a function gets at most 32 KiB of it.
     pub head_bytes_max: usize,
@@ -24,7 +25,8 @@ pub struct Config {
     pub head_timeout: Duration,
     /// Time between two pieces of a request body. Default 30 s.
     pub body_timeout: Duration,
-    /// How long a client may take no piece (64 KiB) of an answer; within as long again its connection is cut. Default 30 s.
+    /// How long a client may take no piece (64 KiB) of an answer; within as long again its connection is cut, with all streams that it has: one whose window stays closed is
+    /// enough. 1 ms to 1 day, default 30 s.
     pub write_timeout: Duration,
     /// Longest deadline that a client may ask for. Default 60 s.
     pub deadline_max: Duration,
@@ -75,6 +77,9 @@ impl Config {
         }
         if self.connections_max == 0 {
             return Err(ConfigError::NoConnections);
+        }
+        if !(Duration::from_millis(1)..=Duration::from_hours(24)).contains(&self.write_timeout) {
+            return Err(ConfigError::WriteTimeout(self.write_timeout));
         }
         if let Some(path) = self.metrics_path.as_ref().filter(|path| !is_path(path)) {
             return Err(ConfigError::Path(path.clone()));
@@ -174,6 +179,9 @@ pub enum ConfigError {
         /// `body_bytes_max`.
         one: usize,
     },
+    /// `write_timeout` out of range.
+    #[error("write timeout {0:?} is outside 1 ms to 1 day")]
+    WriteTimeout(Duration),
     /// No connection allowed.
     #[error("connection limit 0 would refuse every client")]
     NoConnections,

@@ -14,7 +14,7 @@ use std::time::Duration;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
 /// An answer is handed over in pieces of this size, as the client takes them.
 const PIECE: usize = 64 << 10;
@@ -64,14 +64,14 @@ impl Outgoing {
         waiting.answers.iter().map(|(_, since)| *since).chain(waiting.blocked).min()
     }
 
-    /// Returns when something has waited for so long without getting on, or twice as long.
+    /// Returns when something has waited for so long without getting on, or twice as long. `patience` is not zero.
     pub(crate) async fn stalled(&self, patience: Duration) {
         loop {
-            match self.oldest() {
-                Some(since) if since.elapsed() >= patience => return,
-                Some(since) => sleep_until(since + patience).await,
-                None => sleep(patience).await,
+            let waited = self.oldest().map_or(Duration::ZERO, |since| since.elapsed());
+            if waited >= patience {
+                return;
             }
+            sleep(patience.saturating_sub(waited)).await;
         }
     }
 }

@@ -67,6 +67,12 @@ impl Refusal {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "RESPONSE_DROPPED", message)
     }
 
+    /// The page of metrics could not be made; the log says why.
+    pub(crate) fn no_page() -> Self {
+        let message = "the page of metrics could not be made";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "METRICS_FAILED", message)
+    }
+
     /// A call that was not accepted.
     pub(crate) fn not_accepted(status: Status, message: impl Into<String>) -> Self {
         let http = match status {

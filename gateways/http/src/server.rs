@@ -9,6 +9,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
+use socket2::SockRef;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -27,6 +28,9 @@ const STREAMS_MAX: u32 = 128;
 /// An HTTP/2 peer that is silent for the first is asked, and after the second taken for dead.
 const PING_AFTER: Duration = Duration::from_secs(20);
 const PONG_WITHIN: Duration = Duration::from_secs(20);
+/// Bytes that a connection's socket holds beside those that are under way to the client, before it takes no more. Without this limit it holds megabytes, and takes more only when
+/// a third of them is gone: a client that reads slowly would look like one that does not read.
+const UNSENT_BYTES: u32 = 128 << 10;
 
 /// A gateway that listens.
 #[derive(Debug)]
@@ -122,7 +126,7 @@ impl<B: Backend> Gateway<B> {
                     continue;
                 }
             };
-            let _ = stream.set_nodelay(true); // Only a matter of speed.
+            set_up(&stream);
             let (head_timeout, write_timeout) =
                 (service.config().head_timeout, service.config().write_timeout);
             let outgoing = Arc::new(Outgoing::default());
@@ -170,6 +174,12 @@ async fn accept(
     Ok((stream, peer, permit))
 }
 
+/// Does without what the kernel refuses: a client that hangs up at once, for one, has lost nothing.
+fn set_up(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES);
+}
+
 fn connection_builder(config: &Config) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -195,5 +205,20 @@ fn os_text(error: &io::Error) -> String {
         io::ErrorKind::AddrNotAvailable => "this machine does not have that address".to_owned(),
         io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege".to_owned(),
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_holds_little_that_is_not_sent() {
+        let listener = listen("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _, _) = accept(&listener, &Arc::new(Semaphore::new(1))).await.unwrap();
+        set_up(&stream);
+        assert_eq!(SockRef::from(&stream).tcp_notsent_lowat().unwrap(), UNSENT_BYTES);
+        assert!(stream.nodelay().unwrap());
     }
 }

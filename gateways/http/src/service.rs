@@ -28,6 +28,9 @@ use crate::routes::{Routes, Target};
 const FREE_BODY_BYTES: u64 = 64 << 10;
 /// What the budget counts in.
 const BUDGET_UNIT: u32 = 1 << 10;
+/// The least that an answer which counts takes.
+const COUNTED_UNITS: usize = FREE_BODY_BYTES as usize / BUDGET_UNIT as usize + 1;
+const UNREAD: &str = "too many answers wait to be read";
 
 /// What all connections of a gateway share.
 #[derive(Debug)]
@@ -37,8 +40,12 @@ pub(crate) struct Service<B> {
     routes: Routes,
     /// For bodies that are being collected, in units of [`BUDGET_UNIT`].
     bodies: Semaphore,
-    /// For answers that wait to be read, in the same units.
+    /// For functions' answers that wait to be read, in the same units.
     responses: Arc<Semaphore>,
+    /// As much again for the gateway's own, so that nobody who leaves the former unread keeps a page of metrics from coming.
+    own: Arc<Semaphore>,
+    /// All that each of the two has.
+    responses_units: usize,
     /// For the one page of metrics at a time that is made.
     page: Arc<Semaphore>,
 }
@@ -50,9 +57,11 @@ impl<B: Backend> Service<B> {
     pub(crate) fn new(backend: Arc<B>, mut config: Config) -> Self {
         let routes = Routes::new(std::mem::take(&mut config.routes), config.metrics_path.take());
         let units = |bytes: usize| (bytes / BUDGET_UNIT as usize).min(Semaphore::MAX_PERMITS);
-        let (bodies, responses) = (units(config.bodies_bytes_max), units(config.responses_bytes_max));
-        let (responses, page) = (Arc::new(Semaphore::new(responses)), Arc::new(Semaphore::new(1)));
-        Self { backend, config, routes, bodies: Semaphore::new(bodies), responses, page }
+        let bodies = Semaphore::new(units(config.bodies_bytes_max));
+        let responses_units = units(config.responses_bytes_max);
+        let [responses, own, page] =
+            [responses_units, responses_units, 1].map(|permits| Arc::new(Semaphore::new(permits)));
+        Self { backend, config, routes, bodies, responses, own, responses_units, page }
     }
 
     pub(crate) fn config(&self) -> &Config {
@@ -79,7 +88,8 @@ impl<B: Backend> Service<B> {
                 answer::refuse(&refusal, access.id(), is_head)
             }
         };
-        let budget = match self.room_for(response.body().len()) {
+        let is_call = !access.function.is_empty();
+        let budget = match self.room_for(response.body().len(), is_call) {
             Ok(budget) => budget,
             Err(refusal) => {
                 access.status = refusal.status;
@@ -94,14 +104,19 @@ impl<B: Backend> Service<B> {
         response.map(|bytes| Answered::new(bytes, outgoing, budget))
     }
 
-    /// What an answer of this length takes of the budget.
-    fn room_for(&self, len: usize) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
+    /// What an answer of this length takes of its budget: all of it at most, so that one alone always goes.
+    fn room_for(&self, len: usize, is_call: bool) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
         if len as u64 <= FREE_BODY_BYTES {
             return Ok(None);
         }
-        let units = u32::try_from(len / BUDGET_UNIT as usize).unwrap_or(u32::MAX);
-        let permit = Arc::clone(&self.responses).try_acquire_many_owned(units);
-        permit.map(Some).map_err(|_| Refusal::response_dropped())
+        let units = len.div_ceil(BUDGET_UNIT as usize).min(self.responses_units);
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        let budget = if is_call { &self.responses } else { &self.own };
+        match Arc::clone(budget).try_acquire_many_owned(units) {
+            Ok(permit) => Ok(Some(permit)),
+            Err(_) if is_call => Err(Refusal::response_dropped()),
+            Err(_) => Err(Refusal::not_accepted(Status::Overloaded, UNREAD)),
+        }
     }
 
     async fn answer(
@@ -114,16 +129,15 @@ impl<B: Backend> Service<B> {
         let (name, path) = match self.routes.find(&parts.method, path) {
             Target::Function { name, path } => (name, path),
             Target::Health => return Ok(self.health(access, parts.method == Method::HEAD)),
-            Target::Metrics => return Ok(self.metrics(access, parts.method == Method::HEAD).await),
+            Target::Metrics => return self.metrics(access, parts.method == Method::HEAD).await,
             Target::Unknown => return Err(Refusal::no_route(path)),
             Target::NotAllowed(methods) => return Err(Refusal::method_not_allowed(&parts.method, &methods)),
         };
         name.clone_into(&mut access.function);
         // What can be refused by its head is, before a byte of the body is read.
         let deadline = request::deadline(&parts.headers, self.config.deadline_max)?;
-        if self.responses.available_permits() == 0 {
-            let message = "too many answers wait to be read";
-            return Err(Refusal::not_accepted(Status::Overloaded, message));
+        if self.responses.available_permits() < COUNTED_UNITS.min(self.responses_units) {
+            return Err(Refusal::not_accepted(Status::Overloaded, UNREAD));
         }
         let metadata = Metadata::new(parts, path)?;
         let id = access.id().to_owned();
@@ -204,8 +218,7 @@ impl<B: Backend> Service<B> {
     }
 
     /// On another thread, since thousands of functions take their time, and one page at a time.
-    async fn metrics(&self, access: &mut Access, is_head: bool) -> Response<Bytes> {
-        access.status = Status::Ok.name();
+    async fn metrics(&self, access: &mut Access, is_head: bool) -> Result<Response<Bytes>, Refusal> {
         // It is never closed.
         let turn = Arc::clone(&self.page).acquire_owned().await;
         let backend = Arc::clone(&self.backend);
@@ -215,8 +228,9 @@ impl<B: Backend> Service<B> {
             page
         });
         // Writing to a string does not fail; a panic in it was reported by the panic hook.
-        let page = page.await.ok().and_then(Result::ok).unwrap_or_default();
-        answer::text(metrics::CONTENT_TYPE, page, is_head)
+        let page = page.await.ok().and_then(Result::ok).ok_or_else(Refusal::no_page)?;
+        access.status = Status::Ok.name();
+        Ok(answer::text(metrics::CONTENT_TYPE, page, is_head))
     }
 
     fn health(&self, access: &mut Access, is_head: bool) -> Response<Bytes> {

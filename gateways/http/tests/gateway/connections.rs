@@ -145,6 +145,12 @@ fn settings_that_cannot_be() {
             refused(Config { bodies_bytes_max: 1, body_bytes_max: 2, ..Config::default() }).await,
             ConfigError::BodiesBytes { all: 1, one: 2 }
         );
+        for write_timeout in [Duration::ZERO, Duration::MAX] {
+            assert_eq!(
+                refused(Config { write_timeout, ..Config::default() }).await,
+                ConfigError::WriteTimeout(write_timeout)
+            );
+        }
         assert_eq!(Route::new("TRACE", "/", "x"), Err(ConfigError::Method("TRACE".to_owned())));
         assert_eq!(Route::new("GET", "a", "x"), Err(ConfigError::Path("a".to_owned())));
     });

@@ -32,6 +32,7 @@ pub(crate) struct Fake {
     pub(crate) pages: AtomicUsize,
     pub(crate) changed: Notify,
     holds_metrics: AtomicBool,
+    pub(crate) breaks_metrics: AtomicBool,
     release: Notify,
 }
 
@@ -146,6 +147,7 @@ impl Backend for FakeNode {
             assert!(start.elapsed() < WATCHDOG, "nobody else gets on");
             std::thread::sleep(Duration::from_millis(1));
         }
+        assert!(!self.0.breaks_metrics.load(Ordering::SeqCst), "as told");
         Metrics::default()
     }
 

@@ -1,6 +1,7 @@
 //! Clients that do not read what they have asked for, and pages that take long to make.
 
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
@@ -100,15 +101,42 @@ fn answers_that_wait_have_a_limit_together() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
 
-        // Where all of it is taken, nothing is run for nothing.
-        let config = Config { responses_bytes_max: 128 << 10, ..Config::default() };
+        // Where no answer that counts has room, nothing is run for nothing.
+        let config = Config { responses_bytes_max: 191 << 10, head_bytes_max: 1 << 20, ..Config::default() };
         let served = serve(config).await;
         let mut client = closed_window(served.addr).await;
         let held = client.send_request(get(served.addr, "/fn/big.131072")).await.unwrap();
         let got = call(served.addr, "GET", "/fn/echo", b"").await;
         assert_eq!((got.http, got.error().0.as_str()), (503, "OVERLOADED"));
-        assert_eq!(served.fake.submitted.load(std::sync::atomic::Ordering::SeqCst), 1);
+        assert_eq!(served.fake.submitted.load(Ordering::SeqCst), 1);
+        // What the gateway itself answers, as a long page of metrics is, has room: here, that nothing is at this path.
+        let got = call(served.addr, "GET", &format!("/{}", "a".repeat(65_480)), b"").await;
+        assert!(got.body.len() > 64 << 10, "it counts");
+        assert_eq!((got.http, got.error().0.as_str()), (404, "NOT_FOUND"));
         drop(held);
+    });
+}
+
+#[test]
+fn one_answer_alone_always_goes() {
+    run(async {
+        for responses_bytes_max in [0, 64 << 10] {
+            let served = serve(Config { responses_bytes_max, ..Config::default() }).await;
+            let got = call(served.addr, "GET", LARGE, b"").await;
+            assert_eq!((got.http, got.body.len()), (200, 700_000), "{responses_bytes_max}");
+        }
+    });
+}
+
+#[test]
+fn a_page_that_cannot_be_made_is_an_error() {
+    run(async {
+        let served = serve(Config::default()).await;
+        served.fake.breaks_metrics.store(true, Ordering::SeqCst);
+        let got = call(served.addr, "GET", "/metrics", b"").await;
+        assert_eq!((got.http, got.error().0.as_str()), (500, "METRICS_FAILED"));
+        served.fake.breaks_metrics.store(false, Ordering::SeqCst);
+        assert_eq!(call(served.addr, "GET", "/metrics", b"").await.http, 200);
     });
 }
 
