@@ -61,7 +61,8 @@ pub enum InspectError {
     TextRelocations,
     /// It has functions that run when it is loaded or unloaded, before any limit is in force.
     #[error(
-        "has {count} functions in {what}, allowed are {most}, which every module has: code of a dependency would run when it is loaded (a constructor?)"
+        "has {count} functions in {what}, allowed are {most}, which every module has: code of a dependency would run when it is loaded or unloaded{}; switch the dependency's constructor off (mostly one of its features), or use another",
+        found(.names)
     )]
     Initialisers {
         /// Which table.
@@ -70,6 +71,8 @@ pub enum InspectError {
         count: u64,
         /// How many it may have.
         most: u64,
+        /// Symbols of those that not every module has, as far as the file has symbols.
+        names: Vec<String>,
     },
     /// Its start-up code is not that of the C library.
     #[error("has code of its own in {0}, which would run when it is loaded")]
@@ -86,6 +89,10 @@ pub enum InspectError {
     /// The list has this name twice.
     #[error("has two functions named `{0}`")]
     Duplicate(String),
+}
+
+fn found(names: &[String]) -> String {
+    if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) }
 }
 
 /// Reads the manifest of the module at `path`.
@@ -131,7 +138,7 @@ pub fn inspect_bytes(bytes: &[u8]) -> Result<Manifest, InspectError> {
         return Err(InspectError::NotShared);
     }
     let section = file.section_by_name(manifest::SECTION).ok_or(InspectError::NoManifest)?;
-    loading::check(endian, bytes, file.elf_program_headers())?;
+    loading::check(&file, bytes)?;
     let note = section.data().map_err(|_| InspectError::NotElf)?;
     let functions: Vec<String> = manifest::decode(note)?.map(str::to_owned).collect();
     let mut sorted: Vec<&String> = functions.iter().collect();

@@ -10,8 +10,10 @@
 
 use object::elf::{self, Dyn64, ProgramHeader64, Rela64, Sym64};
 use object::read::StringTable;
-use object::read::elf::{Dyn as _, GnuHashTable, HashTable, ProgramHeader as _, Sym as _};
-use object::{Endianness, pod};
+use object::read::elf::{
+    Dyn as _, ElfFile64, ElfSymbol64, GnuHashTable, HashTable, ProgramHeader as _, Sym as _,
+};
+use object::{Endianness, Object as _, ObjectSymbol as _, SymbolKind, pod};
 
 use crate::InspectError;
 
@@ -21,16 +23,22 @@ const INIT_ARRAY_MAX: u64 = 2;
 /// Functions that run when it is unloaded: `__do_global_dtors_aux` of the C start files.
 const FINI_ARRAY_MAX: u64 = 1;
 const POINTER_BYTES: u64 = 8;
+/// What these functions have in their names.
+const USUAL: [&str; 3] = ["frame_dummy", "really_init", "__do_global_dtors_aux"];
+/// So many functions of a table are looked at for their names.
+const NAMED_MAX: u64 = 16;
 
+type Elf<'a> = ElfFile64<'a, Endianness>;
 type Segments<'a> = &'a [ProgramHeader64<Endianness>];
 
 /// Looks for all that the loader would run or be refused.
-pub(crate) fn check(endian: Endianness, bytes: &[u8], segments: Segments<'_>) -> Result<(), InspectError> {
+pub(crate) fn check(elf: &Elf<'_>, bytes: &[u8]) -> Result<(), InspectError> {
+    let (endian, segments) = (elf.endian(), elf.elf_program_headers());
     if segments.is_empty() {
         return Ok(());
     }
     check_segments(endian, segments)?;
-    let file = File { endian, bytes, segments };
+    let file = File { endian, bytes, segments, elf };
     for segment in segments {
         let dynamic = segment.dynamic(endian, bytes).map_err(|_| InspectError::NotElf)?;
         if let Some(entries) = dynamic {
@@ -63,6 +71,8 @@ struct File<'a> {
     endian: Endianness,
     bytes: &'a [u8],
     segments: Segments<'a>,
+    /// For names alone.
+    elf: &'a Elf<'a>,
 }
 
 impl<'a> File<'a> {
@@ -96,14 +106,15 @@ fn check_dynamic(file: &File<'_>, entries: &[Dyn64<Endianness>]) -> Result<(), I
     {
         return Err(InspectError::TextRelocations);
     }
-    for (tag, what, most) in [
-        (elf::DT_PREINIT_ARRAYSZ, "DT_PREINIT_ARRAY", 0),
-        (elf::DT_INIT_ARRAYSZ, "DT_INIT_ARRAY", INIT_ARRAY_MAX),
-        (elf::DT_FINI_ARRAYSZ, "DT_FINI_ARRAY", FINI_ARRAY_MAX),
+    for (table, size, what, most) in [
+        (elf::DT_PREINIT_ARRAY, elf::DT_PREINIT_ARRAYSZ, "DT_PREINIT_ARRAY", 0),
+        (elf::DT_INIT_ARRAY, elf::DT_INIT_ARRAYSZ, "DT_INIT_ARRAY", INIT_ARRAY_MAX),
+        (elf::DT_FINI_ARRAY, elf::DT_FINI_ARRAYSZ, "DT_FINI_ARRAY", FINI_ARRAY_MAX),
     ] {
-        let count = get(tag).unwrap_or(0).div_ceil(POINTER_BYTES);
+        let count = get(size).unwrap_or(0).div_ceil(POINTER_BYTES);
         if count > most {
-            return Err(InspectError::Initialisers { what, count, most });
+            let names = get(table).map_or_else(Vec::new, |table| names(file, &get, table, count));
+            return Err(InspectError::Initialisers { what, count, most, names });
         }
     }
     for (tag, what, code) in [(elf::DT_INIT, "DT_INIT", INIT_CODE), (elf::DT_FINI, "DT_FINI", FINI_CODE)] {
@@ -122,6 +133,33 @@ fn check_dynamic(file: &File<'_>, entries: &[Dyn64<Endianness>]) -> Result<(), I
         }
     }
     check_symbols(file, &get)
+}
+
+/// What the functions of a table are called that not every module has.
+fn names(
+    file: &File<'_>,
+    get: &impl Fn(elf::DynamicTag) -> Option<u64>,
+    table: u64,
+    count: u64,
+) -> Vec<String> {
+    let endian = file.endian;
+    let relocations = get(elf::DT_RELA).zip(get(elf::DT_RELASZ)).and_then(|(address, size)| {
+        file.table::<Rela64<Endianness>>(address, size / size_of::<Rela64<Endianness>>() as u64).ok()
+    });
+    let name = |entry: u64| {
+        let at = table.checked_add(entry * POINTER_BYTES)?;
+        // Packed relocations leave the address in the file.
+        let in_place = || file.at(at)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+        let relocation = relocations.unwrap_or_default().iter().find(|r| r.r_offset.get(endian) == at);
+        let address = relocation.map_or_else(in_place, |r| Some(r.r_addend.get(endian).cast_unsigned()))?;
+        let is_it = |symbol: &ElfSymbol64<'_, '_, Endianness>| {
+            symbol.address() == address && symbol.kind() == SymbolKind::Text
+        };
+        let symbol = file.elf.symbols().find(is_it)?;
+        symbol.name().ok().map(str::to_owned)
+    };
+    let is_own = |name: &String| !USUAL.iter().any(|usual| name.contains(usual));
+    (0..count.min(NAMED_MAX)).filter_map(name).filter(is_own).collect()
 }
 
 /// Looking up a symbol that stands for a choice runs the code that chooses.

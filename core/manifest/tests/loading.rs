@@ -4,8 +4,8 @@
 use microfaas_abi::manifest::{self, SECTION};
 use microfaas_manifest::inspect_bytes;
 use object::elf::{self, DynamicTag};
-use object::write::{Object, StandardSegment};
-use object::{Architecture, BinaryFormat, Endianness, SectionKind};
+use object::write::{Object, StandardSegment, Symbol, SymbolSection};
+use object::{Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope};
 
 const NAMES: &[&str] = &["hello"];
 const NOTE: [u8; manifest::encoded_len(NAMES)] = manifest::encode(NAMES);
@@ -70,6 +70,18 @@ impl Module {
         let segment = object.segment_name(StandardSegment::Data).to_vec();
         let section = object.add_section(segment, SECTION.as_bytes().to_vec(), SectionKind::Note);
         object.append_section_data(section, &NOTE, 4);
+        for (name, value) in [("frame_dummy", 0x1000), ("of_a_dependency", 0x2000)] {
+            object.add_symbol(Symbol {
+                name: name.as_bytes().to_vec(),
+                value,
+                size: 8,
+                kind: SymbolKind::Text,
+                scope: SymbolScope::Compilation,
+                weak: false,
+                section: SymbolSection::Absolute,
+                flags: SymbolFlags::None,
+            });
+        }
         let mut bytes = object.write().unwrap();
         bytes.resize(bytes.len().next_multiple_of(8), 0);
         let data = bytes.len() as u64;
@@ -134,6 +146,16 @@ fn constructors_and_destructors_are_refused() {
     let refused = |tag, bytes| Module::ordinary().with(tag, bytes).refused();
     let constructor = refused(elf::DT_INIT_ARRAYSZ, 24);
     assert!(constructor.starts_with("has 3 functions in DT_INIT_ARRAY, allowed are 2, "), "{constructor}");
+    assert!(constructor.contains("; switch the dependency's constructor off"), "{constructor}");
+    // Where the file has symbols, and the addresses in the table are relocated or there already.
+    let with = Module::ordinary().with(elf::DT_INIT_ARRAYSZ, 24);
+    let table = [0x1000u64, 0x2000, 0x3000].map(u64::to_le_bytes).concat();
+    let in_place = with.clone().with_data(elf::DT_INIT_ARRAY, &table).refused();
+    let relocated = with.with(elf::DT_INIT_ARRAY, 0xff8).with(elf::DT_RELASZ, 24);
+    let relocated = relocated.with_data(elf::DT_RELA, &relocation(8)).refused();
+    for named in [in_place, relocated] {
+        assert!(named.contains("when it is loaded or unloaded (of_a_dependency); switch"), "{named}");
+    }
     let destructor = refused(elf::DT_FINI_ARRAYSZ, 16);
     assert!(destructor.starts_with("has 2 functions in DT_FINI_ARRAY, allowed are 1, "), "{destructor}");
     assert!(refused(elf::DT_PREINIT_ARRAYSZ, 8).starts_with("has 1 functions in DT_PREINIT_ARRAY"));
