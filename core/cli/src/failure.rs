@@ -1,15 +1,17 @@
 //! What ends the command early: one line, and an exit status.
 
-use std::io::Write;
+use std::io::{Write, stderr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anstream::AutoStream;
 use microfaas_build::BuildError;
 use microfaas_http::GatewayError;
 use microfaas_node::{ConnectError, DeployError, NodeError};
 use thiserror::Error;
 
 use crate::config::ConfigError;
+use crate::log;
 
 /// Something failed while running, or a call did not end with OK.
 pub(crate) const FAILED: u8 = 1;
@@ -139,7 +141,7 @@ pub(crate) fn report(failure: &Failure) -> ExitCode {
     if let Failure::Build(error) = failure
         && let Some(output) = error.cargo_output()
     {
-        eprint_raw(output);
+        say(output);
     }
     let line = failure.to_string().lines().collect::<Vec<_>>().join(" ");
     error_line(&line);
@@ -149,10 +151,16 @@ pub(crate) fn report(failure: &Failure) -> ExitCode {
 /// `error: …` on the standard error, in colour on a terminal.
 pub(crate) fn error_line(text: &str) {
     let red = anstyle::AnsiColor::Red.on_default().bold();
-    // Who closed our standard error does not want to know.
-    let _ = writeln!(anstream::stderr(), "{red}error{red:#}: {text}");
+    say(&format!("{red}error{red:#}: {text}\n"));
 }
 
-fn eprint_raw(text: &str) {
-    let _ = anstream::stderr().write_all(text.as_bytes());
+/// By way of the log where there is one: its thread may hold the standard error, and wait for a reader for ever.
+fn say(text: &str) {
+    let mut styled = AutoStream::new(Vec::new(), AutoStream::choice(&stderr()));
+    let _ = styled.write_all(text.as_bytes());
+    let text = styled.into_inner();
+    if !log::say(&text) {
+        // Who closed our standard error does not want to know.
+        let _ = stderr().write_all(&text);
+    }
 }

@@ -54,9 +54,12 @@ pub(crate) fn reload(node: &Node, sources: &Sources) -> Result<(Deployed, Settin
         reload = reload.function(name, config);
     }
     let deployed = node.reload(reload)?;
-    if let Some(SocketSettings { users, groups, .. }) = &settings.socket {
-        node.admit_hosts(users.clone(), groups.clone());
-    }
+    // Without the table nobody is named; the node may have a socket all the same, from the command line.
+    let (users, groups) = settings
+        .socket
+        .as_ref()
+        .map_or_else(Default::default, |socket| (socket.users.clone(), socket.groups.clone()));
+    node.admit_hosts(users, groups);
     Ok((deployed, settings))
 }
 

@@ -3,9 +3,11 @@
 mod bound;
 mod writer;
 
-use std::io::IsTerminal;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{IsTerminal, Write};
 use std::sync::OnceLock;
 use std::time::Duration;
+use std::{panic, thread};
 
 use tracing_subscriber::filter::FilterExt;
 use tracing_subscriber::layer::SubscriberExt;
@@ -43,6 +45,7 @@ pub(crate) fn start(format: LogFormat) -> Result<Log, Failure> {
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
     };
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    log_panics();
     Ok(Log(()))
 }
 
@@ -51,6 +54,28 @@ pub(crate) fn flush() {
     if let Some(queue) = QUEUE.get() {
         queue.flush(FLUSH_WITHIN);
     }
+}
+
+/// Says on the standard error what is no line of the log, after all that was logged, and waits for whoever reads it for a second at most. False where there is no log: then
+/// nothing was said, and nobody else holds the standard error.
+pub(crate) fn say(text: &[u8]) -> bool {
+    let Some(queue) = QUEUE.get() else { return false };
+    let _ = queue.clone().write_all(text);
+    queue.flush(FLUSH_WITHIN);
+    true
+}
+
+/// Logs panics like everything else. The standard library would write them to the standard error before it unwinds: where nobody reads that, nothing would be cleaned up.
+fn log_panics() {
+    panic::set_hook(Box::new(|info| {
+        let message = info.payload_as_str().unwrap_or("of an unknown type");
+        let place = info.location().map(ToString::to_string);
+        let thread = thread::current();
+        let backtrace = Backtrace::capture();
+        let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+        let thread = thread.name().unwrap_or("unnamed");
+        tracing::error!(target: "microfaas::panic", thread, place, backtrace, "panic: {message}");
+    }));
 }
 
 fn say_lost(lines: u64) {

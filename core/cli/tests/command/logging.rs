@@ -1,6 +1,10 @@
 //! The log of `serve`, where nobody reads it.
 
-use std::net::SocketAddr;
+use std::fs::OpenOptions;
+use std::io::{PipeReader, PipeWriter, Write, pipe};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use crate::run::{Running, probe, run, until};
@@ -48,6 +52,30 @@ fn a_log_that_nobody_reads_stops_nothing() {
         let lines = ended.err.lines().filter(|line| line.contains("microfaas::access")).count();
         assert!(lines > CALLS, "all that the queue had room for is written: {lines}");
         assert!(ended.err.contains("worker serves"), "{}", ended.err);
+    }
+}
+
+/// A pipe that has no room left.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, writer) = pipe().unwrap();
+    // Opened apart: who writes to the other waits.
+    let path = format!("/proc/self/fd/{}", writer.as_raw_fd());
+    let mut filler = OpenOptions::new().write(true).custom_flags(nix::libc::O_NONBLOCK).open(path).unwrap();
+    while filler.write(&[b'.'; 4096]).is_ok() {}
+    (reader, writer)
+}
+
+#[test]
+fn an_error_that_nobody_reads_is_an_end_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let busy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let busy = busy.local_addr().unwrap().to_string();
+    for (http, exit) in [(busy.as_str(), 1), ("127.0.0.1:0", 3)] {
+        let (_unread, full) = full_pipe();
+        let args = ["serve", "--modules", "none", "--http", http];
+        let mut server = Running::begin_with(dir, &args, &[("RUST_LOG", "trace")], full.into());
+        assert_eq!(server.ended().exit, Some(exit), "{http}");
     }
 }
 

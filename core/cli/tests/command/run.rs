@@ -110,11 +110,16 @@ impl Running {
 
     /// Starts it, and neither waits nor reads its standard error.
     pub(crate) fn begin(dir: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
+        Self::begin_with(dir, args, env, Stdio::piped())
+    }
+
+    /// As [`begin`](Self::begin), with this as its standard error.
+    pub(crate) fn begin_with(dir: &Path, args: &[&str], env: &[(&str, &str)], err: Stdio) -> Self {
         let mut child = command(dir, args)
             .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(err)
             .spawn()
             .unwrap();
         let (send, out) = mpsc::channel();
