@@ -7,6 +7,7 @@
 use std::ffi::c_void;
 use std::io;
 use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
 
 use microfaas_abi::Call;
 use microfaas_lane::message::META_ALIGN;
@@ -143,6 +144,9 @@ impl Context {
     ) -> Exit {
         // SAFETY: the arena is borrowed for the run.
         unsafe { State::choose(state, arena, std::ptr::null_mut()) };
+        // Also where the call before was told to end.
+        // SAFETY: the state lives for ever, and no call runs.
+        unsafe { state.as_ref() }.runtime.pending.store(0, Ordering::Relaxed);
         // SAFETY: the caller's promise.
         let exit = unsafe { microfaas_preempt::run(&mut self.stack, entry, argument) };
         // SAFETY: it is over; one that was suspended is not resumed.
@@ -207,5 +211,29 @@ impl Context {
         if std::mem::take(&mut self.copied) {
             self.private.give_back(self.response.overflowed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::ARENA_BYTES_MIN;
+
+    unsafe extern "C" fn pending(argument: *mut c_void) -> u32 {
+        // SAFETY: the test passes its state.
+        unsafe { argument.cast::<State>().as_ref() }.map_or(7, |s| s.runtime.pending.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn what_is_no_call_is_not_told_to_end_since_the_call_before_was() {
+        let _handlers = microfaas_preempt::contain::install(None).unwrap();
+        let state = State::install();
+        let mut context = Context::new(microfaas_preempt::STACK_BYTES_MIN, ARENA_BYTES_MIN).unwrap();
+        let mut arena = Arena::new(ARENA_BYTES_MIN).unwrap();
+        // SAFETY: no call runs.
+        unsafe { state.as_ref() }.runtime.pending.store(1, Ordering::Relaxed);
+        // SAFETY: the entry takes the state and leaves nothing.
+        let exit = unsafe { context.start_apart(state, &mut arena, pending, state.as_ptr().cast()) };
+        assert_eq!(exit, Exit::Returned(0));
     }
 }

@@ -35,7 +35,7 @@ use crate::host_calls::State;
 use crate::instance::Instance;
 use crate::lanes::{Lanes, NODE};
 use crate::modules::Modules;
-use crate::sandbox::betrays;
+use crate::sandbox::{aborts, betrays};
 
 /// How often the clock's base is taken anew from the kernel, so that the cycle rate's error cannot add up.
 const CLOCK_CYCLES_MAX: u64 = 4_000_000_000;
@@ -47,6 +47,8 @@ const SHARE_MIN: u64 = 32;
 const LATE_NS: u64 = 50_000_000;
 /// Resetting so much is in nobody's account: it takes a few microseconds, and reading the time after every call would cost more than a reset mostly does.
 const UNCHARGED_BYTES: usize = 64 << 10;
+/// Up to so long it is taken by the cycle counter alone what putting a state aside or bringing it back has taken. The copies of most take a microsecond.
+const UNREAD_NS: u64 = 100_000;
 
 /// What the worker has to do after a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -432,7 +434,10 @@ impl Scheduler {
     fn charge(&mut self, task: &mut Task, began: u64) {
         let took = cycles().saturating_sub(began);
         self.spent += took;
-        task.used_ns += self.clock.to_ns(took);
+        let took_ns = self.clock.to_ns(took);
+        // Mostly the worker was without the core meanwhile.
+        let is_long = took_ns > UNREAD_NS;
+        task.used_ns += if is_long { self.slice_used(Began::first(began)) } else { took_ns };
     }
 
     /// CPU time in a slice that is over now, at least; takes a new reading.
@@ -568,9 +573,11 @@ impl Scheduler {
                 let message = unsafe { self.state.as_ref() }.message();
                 let response = self.contexts[task.context].response();
                 let told = task.told.unwrap_or_default();
+                // What unwinding has left of a lasting state (a poisoned lock, half a change) is not for the next call.
+                let keeps_state = function.stateful && !response.told_to_end;
                 let done = returned(lane, &task.submission, response, outcome, [message, told], task.used_ns);
                 self.count(task, &done);
-                if function.stateful {
+                if keeps_state {
                     // SAFETY: the call is over. What it has left in statics it has allocated from the instance's own heap.
                     unsafe { self.contexts[task.context].reset() };
                     self.free.push(task.context);
@@ -578,6 +585,16 @@ impl Scheduler {
                 }
             }
             Exit::Ended(ending) => {
+                let told_to_end = self.contexts[task.context].response().told_to_end;
+                if let (Ending::Fault(fault), Some(told), true) = (ending, task.told, told_to_end)
+                    && aborts(fault)
+                {
+                    // The unwinding of a safe point has come to a frame that nothing may unwind through, as of a callback from C: no fault of the function's.
+                    let done = refuse(lane, &task.submission, Status::Timeout, told, task.used_ns);
+                    self.count(task, &done);
+                    self.clean(task, instance);
+                    return After::Serve;
+                }
                 let heap_bytes = instance.own_heap_bytes().unwrap_or(self.arena_bytes);
                 let done = ended(lane, &task.submission, ending, heap_bytes, task.used_ns);
                 self.count(task, &done);

@@ -167,7 +167,7 @@ fn a_call_is_unwound_before_its_deadline() {
     let config = FunctionConfig::default().limits(limits).deadline(LIMIT);
     let node = probe_node().module(bulky()).function("guarded", config).start().expect("a node starts");
     let count = || node.invoke("guarded", b"count".as_slice()).expect("it counts").body;
-    // Where the machine takes the core from the worker for the last millisecond the call is ended by force, and so its instance is as new.
+    // Where the machine takes the core from the worker for the last millisecond the call is ended by force.
     let is_unwound = (0..50).any(|round| {
         let completion = node.call("guarded", Request::new(b"60000000").deadline(Duration::from_millis(30)));
         let text = String::from_utf8_lossy(&completion.body).into_owned() + &completion.detail;
@@ -176,11 +176,13 @@ fn a_call_is_unwound_before_its_deadline() {
             status => {
                 assert_eq!(status, Status::Timeout, "{text}");
                 eprintln!("round {round}: {text}");
-                text.contains("deadline") && text.contains("safe point") && count() == b"1"
+                // Either way its instance is as new: what is done when a call is unwound may be done by half.
+                assert_eq!(count(), b"0", "{text}");
+                text.contains("deadline") && text.contains("safe point")
             }
         }
     });
-    assert!(is_unwound, "what it had was never dropped");
+    assert!(is_unwound, "it was ended by force each time");
     assert_eq!(node.workers()[0].restarts, 0);
 }
 

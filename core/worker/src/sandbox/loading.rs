@@ -12,6 +12,7 @@
 //! | `openat` again: a library that the worker does not have | no such file |
 //! | `read`, `pread64` | from the module's first page: the headers of the file and of its segments |
 //! | `newfstatat`, `fstat` | a file that is like no other, so that the loader does not take it for one that it has |
+//! | to choose what a signal does, to send one, to exit: an abort, which the loader has no other way to end in | none: the worker dies of it |
 //! | anything else that is forbidden | not permitted, so that the load fails and not the worker |
 #![expect(
     unsafe_code,
@@ -131,6 +132,13 @@ fn answer(number: i32, arguments: [usize; 6]) -> Option<isize> {
         libc::SYS_newfstatat if is_module() => Some(describe(arguments[2])),
         libc::SYS_fstat if is_module() => Some(describe(arguments[1])),
         libc::SYS_newfstatat => Some(-(libc::ENOENT as isize)),
+        // Not the loader's: the process is about to die of a signal, or to go, and would not.
+        libc::SYS_rt_sigaction
+        | libc::SYS_kill
+        | libc::SYS_tkill
+        | libc::SYS_tgkill
+        | libc::SYS_exit
+        | libc::SYS_exit_group => None,
         // The loader then says what it would have needed that for.
         _ => Some(-(libc::EPERM as isize)),
     }
@@ -194,7 +202,9 @@ mod tests {
         FIRST_PAGE.store(page.as_mut_ptr(), Ordering::Relaxed);
         // As for an executable stack.
         let answer = ask(libc::SYS_mprotect);
+        let dying = [libc::SYS_rt_sigaction, libc::SYS_tgkill, libc::SYS_exit_group].map(ask);
         FIRST_PAGE.store(std::ptr::null_mut(), Ordering::Relaxed);
         assert_eq!(answer, Some(-1), "EPERM");
+        assert_eq!(dying, [None; 3], "whoever is about to die is not kept from it");
     }
 }

@@ -26,7 +26,7 @@ pub fn bulky_work(body: &[u8]) -> Result<String, Error> {
     Ok(format!("{before} {after}"))
 }
 
-/// For a function that keeps its state. With a body of `count`: how many of its calls were ended, and have dropped what they had. Else keeps the core busy for as many
+/// For a function that keeps its state. With a body of `count`: how many of its calls have dropped what they had, of those that its state remembers. Else keeps the core busy for as many
 /// microseconds as the body says, with safe points.
 #[microfaas::function]
 pub fn guarded(body: &[u8]) -> Result<String, Error> {

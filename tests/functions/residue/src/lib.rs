@@ -6,7 +6,6 @@ use std::hint::black_box;
 use std::os::unix::process::CommandExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
@@ -132,34 +131,32 @@ pub fn try_reserve(body: &[u8]) -> Result<String, Error> {
     Ok(bytes.try_reserve(number(body)?).map_or_else(|error| error.to_string(), |()| "there".to_owned()))
 }
 
-/// How often a destructor of `guarded` ran.
-static DROPS: AtomicU64 = AtomicU64::new(0);
-
-/// Works for ever with a guard, at whose drop a static is counted up; the body says which of the SDK's calls it makes. `count` says what the static holds, and with
-/// `swallow ` before it, the end is caught and answered.
+/// Works for ever; the body says which of the SDK's calls it makes. With a guard, whose drop asks for more memory than there is; or with `swallow ` before it without one, and
+/// the end is caught and answered; or with `callback ` as C code would have it that calls back, through which nothing unwinds.
 #[microfaas::function]
 pub fn guarded(request: Request<'_>) -> Result<String, Error> {
-    let kind = request.body();
-    if kind == b"count" {
-        return Ok(DROPS.load(Ordering::Relaxed).to_string());
-    }
-    match kind.strip_prefix(b"swallow ") {
-        Some(kind) => {
-            let end = catch_unwind(AssertUnwindSafe(|| work(&request, kind)));
-            Ok(format!("caught: {}", end.is_err()))
-        }
-        None => work(&request, kind),
-    }
-}
-
-fn work(request: &Request<'_>, kind: &[u8]) -> Result<String, Error> {
     struct Guard;
     impl Drop for Guard {
         fn drop(&mut self) {
-            DROPS.fetch_add(1, Ordering::Relaxed);
+            drop(black_box(Vec::<u8>::with_capacity(1 << 40)));
         }
     }
+    extern "C" fn call_back((request, kind): &(&Request<'_>, &[u8])) -> bool {
+        work(request, kind).is_ok()
+    }
+    let kind = request.body();
+    if let Some(kind) = kind.strip_prefix(b"swallow ") {
+        let end = catch_unwind(AssertUnwindSafe(|| work(&request, kind)));
+        return Ok(format!("caught: {}", end.is_err()));
+    }
+    if let Some(kind) = kind.strip_prefix(b"callback ") {
+        return Ok(format!("returned: {}", call_back(&(&request, kind))));
+    }
     let _guard = Guard;
+    work(&request, kind)
+}
+
+fn work(request: &Request<'_>, kind: &[u8]) -> Result<String, Error> {
     let mut response = if kind == b"vec" { Response::new("") } else { Response::in_place() };
     loop {
         match kind {
