@@ -66,6 +66,11 @@ impl Live {
         self.retire_by.is_some_and(|time| time <= Instant::now())
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_to_end_now(&mut self) {
+        self.retire_by = Some(Instant::now());
+    }
+
     /// When it has to have answered, or ended.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.answer_by().into_iter().chain(self.retire_by).min()

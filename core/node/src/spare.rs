@@ -420,4 +420,20 @@ mod tests {
         assert_eq!((spares.adopted, spares.ended), (2, 1));
         taken.iter().map(|spare| &spare.live.process).chain(&spares.dropped).for_each(end);
     }
+
+    /// Whatever it says meanwhile.
+    #[test]
+    fn one_that_is_told_to_end_has_a_time_for_it() {
+        let (shared, _) = node(1);
+        let mut live = spare(&shared, Shelf::default()).live;
+        assert!(!live.is_retiring() && !live.outstays() && live.due().is_none());
+        live.retire(&shared);
+        assert!(live.is_retiring() && !live.outstays());
+        let due = live.due().expect("it is looked at then");
+        live.has_time_until(due + std::time::Duration::from_secs(3600));
+        assert!(live.due().unwrap() > due, "its node has stood still");
+        live.is_to_end_now();
+        assert!(live.outstays() && live.due().unwrap() <= Instant::now());
+        end(&live.process);
+    }
 }
