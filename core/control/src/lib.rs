@@ -193,7 +193,7 @@ pub struct Limits {
     pub budget_ns: u64,
     /// What happens at the end of the first quantum.
     pub policy: Policy,
-    /// Whether statics keep their values from call to call (but not over a call that was ended).
+    /// Whether statics keep their values from call to call (but not over a call that was ended, by force or at a safe point).
     pub stateful: bool,
 }
 

@@ -39,7 +39,8 @@ pub(crate) struct CallEnded;
 /// A safe point: ends the call here, by unwinding, if the worker wants it to end.
 ///
 /// Put it into loops that may run long: the function's destructors run then, while a call that must be stopped
-/// elsewhere is dropped as it stands. Outside a worker it does nothing.
+/// elsewhere is dropped as it stands. The statics of a stateful function are as `init` left them after either. In a callback from C, through which nothing can unwind,
+/// no destructors run. Outside a worker it does nothing.
 ///
 /// The SDK's calls that take their time are safe points as well: [`Response::in_place`](crate::Response::in_place), whatever adds to a response, and
 /// [`Request::time_left`](crate::Request::time_left).
