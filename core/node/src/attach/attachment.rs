@@ -479,6 +479,31 @@ mod tests {
         assert!(complaints(&mut live), "once more where nothing came of it");
     }
 
+    /// As where this process is out of descriptors.
+    #[test]
+    fn who_starts_learns_at_once_why_no_lane_can_be_taken() {
+        let (shared, _) = node(1);
+        let (near, far) = socket::pair().unwrap();
+        let offer = ToHost::Offer { lane: 1, worker: 0, geometry: Geometry::default() };
+        socket::send(far.as_fd(), &encode(&offer).unwrap(), &[]).unwrap();
+        let lapse = Lapse::new(Duration::ZERO, Instant::now());
+        let live = Live { socket: near, stall_ns: 0, lapse, lanes: BTreeMap::new(), closing: false };
+        let (started, outcome) = sync_channel(1);
+        let mut attachment = Attachment {
+            shared,
+            path: PathBuf::new(),
+            mirror: Mirror::default(),
+            live: Some(live),
+            pause: PAUSE_MIN,
+            next_attempt: Instant::now(),
+            started: Some(started),
+        };
+        attachment.listen().unwrap();
+        assert!(matches!(outcome.try_recv(), Ok(Err(ConnectError::System { .. }))));
+        let packet = socket::try_recv(far.as_fd(), &mut [0; 256], 0).unwrap();
+        assert!(packet.len > 0, "the node is told, too");
+    }
+
     #[test]
     fn a_panic_answers_every_call() {
         let (shared, mut lanes) = node(1);
