@@ -25,11 +25,11 @@ use crate::request_id;
 use crate::routes::{Routes, Target};
 
 /// A body of this size counts as nothing, in the budgets for all bodies and for all answers.
-const FREE_BODY_BYTES: u64 = 64 << 10;
+const FREE_BODY_BYTES: u32 = 64 << 10;
 /// What the budget counts in.
 const BUDGET_UNIT: u32 = 1 << 10;
 /// The least that an answer which counts takes.
-const COUNTED_UNITS: usize = FREE_BODY_BYTES as usize / BUDGET_UNIT as usize + 1;
+const COUNTED_UNITS: usize = (FREE_BODY_BYTES / BUDGET_UNIT) as usize + 1;
 const UNREAD: &str = "too many answers wait to be read";
 
 /// What all connections of a gateway share.
@@ -106,7 +106,7 @@ impl<B: Backend> Service<B> {
 
     /// What an answer of this length takes of its budget: all of it at most, so that one alone always goes.
     fn room_for(&self, len: usize, is_call: bool) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
-        if len as u64 <= FREE_BODY_BYTES {
+        if len <= FREE_BODY_BYTES as usize {
             return Ok(None);
         }
         let units = len.div_ceil(BUDGET_UNIT as usize).min(self.responses_units);
@@ -207,7 +207,7 @@ impl<B: Backend> Service<B> {
         let limit = self.config.body_bytes_max as u64;
         let len = len.unwrap_or(limit);
         // Over the limit is refused as that, unread.
-        if len <= FREE_BODY_BYTES || len > limit {
+        if len <= u64::from(FREE_BODY_BYTES) || len > limit {
             return Ok(None);
         }
         let units = u32::try_from(len / u64::from(BUDGET_UNIT)).unwrap_or(u32::MAX);
