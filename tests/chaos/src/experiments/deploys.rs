@@ -1,7 +1,7 @@
 //! Modules come and go while calls are made.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -107,54 +107,61 @@ fn come_and_go(
 
 /// K17. Whatever it is, the node answers what it thinks of it, and what was deployed serves on.
 pub(super) fn corrupt(trial: &mut Trial) -> Result<(), Stop> {
-    // Of those changed by chance, some load and do harm when they are unloaded, which is not tried out.
-    let stage = Stage::start(trial)?.loses(&[RestartCause::Died]);
-    let running = stage.load(&Load { may_end: &[Status::WorkerLost], ..Load::default() }, trial);
+    let stage = Stage::start(trial)?;
+    let running = stage.load(&Load::default(), trial);
     let folder = tempfile::tempdir()?;
     let whole = trial.modules.numbered(1);
-    let (mut refused, mut taken) = (0, 0);
+    let mut refused = 0;
     for path in special_files(folder.path())? {
         let said = stage.node.deploy(&path).map(|_| ()).map_err(|error| error.to_string());
         trial.expect(said.is_err(), || format!("`{}` was deployed", path.display()));
         refused += 1;
     }
-    let mut cases = certain(&whole);
-    while !trial.is_over(0.7) || !cases.is_empty() {
-        let is_certain = !cases.is_empty();
-        let (what, bytes, must_fail) = match cases.pop() {
-            Some(case) => case,
-            None => by_chance(&whole, &mut trial.random),
-        };
+    for (what, bytes, must_fail) in certain(&whole) {
         let path = put(folder.path(), OTHER, &bytes)?;
         trial.event();
-        match stage.node.deploy(&path) {
-            Err(_) => refused += 1,
-            Ok(_) => {
-                trial.expect(!must_fail, || format!("a module was deployed: {what}"));
-                taken += 1;
-                if is_certain {
-                    stage.call(numbered_name(1).as_str(), Request::new(b""));
-                }
-                stage.node.remove(OTHER)?;
-            }
+        if stage.node.deploy(&path).is_err() {
+            refused += 1;
+            continue;
         }
-        // The process in which it is tried out is what it may hurt.
-        let lost = stage.node.stats().restarts;
-        trial.expect(!is_certain || lost == 0, || format!("{lost} workers were lost: {what}"));
+        trial.expect(!must_fail, || format!("a module was deployed: {what}"));
+        stage.call(numbered_name(1).as_str(), Request::new(b""));
+        stage.node.remove(OTHER)?;
     }
+    stage.finish(vec![running], trial);
     trial.figure("refused", f64::from(refused));
-    trial.figure("taken", f64::from(taken));
+    changed_by_chance(trial, folder.path(), &whole)
+}
+
+/// Of modules that are changed by chance some can be loaded, and write into what else the worker has. Then anything may come of calls there, and it is the other module that is
+/// banned. So nobody calls anything, and nobody judges calls: the node is to go on, with other workers if need be.
+fn changed_by_chance(trial: &mut Trial, folder: &Path, whole: &[u8]) -> Result<(), Stop> {
+    let stage = Stage::start(trial)?.loses(&[RestartCause::Died]);
+    let (mut refused, mut taken) = (0, 0);
+    while refused + taken == 0 || !trial.is_over(0.7) {
+        let (what, bytes, must_fail) = by_chance(whole, &mut trial.random);
+        let path = put(folder, OTHER, &bytes)?;
+        trial.event();
+        if stage.node.deploy(&path).is_ok() {
+            trial.expect(!must_fail, || format!("a module was deployed: {what}"));
+            taken += 1;
+            stage.node.remove(OTHER)?;
+        } else {
+            refused += 1;
+        }
+    }
+    trial.figure("refused_by_chance", f64::from(refused));
+    trial.figure("taken_by_chance", f64::from(taken));
     trial.figure("workers_lost", stage.node.stats().restarts as f64);
-    let path = put(folder.path(), OTHER, &whole)?;
+    let path = put(folder, OTHER, whole)?;
     let deployed = until(HEAL, || stage.node.deploy(&path).is_ok());
     trial.expect(deployed, || "a good module is not deployed after bad ones".to_owned());
     stage.node.remove(OTHER)?;
-    stage.finish(vec![running], trial);
     Ok(())
 }
 
 /// What is no file, or has no end.
-fn special_files(folder: &std::path::Path) -> Result<Vec<PathBuf>, Stop> {
+fn special_files(folder: &Path) -> Result<Vec<PathBuf>, Stop> {
     let [pipe, ring, directory] = ["pipe.so", "ring.so", "directory.so"].map(|name| folder.join(name));
     nix::unistd::mkfifo(&pipe, Mode::S_IRWXU)?;
     std::os::unix::fs::symlink(&ring, &ring)?;
