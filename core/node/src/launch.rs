@@ -132,6 +132,7 @@ impl Launch {
         let event = eventfd::create().map_err(LaunchError::Memory)?;
         shared.hub.listen(event.as_fd()).map_err(LaunchError::Memory)?;
         let (mine, theirs) = socket::pair().map_err(LaunchError::Socket)?;
+        socket::refuse_descriptors(mine.as_fd()).map_err(LaunchError::Socket)?;
         let spawn = Spawn {
             program: &plan.program,
             args: &[],

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "socket options that no crate wraps")]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -12,6 +12,8 @@ use nix::sys::socket::{
     listen as listen_on, socket,
 };
 use nix::sys::stat::{Mode, fchmod};
+
+use crate::socket::refuse_descriptors;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 128;
@@ -23,12 +25,13 @@ fn new_socket() -> io::Result<OwnedFd> {
     Ok(socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?)
 }
 
-/// Listens at a path that must be free, non-blocking. The file has at most the permissions `mode` from its first moment (the process's mask takes some away).
+/// Listens at a path that must be free, non-blocking. Who connects can send no descriptors, where the kernel [sees to it](refuse_descriptors). The file has at most the permissions `mode` from its first moment (the process's mask takes some away).
 ///
 /// # Errors
 /// `EADDRINUSE` where there is a file already; `ENAMETOOLONG` for a path over 107 bytes; as `bind(2)`.
 pub fn listen(path: &Path, mode: u32) -> io::Result<OwnedFd> {
     let fd = new_socket()?;
+    refuse_descriptors(fd.as_fd())?;
     // Before it has a name, so that there is no moment at which it lets more through.
     fchmod(&fd, Mode::from_bits_truncate(mode))?;
     bind(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
@@ -114,7 +117,7 @@ fn option(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::poll;
+    use crate::{poll, socket};
     use std::os::fd::AsFd;
     use std::os::unix::fs::PermissionsExt;
     use std::time::Duration;
@@ -154,6 +157,22 @@ mod tests {
         }
         drop(mine);
         assert!(poll::is_readable(theirs.as_fd(), Some(Duration::ZERO)).unwrap());
+    }
+
+    #[test]
+    fn who_connects_sends_no_descriptors() {
+        let folder = Folder::new("refuses");
+        let path = folder.0.join("socket");
+        let listener = listen(&path, 0o600).unwrap();
+        let mine = connect(&path).unwrap();
+        let try_it = || socket::send(mine.as_fd(), b"x", &[mine.as_fd()]).map_err(|error| error.kind());
+        let expected = match refuse_descriptors(listener.as_fd()).unwrap() {
+            true => Err(io::ErrorKind::PermissionDenied),
+            false => Ok(()),
+        };
+        assert_eq!(try_it(), expected, "before it is accepted");
+        let _theirs = accept(listener.as_fd()).unwrap();
+        assert_eq!(try_it(), expected);
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! A pair of connected packet sockets that carry descriptors beside bytes. See `unix(7)`, `SCM_RIGHTS`.
-#![expect(unsafe_code, reason = "received descriptors come as numbers")]
+#![expect(
+    unsafe_code,
+    reason = "received descriptors come as numbers, and a socket option that no crate wraps"
+)]
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -13,9 +16,11 @@ use nix::sys::socket::{
 
 use crate::poll;
 
-/// Most descriptors that the kernel passes at once (`SCM_MAX_FD`). There is always room for all of them, so that the kernel never has
-/// to drop any and none can be left open unseen.
+/// Most descriptors that the kernel passes at once (`SCM_MAX_FD`). Where any may come there is room for all of them, so that the kernel never has
+/// to drop any and none can be left open unseen; where none may come there is no room, and the kernel opens none.
 const FDS_MAX: usize = 253;
+/// Whether a peer may send descriptors. Linux 6.16.
+const SO_PASSRIGHTS: libc::c_int = 83;
 
 /// Two connected `SOCK_SEQPACKET` sockets, close-on-exec, blocking.
 ///
@@ -23,6 +28,27 @@ const FDS_MAX: usize = 253;
 /// Out of descriptors or memory.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
+}
+
+/// No peer can send descriptors to this socket any more, nor to those that are accepted from it: its `sendmsg(2)` fails with `EPERM`. False where the kernel cannot do that
+/// (before Linux 6.16).
+///
+/// Without this a peer can make whoever reads, or closes the socket, wait for as long as it likes, whether the descriptors are taken or not: the last descriptor of some
+/// files waits when it is closed (a TCP socket that lingers, a file of a file system that its owner serves), and that of a packet on its way is closed by its receiver.
+///
+/// # Errors
+/// As `setsockopt(2)`.
+pub fn refuse_descriptors(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    let off: libc::c_int = 0;
+    let bytes = libc::socklen_t::try_from(size_of_val(&off)).map_err(io::Error::other)?;
+    // SAFETY: the kernel reads as many bytes of a number that outlives the call.
+    let done = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_PASSRIGHTS, (&raw const off).cast(), bytes)
+    };
+    match Errno::result(done) {
+        Err(Errno::ENOPROTOOPT) => Ok(false),
+        done => done.map(|_| true).map_err(Into::into),
+    }
 }
 
 /// Sends one packet with descriptors beside it. Does not wait: where the peer lets packets pile up, that is `WouldBlock`.
@@ -63,7 +89,7 @@ pub struct Packet {
     pub len: usize,
     /// The descriptors beside it, close-on-exec.
     pub fds: Vec<OwnedFd>,
-    /// Others came with it that this process could not take: it has as many open as it may. Only of [`try_recv_what_fits`].
+    /// Others came with it that this process could not take: it has as many open as it may, or takes none. Only of [`try_recv_what_fits`].
     pub lost_fds: bool,
 }
 
@@ -99,7 +125,7 @@ fn receive_what_fits(
     fds_max: usize,
     flags: MsgFlags,
 ) -> io::Result<Packet> {
-    let mut control = nix::cmsg_space!([RawFd; FDS_MAX]);
+    let mut control = if fds_max == 0 { Vec::new() } else { nix::cmsg_space!([RawFd; FDS_MAX]) };
     let flags = MsgFlags::MSG_CMSG_CLOEXEC | flags;
     let mut parts = [IoSliceMut::new(buffer)];
     let message = loop {
@@ -110,7 +136,7 @@ fn receive_what_fits(
         }
     };
     let (len, flags) = (message.bytes, message.flags);
-    // There is room for all of their numbers.
+    // Where any may come there is room for all of their numbers.
     let lost_fds = flags.contains(MsgFlags::MSG_CTRUNC);
     let mut numbers = Vec::new();
     if !lost_fds {
@@ -187,6 +213,32 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         // Every copy of `far` is closed, so its peer sees the end.
         assert_eq!(recv(near.as_fd(), &mut [0; 16], 0, None).unwrap().len, 0);
+    }
+
+    #[test]
+    fn where_none_may_come_the_kernel_drops_them() {
+        let (a, b) = pair().unwrap();
+        let (near, far) = pair().unwrap();
+        send(a.as_fd(), b"x", &[far.as_fd()]).unwrap();
+        drop(far);
+        let packet = try_recv_what_fits(b.as_fd(), &mut [0; 16], 0).unwrap();
+        assert!(packet.len == 1 && packet.fds.is_empty() && packet.lost_fds);
+        assert_eq!(recv(near.as_fd(), &mut [0; 16], 0, None).unwrap().len, 0);
+    }
+
+    #[test]
+    fn nobody_sends_descriptors_to_a_socket_that_refuses_them() {
+        let (a, b) = pair().unwrap();
+        let is_refused = refuse_descriptors(b.as_fd()).unwrap();
+        let sent = send(a.as_fd(), b"x", &[a.as_fd()]);
+        assert_eq!(sent.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied), is_refused);
+        if is_refused {
+            send(a.as_fd(), b"bytes", &[]).unwrap();
+            assert_eq!(try_recv(b.as_fd(), &mut [0; 16], 0).unwrap().len, 5);
+        }
+        // The other direction is another matter.
+        send(b.as_fd(), b"x", &[b.as_fd()]).unwrap();
+        assert_eq!(try_recv(a.as_fd(), &mut [0; 16], 1).unwrap().fds.len(), 1);
     }
 
     #[test]
