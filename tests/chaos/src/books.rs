@@ -100,17 +100,6 @@ impl Said {
         }
     }
 
-    /// What has come since then.
-    #[must_use]
-    pub fn since(&self, then: &Self) -> Self {
-        Self {
-            accepted: self.accepted - then.accepted,
-            ok: self.ok - then.ok,
-            exported: std::array::from_fn(|i| self.exported[i] - then.exported[i]),
-            restarts: self.restarts - then.restarts,
-        }
-    }
-
     /// Where it does not agree with what callers know. With `guests`, other hosts have called it, too: then only what is missing is found. A worker may have answered
     /// one call, the last of its life, that it had no time to count.
     #[must_use]

@@ -54,9 +54,11 @@ pub struct Stage {
     causes: &'static [RestartCause],
     /// Whether other hosts call it, too.
     pub guests: bool,
+    /// Of the calls before any experiment began. They are in the node's counts too, which are looked at from the node's start on: a worker that has answered a call
+    /// counts it a moment later, so no moment while it lives is one to begin at.
+    warm: Arc<Ledger>,
     before: Footprint,
     folder: TempDir,
-    said: Said,
     slots: usize,
     watcher: Option<Watcher>,
 }
@@ -88,7 +90,7 @@ impl Stage {
             node.deploy(put(folder.path(), OTHER, &trial.modules.numbered(number))?)?;
             node.remove(OTHER)?;
         }
-        // Of its own, as it is to hold calls that do not count.
+        // Of its own, as its calls are not the experiment's.
         let warm = Arc::new(Ledger::new(WARM_CALLS * 8));
         let load = Load { pause: Duration::ZERO, spin_us: 0..20, ..Load::default() };
         let problems = run_dry(&load, &node, &warm, trial);
@@ -99,11 +101,12 @@ impl Stage {
         if !until(HEAL, || has_spares(&node)) {
             return Err(Stop::Failed(format!("no spare within {HEAL:?}: {:?}", node.spares())));
         }
-        let said = settled(&node);
         let watcher = Some(Watcher::start(&node));
         let before = footprint(&node);
         let (aside, others, causes, guests) = (Aside::default(), Vec::new(), [].as_slice(), false);
-        Ok(Self { node, ledger, aside, others, causes, guests, before, folder, said, slots, watcher })
+        // By `free_slots`.
+        aside.refuse();
+        Ok(Self { node, ledger, aside, others, causes, guests, warm, before, folder, slots, watcher })
     }
 
     /// With workers that may be replaced, for these causes.
@@ -212,14 +215,14 @@ impl Stage {
         trial.verdict.problems.extend(more);
     }
 
-    /// I4, as the node itself counts. A worker counts a call when it has answered it, so that may be a moment later.
+    /// I4, as the node itself counts: all that it has ever counted. A worker counts a call when it has answered it, so that may be a moment later.
     fn check_counters(&self, trial: &mut Trial) {
         let mut known = Known::default();
-        self.others.iter().chain([&self.ledger]).for_each(|ledger| known.add(ledger));
+        self.others.iter().chain([&self.ledger, &self.warm]).for_each(|ledger| known.add(ledger));
         known.add_aside(&self.aside);
         let mut differs = Vec::new();
         until(SETTLE, || {
-            differs = Said::by(&self.node).since(&self.said).differs(&known, self.guests);
+            differs = Said::by(&self.node).differs(&known, self.guests);
             differs.is_empty()
         });
         trial.verdict.problems.extend(differs);
@@ -240,17 +243,6 @@ fn footprint(node: &Node) -> Footprint {
         (now.processes, now.zombies) == (processes, 0)
     });
     Footprint::now()
-}
-
-/// What a node says when it has counted all that it was asked so far.
-fn settled(node: &Node) -> Said {
-    let mut said = Said::by(node);
-    until(SETTLE, || {
-        let before = std::mem::replace(&mut said, Said::by(node));
-        std::thread::sleep(Duration::from_millis(5));
-        before.exported == said.exported
-    });
-    said
 }
 
 /// Enters what a ledger says into the trial's verdict.
