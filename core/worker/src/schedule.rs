@@ -365,9 +365,7 @@ impl Scheduler {
             return self.decide(lanes, task, at, began, function, instance);
         }
         task.used_ns += self.slice_used(began);
-        if function.has_overrun(task.used_ns) {
-            function.overran();
-        }
+        function.was_seen(task.used_ns);
         task.ended = cycles();
         self.finish(lanes, &task, exit, function, instance)
     }
@@ -523,9 +521,7 @@ impl Scheduler {
             }
             let Exit::Suspended(next) = exit else {
                 task.used_ns += self.slice_used(start);
-                if function.has_overrun(task.used_ns) {
-                    function.overran();
-                }
+                function.was_seen(task.used_ns);
                 task.ended = cycles();
                 return self.finish(lanes, &task, exit, function, instance);
             };

@@ -14,7 +14,7 @@ use microfaas_node::{Call, FunctionConfig, Limits, Node, Policy, Request, Status
 use microfaas_sys::affinity;
 
 const LIMIT: Duration = Duration::from_secs(240);
-/// What a function takes at first without being known to overrun: two calls; a few more where the machine took the core from them.
+/// What a function that is trusted takes without being known to overrun: two calls; a few more where the machine took the core from them.
 const UNKNOWN: usize = 10;
 
 fn node(function: &str, limits: Limits) -> Node {
@@ -33,6 +33,22 @@ fn rounds(node: &Node, time: Duration) -> u64 {
     let ns = (0..5).map(took).min().expect("five");
     let wanted = u64::try_from(time.as_nanos()).expect("a short time");
     (u128::from(wanted) * u128::from(SOME) / u128::from(ns.max(1))).try_into().expect("a number")
+}
+
+/// It would end by itself before a trusted one is looked at.
+#[test]
+fn the_first_call_of_a_new_function_is_held_to_its_quantum() {
+    let _watchdog = Watchdog::new(LIMIT);
+    let limits = Limits { quantum_ns: 100_000, policy: Policy::Kill, ..Limits::default() };
+    for function in ["work_a", "work_c"] {
+        let node = node(function, limits);
+        let body = rounds(&node, Duration::from_millis(3)).to_string();
+        let first = node.call(function, Request::new(body.as_bytes()));
+        assert_eq!(first.status, Status::Timeout, "its first call took 30 quanta: {}", first.detail);
+        // Nor is it forgotten when a call is ended, and everything reset.
+        let second = node.call(function, Request::new(body.as_bytes()));
+        assert_eq!(second.status, Status::Timeout, "{}", second.detail);
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::failure::Failure;
 
 /// Kills of each policy in a round.
 const KILLS: u32 = 100;
-/// Honest calls after which a worker trusts a function again that has overrun; a little more than it needs (`SUSPICIOUS` and `FINE_CALLS` of its table of functions).
+/// Honest calls after which a worker trusts a function again that has overrun; a little more than it needs (`SUSPICIOUS` and `FINE_CALLS` of its table of functions), and more than a new one does.
 const HONEST: u32 = 700;
 /// First offences in a round.
 const FIRST: u32 = 5;
