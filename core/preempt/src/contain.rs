@@ -130,11 +130,6 @@ pub struct Containment {
 /// write to; where there is nonsense the kernel kills the process. Nobody here uses them, and whoever asks for the number of the core still gets it. Where the C library has
 /// not asked, or was refused, nothing happens.
 fn forget_restartable_sequences() -> io::Result<()> {
-    const UNREGISTER: c_int = 1;
-    /// What the C library marks them with.
-    const SIGNATURE: u32 = 0x5305_3053;
-    /// The least size that can be registered.
-    const BYTES: c_ulong = 32;
     /// In the auxiliary vector: how much of the area the kernel uses, and how it is to be aligned.
     const AT_RSEQ_FEATURE_SIZE: c_ulong = 27;
     const AT_RSEQ_ALIGN: c_ulong = 28;
@@ -161,10 +156,25 @@ fn forget_restartable_sequences() -> io::Result<()> {
     }
     // SAFETY: reads the auxiliary vector.
     let [feature, align] = [AT_RSEQ_FEATURE_SIZE, AT_RSEQ_ALIGN].map(|name| unsafe { libc::getauxval(name) });
-    // The C library registers either, by its version, and does not say which. What it calls the size may be less than it has registered.
-    let rounded = feature.max(BYTES).next_multiple_of(align.max(BYTES));
+    unregister(area, areas_of(feature, align, size.into()))
+}
+
+/// What the C library marks restartable sequences with.
+const SIGNATURE: u32 = 0x5305_3053;
+
+/// The sizes that the area may have been registered with. The C library registers the least there is or what the kernel uses, rounded up, by its version, and does not say which.
+/// What it calls the size may be less than it has registered.
+fn areas_of(feature: c_ulong, align: c_ulong, size: c_ulong) -> [c_ulong; 3] {
+    /// The least size that can be registered.
+    const BYTES: c_ulong = 32;
+    [BYTES, feature.max(BYTES).next_multiple_of(align.max(BYTES)), size]
+}
+
+/// Takes the registration of an area back that has one of these sizes.
+fn unregister(area: *mut c_void, sizes: [c_ulong; 3]) -> io::Result<()> {
+    const UNREGISTER: c_int = 1;
     let mut refused = None;
-    for bytes in [BYTES, rounded, size.into()] {
+    for bytes in sizes {
         // SAFETY: compares numbers with those that were registered, and does nothing where they differ.
         if unsafe { libc::syscall(libc::SYS_rseq, area, bytes, UNREGISTER, SIGNATURE) } == 0 {
             return Ok(());
@@ -254,5 +264,35 @@ mod tests {
             assert!(done == 0 || error.raw_os_error() == Some(libc::ENOSYS), "{flags}: {error}");
         }
         forget_restartable_sequences().unwrap();
+    }
+
+    /// As newer C libraries register on kernels that use more of it.
+    #[test]
+    fn an_area_that_is_larger_than_the_least_is_found_by_its_size() {
+        #[repr(align(64))]
+        struct Area([u8; 128]);
+        assert_eq!(areas_of(0, 0, 20), [32, 32, 20], "of a kernel that does not say");
+        assert_eq!(areas_of(28, 32, 28), [32, 32, 28]);
+        assert_eq!(areas_of(40, 64, 40), [32, 64, 40]);
+        forget_restartable_sequences().unwrap();
+        let area = Box::leak(Box::new(Area([0; 128])));
+        let at = area.0.as_mut_ptr().cast::<c_void>();
+        let register = || {
+            // SAFETY: the area is never freed.
+            let done = unsafe { libc::syscall(libc::SYS_rseq, at, 64, 0, SIGNATURE) };
+            (done == 0).then_some(()).ok_or_else(io::Error::last_os_error)
+        };
+        if let Err(error) = register() {
+            // Kernels before 6.3 know one size.
+            let known = [libc::ENOSYS, libc::EINVAL].map(Some);
+            assert!(known.contains(&error.raw_os_error()), "{error}");
+            eprintln!("skipped: the kernel registers no such area: {error}");
+            return;
+        }
+        let refused = unregister(at, areas_of(28, 32, 28)).map_err(|error| error.raw_os_error());
+        assert_eq!(refused, Err(Some(libc::EINVAL)), "it has none of these sizes");
+        unregister(at, areas_of(40, 64, 40)).unwrap();
+        register().expect("it is free again");
+        unregister(at, areas_of(20, 8, 64)).unwrap();
     }
 }
