@@ -140,6 +140,12 @@ impl Inside {
         *self.scheduler.clock()
     }
 
+    /// What functions have been charged so far, in nanoseconds: [`Scheduler::spent`].
+    #[must_use]
+    pub fn spent_ns(&self) -> u64 {
+        self.scheduler.clock().to_ns(self.scheduler.spent())
+    }
+
     /// Submits a call, as a host does.
     ///
     /// # Panics
