@@ -125,7 +125,7 @@ impl Context {
         let heap = instance.own_heap().unwrap_or(&raw mut self.arena);
         // SAFETY: the response lives in this context, the heap there or in the instance; both stay where they are, and the worker does not touch them while the call
         // runs.
-        unsafe { State::choose(state, heap, &raw mut self.response) };
+        unsafe { State::begin(state, heap, &raw mut self.response) };
         let call = (&raw mut self.response.call).cast::<c_void>();
         // SAFETY: the caller's promise; a worker has one thread that runs calls.
         unsafe { microfaas_preempt::run(&mut self.stack, entry, call) }
@@ -143,7 +143,7 @@ impl Context {
         argument: *mut c_void,
     ) -> Exit {
         // SAFETY: the arena is borrowed for the run.
-        unsafe { State::choose(state, arena, std::ptr::null_mut()) };
+        unsafe { State::begin(state, arena, std::ptr::null_mut()) };
         // Also where the call before was told to end.
         // SAFETY: the state lives for ever, and no call runs.
         unsafe { state.as_ref() }.runtime.pending.store(0, Ordering::Relaxed);

@@ -105,6 +105,19 @@ impl State {
         state.runtime.call = response.cast();
     }
 
+    /// As [`choose`](Self::choose), for a call that begins: the text and the error number that an earlier one has left are not for it to find.
+    ///
+    /// # Safety
+    /// As for `choose`.
+    #[inline]
+    pub unsafe fn begin(mut state: NonNull<Self>, arena: *mut Arena, response: *mut Response) {
+        // SAFETY: the caller's promise.
+        unsafe { Self::choose(state, arena, response) };
+        // SAFETY: as in `choose`.
+        unsafe { state.as_mut() }.runtime.message_len = 0;
+        nix::errno::Errno::clear();
+    }
+
     /// The text that the module left, cut to what can be text.
     #[must_use]
     pub fn message(&self) -> &str {

@@ -151,6 +151,31 @@ fn the_kept_memory_of_a_stateful_function_does_not_fill_by_itself() {
 }
 
 #[test]
+fn the_text_of_one_call_is_not_another_calls() {
+    let _watchdog = Watchdog::new(LIMIT);
+    let node = builder().function("caught", stateful(Duration::from_secs(10))).start().unwrap();
+    for _ in 0..3 {
+        assert_eq!(said(&call(&node, "caught", b"catch")), (Status::Ok, "caught".to_owned()));
+        assert!(
+            said(&call(&node, "throw_text", b"9")).1.starts_with("ttttttttt "),
+            "the text of another function"
+        );
+        let expected = (Status::Panic, "panic without a text".to_owned());
+        assert_eq!(said(&call(&node, "caught", b"throw")), expected);
+    }
+    check_same_worker(&node);
+}
+
+#[test]
+fn the_error_number_of_one_call_is_not_another_calls() {
+    let _watchdog = Watchdog::new(LIMIT);
+    let node = builder().start().unwrap();
+    for _ in 0..3 {
+        assert_eq!(said(&call(&node, "error_number", b"")), (Status::Ok, "0 true".to_owned()));
+    }
+}
+
+#[test]
 fn aligned_memory_is_used_again() {
     let _watchdog = Watchdog::new(LIMIT);
     let node = builder().arena_bytes(1 << 20).start().unwrap();

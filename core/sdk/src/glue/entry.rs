@@ -48,6 +48,8 @@ pub unsafe extern "C" fn attach(runtime: *mut Runtime) {
 pub unsafe fn run_call(raw: *mut Call, call: fn(&Invocation<'_>) -> Outcome) -> Outcome {
     let Some(raw) = NonNull::new(raw) else { return OUTCOME_PANIC };
     out::begin_call();
+    // A function that keeps its statics may have caught a panic in an earlier call, whose text is no longer there.
+    MESSAGE_SET.store(false, Ordering::Relaxed);
     // SAFETY: the caller's promise; the invocation ends with this function.
     let invocation = unsafe { Invocation::new(raw) };
     match catch_unwind(AssertUnwindSafe(|| call(&invocation))) {

@@ -101,6 +101,26 @@ pub fn throw_value(body: &[u8]) -> Result<Vec<u8>, Error> {
     std::panic::panic_any(Value(vec![1; number(body)?]))
 }
 
+/// Catches a panic with a text, or throws something without one, as the body says: `catch` or `throw`.
+#[microfaas::function]
+pub fn caught(body: &[u8]) -> &'static str {
+    if body == b"throw" {
+        std::panic::resume_unwind(Box::new(7u8));
+    }
+    let caught = catch_unwind(|| panic!("{}", black_box("a text that was caught")));
+    if caught.is_err() { "caught" } else { "" }
+}
+
+/// The error number as the call finds it; then it makes it another, by mathematics.
+#[microfaas::function]
+pub fn error_number(_: &[u8]) -> String {
+    let found = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
+    black_box(black_box(-1.0f64).ln());
+    black_box(black_box(1e300f64).powf(1e10));
+    let made = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
+    format!("{found} {}", made != 0)
+}
+
 /// Takes and frees aligned buffers, not in the order in which they came, as many times as the body says. They are 64 KiB at a time, so memory that goes back is
 /// used again.
 #[microfaas::function]
