@@ -37,7 +37,7 @@ def problems(name: str, text: str) -> list[str]:
     found = []
     if report.get("bench") != name:
         found.append(f"bench is {report.get('bench')!r}, not {name!r}")
-    for key, kind in (("machine", dict), ("on", list), ("n", dict), ("results", dict)):
+    for key, kind in (("machine", dict), ("on", list), ("n", dict), ("results", dict), ("failed", list)):
         if not isinstance(report.get(key), kind):
             found.append(f"{key} is missing or no {kind.__name__}")
     results = report.get("results")

@@ -24,6 +24,14 @@ pub(crate) fn begin(what: impl Into<String>) {
     *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
 }
 
+/// Prints something while it is shown.
+pub(crate) fn aside(print: impl FnOnce()) {
+    match &*SHOWN.lock().unwrap_or_else(PoisonError::into_inner) {
+        Some(line) => line.suspend(print),
+        None => print(),
+    }
+}
+
 /// Takes it away, where it is shown. To be called before anything is printed.
 pub(crate) fn end() {
     if let Some(line) = SHOWN.lock().unwrap_or_else(PoisonError::into_inner).take() {

@@ -1,15 +1,13 @@
 //! `bench attacks`: every hostile function of `tests/attacks` on a node that serves another function at the same time, what each must lead to, and what came of
 //! it. Runs the end-to-end tests' runner, which is built from the checkout.
 
-use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::path::Path;
 
-use microfaas_node::{WORKER_PROGRAM, WORKER_VARIABLE};
 use serde::Deserialize;
 
 use super::prepare::Checkout;
 use super::report::{Aim, Report};
+use super::suite::{self, Failed, Said};
 use super::{Args, machine, stopped};
 use crate::failure::Failure;
 
@@ -28,58 +26,41 @@ struct Row {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let checkout = Checkout::find()?;
     let program = checkout.test_program("bench-attacks")?;
-    let rows = run_suite(program, &checkout)?;
+    let folder = checkout.folder()?.display().to_string();
+    let Said { rows, failed } = suite::run(&program, &[&folder], |row: &Row| row.failed(&program, &folder))?;
     let machine = machine::describe();
     let on = ["limits of CPU time, memory and stack", "sandbox", "statics reset after each call"];
     let mut report = Report::new("attacks", machine, on.map(str::to_owned).into());
-    let failed = rows.iter().filter(|row| !row.wrong.is_empty()).count();
+    let passed = rows.iter().filter(|row| row.wrong.is_empty()).count();
     let replaced = rows.iter().filter(|row| row.replaced).count();
     let cases = rows.len() as u64;
-    for (key, count) in [
-        ("cases", rows.len()),
-        ("passed", rows.len() - failed),
-        ("failed", failed),
-        ("worker_restarts", replaced),
-    ] {
+    for (key, count) in
+        [("cases", rows.len()), ("passed", passed), ("failed", failed.len()), ("worker_restarts", replaced)]
+    {
         #[expect(clippy::cast_precision_loss, reason = "some dozens")]
         report.add(key, count as f64, cases);
     }
     report.more = table(&rows);
-    report.aims =
-        vec![Aim { text: format!("every case ends as it must: {failed} do not"), met: failed == 0 }];
+    let met = failed.is_empty();
+    report.aims = vec![Aim { text: format!("every case ends as it must: {} do not", failed.len()), met }];
+    report.failed = failed;
     report.print(args.json)?;
-    if failed > 0 {
-        return Err(stopped(format!("{failed} of {cases} cases were not contained")));
+    if met {
+        return Ok(());
     }
-    Ok(())
+    let (failed, names) = (report.failed.len(), suite::names(&report.failed));
+    Err(stopped(format!("{failed} of {cases} cases were not contained: {names}")))
 }
 
-fn run_suite(program: PathBuf, checkout: &Checkout) -> Result<Vec<Row>, Failure> {
-    let mut command = Command::new(&program);
-    command.arg(checkout.folder()?).stdin(Stdio::null()).stdout(Stdio::piped());
-    // The worker that this command would start.
-    let worker = std::env::current_exe().map(|exe| exe.with_file_name(WORKER_PROGRAM));
-    if let Some(worker) = worker.ok().filter(|worker| worker.is_file())
-        && std::env::var_os(WORKER_VARIABLE).is_none()
-    {
-        command.env(WORKER_VARIABLE, worker);
-    }
-    let mut child =
-        command.spawn().map_err(|e| stopped(format!("cannot start {}: {e}", program.display())))?;
-    let lines = child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines());
-    let rows: Result<Vec<Row>, Failure> = lines
-        .map(|line| serde_json::from_str(&line.map_err(stopped)?).map_err(stopped))
-        .inspect(|row: &Result<Row, Failure>| {
-            if let Ok(row) = row {
-                tracing::info!(case = row.case, got = row.got, "done");
-            }
+impl Row {
+    fn failed(&self, program: &Path, folder: &str) -> Option<Failed> {
+        (!self.wrong.is_empty()).then(|| Failed {
+            name: self.case.clone(),
+            reasons: self.wrong.clone(),
+            seed: None,
+            again: suite::command_line(program, &[folder, &self.case]),
         })
-        .collect();
-    let status = child.wait().map_err(stopped)?;
-    if !status.success() {
-        return Err(stopped(format!("the suite's runner failed ({status})")));
     }
-    rows
 }
 
 fn table(rows: &[Row]) -> String {
@@ -109,6 +90,8 @@ mod tests {
     fn a_line_of_the_runner_is_a_row() {
         let line = r#"{"case":"001_x","required":"TIMEOUT, same worker","got":"OK","replaced":false,"ms":3,"wrong":["call 1 ended OK: "]}"#;
         let row: Row = serde_json::from_str(line).expect("a row");
+        let failed = row.failed(Path::new("bench-attacks"), "scratch").expect("something is wrong");
+        assert_eq!((failed.reasons.len(), failed.again.as_str()), (1, "bench-attacks scratch 001_x"));
         assert!(table(&[row]).contains("call 1 ended OK"));
     }
 }

@@ -2,15 +2,13 @@
 //! suite's program, which is built from the checkout.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-use microfaas_node::{WORKER_PROGRAM, WORKER_VARIABLE};
 use serde::Deserialize;
 
 use super::prepare::Checkout;
 use super::report::{Aim, Report};
+use super::suite::{self, Failed, Said};
 use super::{Args, machine, stopped};
 use crate::failure::Failure;
 
@@ -55,26 +53,48 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let checkout = Checkout::find()?;
     let program = checkout.test_program("chaos")?;
     let each = f64::from(args.seconds) / SHARES;
-    let mut rows = suite(&program, &["--seconds", &each.to_string()])?;
-    let longer = (REPLACE_SHARES * each).to_string();
+    let mut said = try_all(&program, &[], each)?;
     for experiment in REPLACE {
-        rows.extend(suite(&program, &["--experiment", experiment, "--seconds", &longer])?);
+        said.extend(try_all(&program, &["--experiment", experiment], REPLACE_SHARES * each)?);
     }
     if let Some(minutes) = args.minutes {
-        rows.extend(suite(&program, &["--experiment", MIX, "--seconds", &(minutes * 60).to_string()])?);
+        said.extend(try_all(&program, &["--experiment", MIX], f64::from(minutes * 60))?);
     }
     let on = ["answers checked", "processes killed by descriptor", "sandbox", "two workers"];
     let mut report = Report::new("chaos", machine::describe(), on.map(str::to_owned).into());
-    let failed = add(&mut report, &rows);
+    add(&mut report, &said);
     report.print(args.json)?;
-    if failed > 0 {
-        return Err(stopped(format!("{failed} of {} experiments failed", rows.len())));
+    if said.failed.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let (failed, of) = (said.failed.len(), said.rows.len());
+    Err(stopped(format!("{failed} of {of} experiments failed: {}", suite::names(&said.failed))))
 }
 
-/// Adds all figures; how many experiments have failed.
-fn add(report: &mut Report, rows: &[Row]) -> usize {
+/// Runs experiments, each for so many seconds.
+fn try_all(program: &Path, which: &[&str], seconds: f64) -> Result<Said<Row>, Failure> {
+    let seconds = format!("{seconds:.3}");
+    suite::run(program, &[&["--json", "--seconds", &seconds], which].concat(), |row: &Row| {
+        row.failed(program, &seconds)
+    })
+}
+
+impl Row {
+    fn failed(&self, program: &Path, seconds: &str) -> Option<Failed> {
+        let Self { experiment, seed, problems, .. } = self;
+        let again = ["--experiment", experiment, "--seed", &seed.to_string(), "--seconds", seconds];
+        (!problems.is_empty()).then(|| Failed {
+            name: experiment.clone(),
+            reasons: problems.clone(),
+            seed: Some(*seed),
+            again: suite::command_line(program, &again),
+        })
+    }
+}
+
+/// Adds all figures, and what has failed.
+fn add(report: &mut Report, said: &Said<Row>) {
+    let rows = &said.rows;
     let sum = |of: fn(&Counts) -> u64| rows.iter().map(|row| of(&row.counts)).sum::<u64>();
     let accepted = sum(|counts| counts.accepted);
     for (key, count) in [
@@ -121,12 +141,12 @@ fn add(report: &mut Report, rows: &[Row]) -> usize {
             report.add(key, value, n);
         }
     }
-    let failed = rows.iter().filter(|row| !row.problems.is_empty()).count();
+    let failed = said.failed.len();
     report.add("experiments", rows.len() as f64, 1);
     report.add("experiments_failed", failed as f64, 1);
     report.more = table(rows);
     report.aims = vec![Aim { text: format!("every experiment holds: {failed} do not"), met: failed == 0 }];
-    failed
+    report.failed.clone_from(&said.failed);
 }
 
 /// Adds percentiles of what was measured several times.
@@ -137,33 +157,6 @@ fn spread(report: &mut Report, keys: [(&'static str, usize); 2], values: impl It
         let at = (values.len() * part / 100).min(values.len().saturating_sub(1));
         report.add(key, values.get(at).copied().unwrap_or_default(), values.len() as u64);
     }
-}
-
-fn suite(program: &Path, arguments: &[&str]) -> Result<Vec<Row>, Failure> {
-    let mut command = Command::new(program);
-    command.arg("--json").args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
-    // The worker that this command would start.
-    let worker = std::env::current_exe().map(|exe| exe.with_file_name(WORKER_PROGRAM));
-    if let Some(worker) = worker.ok().filter(|worker| worker.is_file())
-        && std::env::var_os(WORKER_VARIABLE).is_none()
-    {
-        command.env(WORKER_VARIABLE, worker);
-    }
-    if let Ok(this) = std::env::current_exe() {
-        command.env("MICROFAAS_COMMAND", this);
-    }
-    let mut child =
-        command.spawn().map_err(|e| stopped(format!("cannot start {}: {e}", program.display())))?;
-    let lines = child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines());
-    let rows: Result<Vec<Row>, Failure> =
-        lines.map(|line| serde_json::from_str(&line.map_err(stopped)?).map_err(stopped)).collect();
-    let status = child.wait().map_err(stopped)?;
-    let rows = rows?;
-    // It fails where an experiment does, which its rows say; without rows it has not begun.
-    if rows.is_empty() {
-        return Err(stopped(format!("the suite's program failed ({status})")));
-    }
-    Ok(rows)
 }
 
 fn table(rows: &[Row]) -> String {
@@ -191,11 +184,22 @@ mod tests {
             "counts":{"accepted":5,"completed":5,"ok":4,"lost":0,"doubled":0,"wrong":1,"refused":0,"late":0,"hung_up":0},
             "figures":{"kills":1.0,"p99_deploying_share":1.5,"calls_deploying":70.0},"samples":{"throughput_killing_share":[0.6,0.5]},
             "replace_ms":[4.5],"replace_started_ms":[]}"#;
-        let rows = [serde_json::from_str::<Row>(line).expect("a row")];
+        let row = serde_json::from_str::<Row>(line).expect("a row");
+        let failed = row.failed(Path::new("chaos"), "0.5").expect("it has a problem");
         let mut report = Report::new("chaos", serde_json::Map::new(), Vec::new());
-        assert_eq!(add(&mut report, &rows), 1);
+        add(&mut report, &Said { rows: vec![row], failed: vec![failed] });
         assert!(report.more.contains("answered wrongly"));
         let json = report.json();
+        assert_eq!(
+            json["failed"],
+            serde_json::json!([{
+                "name": "K01",
+                "reasons": ["1 requests answered wrongly"],
+                "seed": 7,
+                "again": "chaos --experiment K01 --seed 7 --seconds 0.5",
+            }])
+        );
+        assert_eq!(json["results"]["experiments_failed"], 1.0);
         for (key, value, n) in [
             ("replace_ms_p99", 4.5, 1),
             ("throughput_killing_share_p50", 0.6, 2),

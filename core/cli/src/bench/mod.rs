@@ -10,6 +10,7 @@ mod report;
 mod rivals;
 mod runaway;
 mod samples;
+mod suite;
 mod warm;
 
 use std::path::PathBuf;
@@ -88,7 +89,8 @@ Benchmarks:
   chaos    what is killed and replaced under load, and what it costs
   runaway  requests beside an endless one over HTTP
 
-  Some build what they need from a checkout of the project first. Exits with 1 where something that is promised does not hold.
+  Some build what they need from a checkout of the project first. Exits with 1 where something that is promised does not hold: of `attacks` and `chaos`, a line on the standard
+  error says what, why and how to try it again, and so does `failed` of the JSON.
 
 Examples:
   microfaas bench warm --seconds 10

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use serde_json::{Map, Value, json};
 
+use super::suite::Failed;
 use crate::failure::Failure;
 
 /// Something a figure is wanted to be.
@@ -24,11 +25,21 @@ pub(super) struct Report {
     /// A table of its own below the figures, for people.
     pub(super) more: String,
     pub(super) aims: Vec<Aim>,
+    /// What does not hold, of a benchmark that tries things.
+    pub(super) failed: Vec<Failed>,
 }
 
 impl Report {
     pub(super) fn new(bench: &'static str, machine: Map<String, Value>, on: Vec<String>) -> Self {
-        Self { bench, machine, on, results: Vec::new(), more: String::new(), aims: Vec::new() }
+        Self {
+            bench,
+            machine,
+            on,
+            results: Vec::new(),
+            more: String::new(),
+            aims: Vec::new(),
+            failed: Vec::new(),
+        }
     }
 
     /// Adds a figure, rounded to what it can be worth, from `n` single measurements.
@@ -47,7 +58,8 @@ impl Report {
         let n: Map<String, Value> = self.results.iter().map(|&(key, _, n)| (key.into(), n.into())).collect();
         let results: Map<String, Value> =
             self.results.iter().map(|&(key, value, _)| (key.into(), json!(value))).collect();
-        json!({ "bench": self.bench, "machine": self.machine, "on": self.on, "n": n, "results": results })
+        let Self { bench, machine, on, failed, .. } = self;
+        json!({ "bench": bench, "machine": machine, "on": on, "n": n, "results": results, "failed": failed })
     }
 
     fn table(&self) -> String {
@@ -74,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_has_the_five_fields_and_numbers() {
+    fn json_has_its_fields_and_numbers() {
         let mut report = Report::new("warm", Map::new(), vec!["deadlines".into()]);
         report.add("rtt_64_ns_p50", 123.456, 7);
         report.add("idle_worker_cpu_pct", 0.012_345, 1);
@@ -83,7 +95,7 @@ mod tests {
         assert_eq!(json["results"]["rtt_64_ns_p50"], 123.0);
         assert_eq!(json["results"]["idle_worker_cpu_pct"], 0.012);
         assert_eq!(json["n"]["rtt_64_ns_p50"], 7);
-        assert!(json["machine"].is_object() && json["on"].is_array());
+        assert!(json["machine"].is_object() && json["on"].is_array() && json["failed"].is_array());
         assert!(report.table().contains("rtt_64_ns_p50"));
     }
 }
