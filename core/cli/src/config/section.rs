@@ -148,9 +148,9 @@ impl<'a> Section<'a> {
         Err(ConfigError::UnknownKey {
             file: self.place.file.to_owned(),
             line: self.place.line(key.span().start),
-            suggestion: suggest(key.get_ref(), self.known.iter().copied()),
             key: key.get_ref().to_string(),
             section: self.title,
+            known: self.known,
         })
     }
 
@@ -163,13 +163,4 @@ impl<'a> Section<'a> {
             problem,
         }
     }
-}
-
-/// The known word that was probably meant.
-pub(crate) fn suggest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
-    known
-        .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
-        .filter(|(similarity, _)| *similarity > 0.8)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, candidate)| candidate.to_owned())
 }
