@@ -63,7 +63,7 @@ fn a_call_pays_for_what_it_uses_and_for_its_state_and_for_nothing_else() {
     assert!(most < least.map(|ns| 3 * ns), "the same work is charged {least:?} and {most:?}");
 
     // 15 MiB are copied three times for each slice, which is most of what is used.
-    let (ended, pairs, used_ns) = share(&mut inside, &[(bulky, "1000000"), (bulky, "1000000")]);
+    let (ended, pairs, used_ns) = share(&mut inside, &[(bulky, "16000000"); 2]);
     assert!(pairs >= 2, "they were suspended {pairs} times");
     let bill_ns = billed(&ended);
     eprintln!("{bill_ns} ns of {used_ns} are charged, {pairs} slices");
