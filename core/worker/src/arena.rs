@@ -344,15 +344,14 @@ impl Arena {
         self.base
     }
 
-    /// Allows or forbids writing to the pages that hold blocks.
+    /// Forbids writing to the pages that hold blocks.
     ///
     /// # Errors
     /// As `mprotect(2)`.
-    pub fn protect(&self, writable: bool) -> io::Result<()> {
-        let write = if writable { ProtFlags::PROT_WRITE } else { ProtFlags::empty() };
+    pub fn protect(&self) -> io::Result<()> {
         let len = self.dirty.next_multiple_of(4096);
         // SAFETY: the range is this mapping's; who writes to it while it is forbidden gets a SIGSEGV, as intended.
-        Ok(unsafe { mprotect(self.base.cast(), len, ProtFlags::PROT_READ | write) }?)
+        Ok(unsafe { mprotect(self.base.cast(), len, ProtFlags::PROT_READ) }?)
     }
 }
 

@@ -56,7 +56,7 @@ impl KeptHeap {
         let bytes = arena.dirty_bytes().next_multiple_of(PAGE);
         // SAFETY: the arena's memory is readable up to its capacity, a multiple of the page, and nothing writes to it meanwhile.
         let copy = unsafe { std::slice::from_raw_parts(arena.base().as_ptr(), bytes) }.into();
-        arena.protect(false)?;
+        arena.protect()?;
         let pages = bytes / PAGE;
         let (writable, list) = (vec![false; pages].into(), vec![0; pages].into());
         Ok(Box::new(Self { arena, copy, writable, pages: list, count: 0 }))

@@ -12,7 +12,7 @@ use libloading::os::unix::Library;
 use microfaas_abi::{
     self as abi, Function, MODULE_MAGIC, MODULE_SYMBOL, Module, OUTCOME_OK, Outcome, Runtime,
 };
-use microfaas_control::Load;
+use microfaas_control::{FunctionSpec, Load};
 use microfaas_preempt::contain::Fault;
 use microfaas_preempt::{Ending, Entry, Exit, timer};
 use microfaas_sys::clock::cycles;
@@ -41,6 +41,8 @@ pub enum LoadError {
     AbiVersion(u32),
     /// Its table does not have this function.
     Missing(String),
+    /// Some of its functions keep their state and others do not: a call of these would put back what a suspended one of those has there.
+    Mixed,
     /// A function's `init` failed, in this way.
     Init(String, String),
     /// A function's `init` did what no safe code does, in this way: the worker's memory cannot be trusted any more.
@@ -67,6 +69,7 @@ impl std::fmt::Display for LoadError {
                 )
             }
             Self::Missing(name) => write!(f, "its table has no function {name}"),
+            Self::Mixed => write!(f, "some of its functions keep their state and others do not"),
             Self::Init(name, how) | Self::Unsafe(name, how) => write!(f, "init of {name}: {how}"),
             Self::Room(bytes, max) => {
                 write!(f, "it takes {bytes} bytes when it is loaded, allowed are {max} (modules_bytes_max)")
@@ -117,6 +120,7 @@ pub fn load(
     state: NonNull<State>,
     init_bytes: usize,
 ) -> Result<Loaded, LoadError> {
+    let stateful = keeps_state(&request.functions)?;
     let library = loading::open(fd, serial)?;
     let module = head(&library)?;
     let table = functions(module);
@@ -137,12 +141,17 @@ pub fn load(
     if writable.bytes() > WRITABLE_BYTES_MAX {
         return Err(LoadError::Writable(writable.bytes()));
     }
-    let stateful = request.functions.iter().any(|spec| spec.limits.stateful);
     let heap = Heap::new(nursery.arena, stateful)
         .map_err(|e| LoadError::Io("cannot protect the heap of init", e))?;
     // SAFETY: the library was attached and initialised above, and runs only in calls.
     let instance = unsafe { Instance::capture(library, &writable, heap) };
     Ok(Loaded { instance, entries })
+}
+
+/// Whether the instance of these functions keeps its state: one that does is [held](Instance::is_held) while a call is suspended, which goes for all of them or for none.
+fn keeps_state(functions: &[FunctionSpec]) -> Result<bool, LoadError> {
+    let stateful = functions.iter().filter(|spec| spec.limits.stateful).count();
+    if stateful > 0 && stateful < functions.len() { Err(LoadError::Mixed) } else { Ok(stateful > 0) }
 }
 
 fn entry_of(function: &Function) -> Entry {
@@ -239,5 +248,27 @@ impl Nursery<'_> {
         };
         let error = if betrayed { LoadError::Unsafe } else { LoadError::Init };
         Err(error(name.to_owned(), how))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use microfaas_control::Limits;
+
+    use super::*;
+
+    #[test]
+    fn all_functions_of_an_instance_keep_their_state_or_none_does() {
+        let spec = |stateful: &bool| FunctionSpec {
+            function: 0,
+            name: "f".to_owned(),
+            aliases: Vec::new(),
+            limits: Limits { stateful: *stateful, ..Limits::default() },
+        };
+        let of = |stateful: &[bool]| keeps_state(&stateful.iter().map(spec).collect::<Vec<_>>());
+        assert!(matches!(of(&[true, true]), Ok(true)));
+        assert!(matches!(of(&[false, false]), Ok(false)));
+        assert!(matches!(of(&[false, true]), Err(LoadError::Mixed)));
+        assert!(matches!(of(&[true, false]), Err(LoadError::Mixed)));
     }
 }
