@@ -9,6 +9,8 @@
 //! more that it can be cut out of that. Of its own class it takes the first few that are listed, if one of them happens to lie well: those of the same size and
 //! alignment do, so a program that takes and frees them does not use the arena up.
 //!
+//! Where nothing fits any more, neighbours that are free [become one](Arena::merge).
+//!
 //! Nothing here survives a call, so it need not be consistent when a call is ended inside it: [`reset`](Arena::reset)
 //! looks at nothing that a call could have left half done, but for `dirty`, which only grows and grows first.
 //!
@@ -17,6 +19,7 @@
 #![expect(unsafe_code, reason = "an allocator")]
 
 mod classes;
+mod merge;
 #[cfg(test)]
 mod tests;
 
@@ -107,6 +110,15 @@ impl Arena {
             }
             return block;
         }
+        let block = self.make(bytes, align, size, zeroed);
+        if block.is_null() && bytes <= self.capacity && self.merge() {
+            return self.make(bytes, align, size, zeroed);
+        }
+        block
+    }
+
+    /// A block that is not listed as such: cut at the top, or out of a larger one.
+    fn make(&mut self, bytes: usize, align: usize, size: usize, zeroed: bool) -> *mut u8 {
         let block = self.cut(bytes, align, zeroed);
         if block.is_null() { self.split(bytes, align, size, zeroed) } else { block }
     }

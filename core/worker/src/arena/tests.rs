@@ -153,3 +153,34 @@ fn what_does_not_fit_is_null() {
     assert!(arena.alloc(16, 1 << 40, false).is_null());
     assert!(!Arena::new(ARENA_BYTES_MIN).unwrap().alloc(ARENA_BYTES_MIN / 2, 1, false).is_null());
 }
+
+/// A quarter of the arena in use at most, in sizes that hardly come again; then none.
+#[test]
+fn what_is_free_becomes_one_piece_when_nothing_else_fits() {
+    let mut arena = Arena::new(1 << 20).unwrap();
+    let mut seed = 1usize;
+    let mut live: Vec<(*mut u8, usize, u8)> = Vec::new();
+    for round in 0..50_000usize {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let (size, align) = (1 + (seed >> 33) % 20_000, 1 << (seed >> 60));
+        let byte = u8::try_from(round % 255).unwrap() + 1;
+        let block = arena.alloc(size, align.min(256), round.is_multiple_of(3));
+        assert!(!block.is_null(), "used up after {round} blocks");
+        assert!(!round.is_multiple_of(3) || holds(block, size, 0), "zeroed memory was not zero");
+        fill(block, size, byte);
+        live.push((block, size, byte));
+        if live.len() > 20 {
+            let (block, size, byte) = live.swap_remove((seed >> 20) % 20);
+            assert!(holds(block, size, byte), "round {round}");
+            // SAFETY: allocated above, removed from the list.
+            unsafe { arena.dealloc(block, size) };
+        }
+    }
+    for (block, size, byte) in live.drain(..) {
+        assert!(holds(block, size, byte));
+        // SAFETY: as above.
+        unsafe { arena.dealloc(block, size) };
+    }
+    assert!(!arena.alloc(1 << 20, 1, false).is_null(), "all of it is free, and in one piece");
+    assert!(arena.alloc(16, 1, false).is_null());
+}
