@@ -23,10 +23,11 @@ mkdir -p "$logs"
 logs="$(realpath "$logs")"
 export RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="$TARGET/loom" LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PREEMPTIONS:-2}"
 
-# models ARGS…: as stage 50 runs them.
-models() { timeout --kill-after=10 "$MUTANT_SECONDS_MAX" cargo test --quiet --package microfaas-model --tests --release --locked "$@"; }
+# As stage 50 runs them. Compiling may take longer than any model.
+MODELS=(cargo test --quiet --package microfaas-model --tests --release --locked)
+models() { timeout --kill-after=10 "$MUTANT_SECONDS_MAX" "${MODELS[@]}" "$@"; }
 
-models --no-run
+"${MODELS[@]}" --no-run
 caught=0
 survived=()
 for name in "${names[@]}"; do

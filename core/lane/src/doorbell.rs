@@ -27,7 +27,7 @@
 //! A sleeper that is about to be busy for long instead announces that in the same word ([`Epoch::engage`]) and by the same steps; then the ringer has to interrupt
 //! it, since no bell reaches it ([`Wish`]). One word for both: the ringer decides on one copy, and looks at no other line.
 //!
-//! Several threads of a host may sleep on one bell: each moves the epoch to a new odd value ([`Epoch::doze_shared`]), so that a later sleeper is rung
+//! Several event loops of a host may sleep on one eventfd: each moves the epoch to a new odd value ([`Epoch::doze_shared`]), so that a later sleeper is rung
 //! for as well.
 //!
 //! The other side may be hostile: it can ring without cause, which costs a look, or never, so every
@@ -109,17 +109,15 @@ impl Epoch {
         self.0.store(self.current() & !(TOLD | BUSY), Ordering::Relaxed);
     }
 
-    /// Announces a nap where several threads may sleep on the same epoch: always a new odd value.
+    /// Announces a nap where several threads may sleep on the same epoch: always a new odd value. None of them ends it, which would silence the others: that costs the
+    /// ringer at most one needless ring for each nap.
     #[inline]
     pub fn doze_shared(&self) {
-        let mut now = self.0.load(Ordering::Relaxed);
-        loop {
-            let next = if mutant("doorbell_shared_epoch") { now | TOLD } else { next(now, TOLD) };
-            // SYNC POINT F: as in `doze`; a later sleeper's exchange keeps what an earlier one released.
-            match self.0.compare_exchange(now, next, Ordering::Release, Ordering::Relaxed) {
-                Ok(_) => break,
-                Err(seen) => now = seen,
-            }
+        // From the first one on it stays odd.
+        self.0.fetch_or(TOLD, Ordering::Relaxed);
+        if !mutant("doorbell_shared_epoch") {
+            // SYNC POINT F: as in `doze`; a later sleeper's addition keeps what an earlier one released.
+            self.0.fetch_add(STEP, Ordering::Release);
         }
         // SYNC POINT C, sleeper's side.
         sleeper_fence();
@@ -138,35 +136,9 @@ impl Epoch {
         if ready() { None } else { Some(bell_late(bell, seen)) }
     }
 
-    /// As [`nap`](Self::nap), where several threads may sleep on the same epoch.
-    #[inline]
-    #[must_use]
-    pub fn nap_shared(&self, bell: &Bell, ready: impl FnOnce() -> bool) -> Option<u32> {
-        let seen = bell.seen();
-        self.doze_shared();
-        if ready() { None } else { Some(bell_late(bell, seen)) }
-    }
-
-    /// The value now, for [`wake_shared`](Self::wake_shared).
-    #[inline]
-    #[must_use]
-    pub fn current(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Ends the nap of the last of several sleepers, unless one has come since `seen`.
-    ///
-    /// With another sleeper left this would silence its bell, so the caller counts them: add one (acquire) before
-    /// [`doze_shared`](Self::doze_shared), afterwards read [`current`](Self::current), take one off (release), and call this if none is
-    /// left. Leaving it out is always right and costs the ringer at most one needless ring for each nap.
-    #[inline]
-    pub fn wake_shared(&self, seen: u32) {
-        if mutant("doorbell_wake_shared_blind") {
-            self.0.store(seen & !TOLD, Ordering::Relaxed);
-        } else if seen & TOLD == TOLD {
-            // Losing the race leaves the epoch odd: one ring too many, never one too few.
-            let _ = self.0.compare_exchange(seen, seen & !TOLD, Ordering::Relaxed, Ordering::Relaxed);
-        }
+    /// For its only sleeper.
+    fn current(&self) -> u32 {
+        self.0.own()
     }
 }
 
@@ -298,11 +270,6 @@ mod tests {
         assert!(ringer.due(&epoch));
         epoch.doze_shared();
         assert!(ringer.due(&epoch));
-        let seen = epoch.current();
-        epoch.doze_shared();
-        epoch.wake_shared(seen);
-        assert!(ringer.due(&epoch), "a sleeper that came meanwhile must keep the epoch odd");
-        epoch.wake_shared(epoch.current());
         assert!(!ringer.due(&epoch));
     }
 }

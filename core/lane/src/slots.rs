@@ -152,8 +152,10 @@ impl Record {
     /// Owner of a FREE record: opens the call; returns its generation.
     #[inline]
     pub fn submit(&self) -> u32 {
-        let generation = self.generation();
-        self.word.store(word(generation, SUBMITTED), Ordering::Release);
+        let generation = (self.word.own() >> 32) as u32;
+        let order = if mutant("record_submit_relaxed") { Ordering::Relaxed } else { Ordering::Release };
+        // SYNC POINT G: pairs with the acquire in `in_flight` and `is_wanted`; the request and what it asks are then visible.
+        self.word.store(word(generation, SUBMITTED), order);
         generation
     }
 
@@ -175,7 +177,13 @@ impl Record {
     /// Whether a call of this generation is on its way and its owner waits for it.
     #[must_use]
     pub fn is_wanted(&self, generation: u32) -> bool {
-        self.word.load(Ordering::Acquire) == word(generation, SUBMITTED)
+        self.seen() == word(generation, SUBMITTED)
+    }
+
+    fn seen(&self) -> u64 {
+        let order = if mutant("record_in_flight_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
+        // SYNC POINT G: pairs with the release in `submit`.
+        self.word.load(order)
     }
 
     /// Generation of the slot now.
@@ -189,7 +197,7 @@ impl Record {
     #[inline]
     #[must_use]
     pub fn in_flight(&self, generation: u32) -> bool {
-        let seen = self.word.load(Ordering::Acquire);
+        let seen = self.seen();
         seen == word(generation, SUBMITTED) || seen == word(generation, ABANDONED)
     }
 
@@ -208,7 +216,7 @@ impl Record {
             self.word.store(done, order);
             return Settled::Done;
         }
-        // SYNC POINT E: pairs with the acquire in `outcome`; the three words above are then visible.
+        // SYNC POINT E: pairs with the acquire in `outcome`; the three words above are then visible. Where it fails, SYNC POINT H: pairs with the release in `abandon`.
         match self.word.compare_exchange(submitted, done, order, Ordering::Acquire) {
             Ok(_) => Settled::Done,
             Err(_) if self.free(generation, ABANDONED) => Settled::Abandoned,
@@ -262,7 +270,9 @@ impl Record {
             self.word.store(if seen == from { to } else { seen }, Ordering::Release);
             return seen == from;
         }
-        self.word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        let order = if mutant("record_abandon_relaxed") { Ordering::Relaxed } else { Ordering::AcqRel };
+        // SYNC POINT H: pairs with the acquire in `settle`; what the owner did to the slot comes before its next owner.
+        self.word.compare_exchange(from, to, order, Ordering::Acquire).is_ok()
     }
 
     /// Owner: has taken the outcome; the next call of the slot is of the next generation. True for exactly one caller

@@ -54,32 +54,39 @@ impl Futex {
     }
 }
 
-/// An eventfd: a counter that readers wait for.
+/// An eventfd in a set that it is watched by on its edge: it is readable from the first write on until it is cleared. Or a signal, which waits for who is to take it.
 #[derive(Debug, Default)]
 pub struct EventFd {
-    count: Mutex<u64>,
+    has_risen: Mutex<bool>,
     written: Condvar,
 }
 
 impl EventFd {
-    /// Adds one.
+    /// Makes it readable.
     ///
     /// # Panics
     /// Never in a model that ends.
     pub fn write(&self) {
-        *self.count.lock().expect("no model panics with the lock held") += 1;
+        *self.has_risen.lock().expect("no model panics with the lock held") = true;
         self.written.notify_all();
     }
 
-    /// Waits until it is readable, and reads it to zero.
+    /// Waits until it is readable.
     ///
     /// # Panics
     /// Never in a model that ends.
-    pub fn wait_and_drain(&self) {
-        let mut count = self.count.lock().expect("no model panics with the lock held");
-        while *count == 0 {
-            count = self.written.wait(count).expect("no model panics with the lock held");
+    pub fn wait(&self) {
+        let mut has_risen = self.has_risen.lock().expect("no model panics with the lock held");
+        while !*has_risen {
+            has_risen = self.written.wait(has_risen).expect("no model panics with the lock held");
         }
-        *count = 0;
+    }
+
+    /// Makes it unreadable.
+    ///
+    /// # Panics
+    /// Never in a model that ends.
+    pub fn clear(&self) {
+        *self.has_risen.lock().expect("no model panics with the lock held") = false;
     }
 }

@@ -83,6 +83,31 @@ fn an_outcome_is_seen_whole() {
     });
 }
 
+/// A reader that moves a call copies its request out of the slot. No ring orders that: it finds the call by its record.
+#[test]
+fn a_request_is_whole_for_who_moves_it() {
+    model(|| {
+        let record = Arc::new(Record::default());
+        let buffer = Arc::new(Buffer(UnsafeCell::new(0)));
+        let generation = record.generation();
+        let owner = thread::spawn({
+            let (record, buffer) = (Arc::clone(&record), Arc::clone(&buffer));
+            move || {
+                buffer.touch();
+                record.asks(5, 7);
+                record.submit()
+            }
+        });
+        if record.is_wanted(generation) {
+            buffer.touch();
+            assert_eq!(record.asked(), (5, 7));
+        } else if record.in_flight(generation) {
+            buffer.touch();
+        }
+        assert_eq!(owner.join().unwrap(), generation);
+    });
+}
+
 /// The owner loses interest while the completion arrives: exactly one of the two frees the slot.
 #[test]
 fn an_abandoned_slot_is_freed_once() {
@@ -103,6 +128,8 @@ fn an_abandoned_slot_is_freed_once() {
                 Settled::NotInFlight => panic!("the call was in flight"),
             }
         });
+        // The slot is the owner's until then.
+        buffer.touch();
         let owner_frees = !record.abandon(generation);
         if owner_frees {
             assert_eq!(record.outcome(generation), Some(outcome()), "not in flight, so it has an outcome");
