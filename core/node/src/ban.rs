@@ -131,6 +131,10 @@ impl Bans {
         let mut rows = self.rows();
         let Some(row) = rows.get_mut(&function) else { return false };
         row.faults = row.faults.saturating_add(1);
+        // It is banned for this, and so is whoever is with it: a worker may say so as often as it likes.
+        if row.cause.is_some_and(|cause| cause == BanCause::MemorySafety || !is_unsafe) {
+            return false;
+        }
         let (module, too_many) = (row.module, row.ban_after != 0 && row.faults >= row.ban_after);
         let cause = match is_unsafe {
             true => BanCause::MemorySafety,
@@ -292,6 +296,17 @@ mod tests {
         assert_eq!(banned(&bans), both);
         assert_eq!(bans.lift("b"), Some(true));
         assert_eq!(banned(&bans), []);
+    }
+
+    #[test]
+    fn who_is_banned_is_banned_once() {
+        let bans = bans();
+        assert!(bans.fault(2, false) && !bans.fault(2, false));
+        assert!(bans.fault(2, true), "for a graver cause");
+        assert!(!bans.fault(2, true) && !bans.fault(2, false));
+        assert_eq!(bans.list()[0].faults, 5);
+        assert_eq!((bans.lift("c"), bans.fault(2, false)), (Some(true), true));
+        assert!(bans.fault(0, true) && !bans.fault(1, true), "with its module");
     }
 
     #[test]

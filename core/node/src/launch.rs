@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use microfaas_control::sandbox::{SandboxPolicy, SandboxReport};
+use microfaas_control::sandbox::{LayerState, SandboxPolicy, SandboxReport};
 use microfaas_control::{CONTROL_FD, LaneSpec, PACKET_BYTES_MAX, Start, ToNode, ToWorker, decode, encode};
 use microfaas_lane::layout::Geometry;
 use microfaas_metrics::Region;
 use microfaas_sys::process::{self, Process, Spawn};
-use microfaas_sys::{eventfd, socket};
+use microfaas_sys::{eventfd, namespaces, socket};
 
 use crate::LaunchError;
 use crate::command::Talk;
@@ -26,8 +26,8 @@ use crate::rollout::{ANSWER_WITHIN, Errand, Rollout};
 use crate::seat::Seat;
 use crate::shelf::Shelf;
 
-/// How long a process may take to seal itself in. The kernel waits for all cores there (mounts and network namespaces go with a grace period of its read-copy-update),
-/// which has been seen to take half a minute where there was far more to do than the cores could.
+/// How long a process may take to seal itself in. Where it makes namespaces of its own, the kernel waits for all cores there (mounts and networks go with a grace period of its
+/// read-copy-update), which has been seen to take half a minute where there was far more to do than the cores could.
 const SEALED_WITHIN: Duration = Duration::from_secs(180);
 
 /// How long one may take to end that has closed its control socket. It is about to: the kernel takes it apart, and then its exit status says more than the socket.
@@ -35,6 +35,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// By how much sooner the kernel ends a worker than its node when memory is out: it can be replaced.
 const OOM_SCORE: i32 = 300;
+
+/// Most characters of what a worker says of one layer of its sandbox.
+const REASON_CHARS_MAX: usize = 256;
 
 /// What all workers of a node have in common.
 #[derive(Debug)]
@@ -50,6 +53,8 @@ pub(crate) struct Plan {
     pub(crate) modules_bytes_max: u64,
     pub(crate) modules_max: u32,
     pub(crate) sandbox: SandboxPolicy,
+    /// Of all of them; `None` where each makes its own.
+    pub(crate) namespaces: Option<Arc<namespaces::Shared>>,
 }
 
 /// What a process is started for.
@@ -102,6 +107,8 @@ pub(crate) struct Launch {
     lane: Arc<Lane>,
     /// Until they have been sent.
     fds: Option<RegionFds>,
+    /// See [`Plan::namespaces`].
+    namespaces: Option<Arc<namespaces::Shared>>,
     step: Step,
     /// What it has loaded.
     pub(crate) shelf: Shelf,
@@ -159,6 +166,7 @@ impl Launch {
             control: mine,
             lane: Arc::new(lane),
             fds: Some(fds),
+            namespaces: plan.namespaces.clone(),
             step: Step::Start,
             shelf: Shelf::default(),
             counted,
@@ -207,7 +215,8 @@ impl Launch {
             }
             (Step::AddLane, ToNode::LaneAdded { lane: 0 }) => {
                 self.step(Step::Seal);
-                self.send(&ToWorker::Seal, &[]).map(|()| Progress::Asked)
+                let fds: Vec<_> = self.namespaces.iter().flat_map(|all| all.descriptors()).collect();
+                self.send(&ToWorker::Seal, &fds).map(|()| Progress::Asked)
             }
             (Step::Seal, ToNode::Sealed) => self.ask_module(rollout),
             (Step::Load(part), ToNode::Loaded { module, writable_bytes, init_bytes, bytes })
@@ -230,7 +239,7 @@ impl Launch {
                 self.shelf.answered();
                 self.ask_module(rollout)
             }
-            (Step::Serve, ToNode::Ready { sandbox }) => Ok(Progress::Up(sandbox)),
+            (Step::Serve, ToNode::Ready { sandbox }) => Ok(Progress::Up(readable(sandbox))),
             _ => Err(LaunchError::Protocol { step: step.name() }),
         }
     }
@@ -305,5 +314,51 @@ impl Launch {
             return LaunchError::Socket(std::io::ErrorKind::UnexpectedEof.into());
         }
         LaunchError::Silent { step: self.step.name(), seconds: self.step.within().as_secs() }
+    }
+}
+
+/// A worker's word, which comes after the first code of modules has run in it: each layer once, with a line of printable text. So it can be logged, and fits the packet by
+/// which attached hosts are told of it.
+fn readable(report: SandboxReport) -> SandboxReport {
+    let mut readable = SandboxReport::default();
+    for mut entry in report.entries {
+        if readable.state(entry.layer).is_some() {
+            continue;
+        }
+        if let LayerState::Refused(reason) | LayerState::NotAsked(reason) = &mut entry.state {
+            *reason = printable(reason.as_bytes()).chars().take(REASON_CHARS_MAX).collect();
+        }
+        readable.entries.push(entry);
+    }
+    readable
+}
+
+#[cfg(test)]
+mod tests {
+    use microfaas_control::attach;
+    use microfaas_control::sandbox::{Layer, LayerReport};
+
+    use super::*;
+
+    /// As of a worker that was taken over while it loaded its modules.
+    #[test]
+    fn hosts_can_be_told_whatever_a_worker_says_of_its_sandbox() {
+        let layers =
+            [Layer::NoNewPrivileges, Layer::Landlock, Layer::NotDumpable, Layer::Limits, Layer::DataLimit];
+        let entry =
+            |layer, reason: &str| LayerReport { layer, state: LayerState::Refused(reason.to_owned()) };
+        let long = "\u{1b}[2J\u{1f980}\"\\".repeat(600);
+        let mut entries: Vec<_> = layers.iter().map(|layer| entry(*layer, &long)).collect();
+        entries.extend((0..100).map(|_| entry(Layer::Landlock, "again")));
+        let packet = encode(&ToNode::Ready { sandbox: SandboxReport { entries } }).unwrap();
+        let ToNode::Ready { sandbox } = decode(&packet).unwrap() else { panic!() };
+        let sandbox = readable(sandbox);
+        assert_eq!(sandbox.entries.len(), layers.len());
+        for (_, reason) in sandbox.refused() {
+            assert!(reason.chars().count() == REASON_CHARS_MAX && !reason.contains('\u{1b}'), "{reason}");
+        }
+        // There are not four times as many layers.
+        let worker = attach::Worker { index: 0, pid: None, cpu: None, generation: 1, restarts: 0, sandbox };
+        assert!(encode(&attach::ToHost::Worker(worker)).unwrap().len() < PACKET_BYTES_MAX / 4);
     }
 }

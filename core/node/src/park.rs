@@ -147,16 +147,15 @@ impl Lane {
         note.expect(Expect::Bell);
         let epoch = &self.host.host_words().futex_epoch;
         let bell = &self.host.worker_words().host_bell;
-        let seen = bell.seen();
-        epoch.doze();
+        let mut outcome = None;
         // This look must be a real one, so it waits for the reader: what is in the ring now, the worker does not ring for.
-        let quiet = {
+        let nap = epoch.nap(bell, || {
             let mut reader = self.lock();
             self.drain_with(&mut reader, Some(ticket));
-            !self.has_news(&reader)
-        };
-        let mut outcome = self.host.outcome(ticket);
-        if outcome.is_none() && quiet && !self.went.has(ticket) {
+            outcome = self.host.outcome(ticket);
+            outcome.is_some() || self.has_news(&reader) || self.went.has(ticket)
+        });
+        if let Some(seen) = nap {
             let _ = futex::wait(bell.word().as_std(), seen, left.min(SLICE));
         }
         epoch.wake();

@@ -10,7 +10,7 @@ use microfaas_sys::eventfd;
 
 use crate::call::nanoseconds;
 
-/// Cuts that may wait to be looked at.
+/// Cuts of one worker that may wait to be looked at: more than it has lanes.
 const CUTS_MAX: usize = 256;
 
 /// A lane that a worker has cut by itself.
@@ -58,7 +58,8 @@ impl Bulletin {
     /// False where nobody can have such a lane: then the worker is lying.
     pub(crate) fn cut(&self, cut: Cut) -> bool {
         let mut cuts = self.cuts.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.reader.get().is_none() || cuts.len() == CUTS_MAX {
+        let waiting = cuts.iter().filter(|waiting| waiting.worker == cut.worker).count();
+        if self.reader.get().is_none() || waiting == CUTS_MAX {
             return false;
         }
         cuts.push(cut);
@@ -124,5 +125,22 @@ impl Bulletin {
     /// What was not read yet.
     pub(crate) fn take_cuts(&self) -> Vec<Cut> {
         std::mem::take(&mut self.cuts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_lies_leaves_room_for_those_that_do_not() {
+        let bulletin = Bulletin::default();
+        let cut = |worker| Cut { worker, generation: 1, number: 1, reason: String::new() };
+        assert!(!bulletin.cut(cut(0)), "nobody can have attached");
+        bulletin.read_by(Arc::new(eventfd::create().unwrap()));
+        assert_eq!((0..2 * CUTS_MAX).filter(|_| bulletin.cut(cut(0))).count(), CUTS_MAX);
+        assert!(bulletin.cut(cut(1)));
+        assert_eq!(bulletin.take_cuts().len(), CUTS_MAX + 1);
+        assert!(bulletin.cut(cut(0)));
     }
 }
