@@ -32,7 +32,7 @@ pub const POKE_SIGNAL: i32 = 23;
 /// Most that [`Start::suspended_max`] may be.
 pub const SUSPENDED_MAX: u32 = 1024;
 /// Most descriptors beside one packet.
-pub const PACKET_FDS_MAX: usize = 4;
+pub const PACKET_FDS_MAX: usize = 6;
 
 /// Node to worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +58,8 @@ pub enum ToWorker {
     /// Says that the worker still listens. No descriptors. Answered by [`ToNode::Pong`].
     Ping,
     /// Give up everything that the sandbox takes, before the first code of a module is there. Apart from `Load`, since the kernel may take long over it on a machine that has
-    /// too much to do (it waits for all cores), which is not the module's fault. No descriptors. Answered by [`ToNode::Sealed`].
+    /// too much to do (it waits for all cores), which is not the module's fault. Descriptors: namespaces to join (`microfaas_sys::namespaces::Shared`), where the node has made
+    /// some. Answered by [`ToNode::Sealed`].
     Seal,
     /// A module to load. Descriptor: a sealed memfd with the shared library. Answered by [`ToNode::Loaded`]
     /// or [`ToNode::LoadFailed`].

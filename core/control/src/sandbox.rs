@@ -41,17 +41,17 @@ pub enum Layer {
     NoNewPrivileges,
     /// Only the control socket and the hosts' eventfds are open.
     Descriptors,
-    /// A user namespace, which lets an ordinary user make the other namespaces.
+    /// A user namespace, which lets an ordinary user make the other namespaces, or join them. These are a node's, for all its workers, or a worker's own.
     UserNamespace,
     /// No network, not even loopback.
     NetNamespace,
     /// No System V or POSIX message queues, semaphores and shared memory of others.
     IpcNamespace,
-    /// A host name of its own.
+    /// Another host name than the system's.
     UtsNamespace,
     /// Does not see where in the tree of control groups it is.
     CgroupNamespace,
-    /// Mounts of its own.
+    /// Other mounts than the system's.
     MountNamespace,
     /// An empty, read-only root directory.
     EmptyRoot,

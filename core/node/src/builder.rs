@@ -10,7 +10,7 @@ use std::time::Duration;
 use microfaas_control::sandbox::SandboxPolicy;
 use microfaas_control::{BUDGET_NS_MAX, Limits, Loading, QUANTUM_NS_MIN, SUSPENDED_MAX};
 use microfaas_lane::layout::Geometry;
-use microfaas_sys::affinity;
+use microfaas_sys::{affinity, namespaces, privileges};
 
 use crate::attach::door::Door;
 use crate::attach::server::{Server, Terms};
@@ -315,6 +315,7 @@ impl NodeBuilder {
             suspended_max: self.suspended_max,
             modules_bytes_max: self.modules_bytes_max,
             modules_max: self.modules_max,
+            namespaces: shared_namespaces(self.sandbox),
             sandbox: self.sandbox,
         };
         let stall_ns = nanoseconds(self.stall);
@@ -369,6 +370,16 @@ impl NodeBuilder {
             Err(NodeError::Range { field, value, min: *allowed.start(), max: *allowed.end() })
         })
     }
+}
+
+/// What workers join when they seal themselves in: it costs them nothing then, and the kernel nothing when they end.
+fn shared_namespaces(sandbox: SandboxPolicy) -> Option<Arc<namespaces::Shared>> {
+    let made = sandbox.enabled.then(|| namespaces::Shared::make(!privileges::is_root()))?;
+    made.map(Arc::new)
+        .inspect_err(|error| {
+            tracing::info!(%error, "namespaces for all workers are refused, each tries to make its own");
+        })
+        .ok()
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, NodeError> {

@@ -53,7 +53,7 @@ fn child(policy: &SandboxPolicy, writer: &OwnedFd, node_pid: u32) -> ! {
     let control = unsafe { BorrowedFd::borrow_raw(CONTROL_FD) };
     // SAFETY: as above.
     let event = unsafe { BorrowedFd::borrow_raw(EVENTS) };
-    let keep = Keep { control, events: &[event], module: None, node_pid };
+    let keep = Keep { control, events: &[event], module: None, namespaces: &[], node_pid };
     // SAFETY: the child uses no descriptor but these.
     let answer = unsafe { enter(policy, &keep) };
     let answer = answer.map(|sealed| sealed.report).map_err(|error| error.to_string());

@@ -274,6 +274,7 @@ fn child(case: Case, writer: &OwnedFd, module: &OwnedFd, parent: Pid) -> ! {
         control,
         events: &[event],
         module: Some(module.as_fd()),
+        namespaces: &[],
         node_pid: parent.as_raw().cast_unsigned(),
     };
     // SAFETY: the child uses no descriptor but these.

@@ -210,7 +210,7 @@ impl Worker {
                 self.sweep()?;
             }
             ToWorker::Seal => {
-                self.sandbox.seal(&self.control, &self.lanes)?;
+                self.sandbox.seal(&self.control, &self.lanes, fds)?;
                 self.control.say(&ToNode::Sealed)?;
             }
             ToWorker::Serve => {

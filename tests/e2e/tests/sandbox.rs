@@ -347,6 +347,28 @@ fn node_that_is_killed() {
     }
 }
 
+/// They cost a worker nothing when it starts, and the kernel nothing when it ends. Whose processes they are, only root may see.
+#[test]
+fn workers_share_namespaces_that_the_system_is_not_in() {
+    let _watchdog = Watchdog::new(Duration::from_secs(600));
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let node = node().workers(2).start().unwrap();
+    let of = |pid: u32| {
+        ["net", "ipc", "uts", "cgroup", "mnt"]
+            .map(|kind| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap())
+    };
+    let workers: Vec<_> = node.workers().iter().map(|worker| of(worker.pid.unwrap())).collect();
+    let refused = node.sandbox(0).unwrap().refused().count();
+    if refused == 0 {
+        assert_eq!(workers[0], workers[1]);
+        assert!(workers[0].iter().zip(of(std::process::id())).all(|(inside, outside)| *inside != outside));
+    }
+    let root = |pid: u32| std::fs::read_dir(format!("/proc/{pid}/root")).unwrap().count();
+    assert!(node.workers().iter().all(|worker| root(worker.pid.unwrap()) == 0));
+}
+
 /// A change of user, and a user namespace, undo the death signal: it is armed after both. The worker is busy, and could not notice otherwise.
 #[test]
 fn a_worker_dies_with_its_node() {

@@ -5,7 +5,7 @@
 pub mod loading;
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, RawFd};
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use microfaas_control::ToNode;
@@ -14,6 +14,7 @@ use microfaas_preempt::contain::{self, Fault};
 use microfaas_sandbox::{DeniedCall, Keep, enter};
 
 use crate::control::{Control, Voice};
+use crate::descriptor::Received;
 use crate::lanes::Lanes;
 
 /// Libraries that a module may need beside those that the worker itself is linked with. Afterwards none can be loaded any more.
@@ -34,11 +35,11 @@ impl Sandbox {
         Self { policy, node_pid, report: None }
     }
 
-    /// Enters it. Where it is off, says so on standard error.
+    /// Enters it, with the namespaces that the node has made, if it has. Where it is off, says so on standard error.
     ///
     /// # Errors
     /// Where a mandatory layer is refused, or it has been entered.
-    pub fn seal(&mut self, control: &Control, lanes: &Lanes) -> io::Result<()> {
+    pub fn seal(&mut self, control: &Control, lanes: &Lanes, namespaces: Vec<Received>) -> io::Result<()> {
         if self.report.is_some() {
             return Err(io::Error::other("the node sent `seal` twice"));
         }
@@ -58,7 +59,15 @@ impl Sandbox {
         report_panics(control.voice());
         let voice = control.voice();
         let events: Vec<BorrowedFd<'_>> = lanes.iter().map(|lane| lane.event.as_fd()).collect();
-        let keep = Keep { control: voice.as_fd(), events: &events, module: None, node_pid: self.node_pid };
+        // They are closed when they have been joined.
+        let namespaces: Vec<RawFd> = namespaces.into_iter().map(IntoRawFd::into_raw_fd).collect();
+        let keep = Keep {
+            control: voice.as_fd(),
+            events: &events,
+            module: None,
+            namespaces: &namespaces,
+            node_pid: self.node_pid,
+        };
         // SAFETY: the worker has no descriptors but those that it keeps: a lane's regions are closed once they are mapped.
         let sealed = unsafe { enter(&self.policy, &keep) }.map_err(io::Error::other)?;
         loading::seal(sealed.module_fd);
