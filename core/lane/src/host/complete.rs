@@ -61,6 +61,9 @@ impl<M: Memory> HostLane<M> {
     ///
     /// # Errors
     /// A [`Violation`]; the lane must not be polled again, and the worker must go.
+    ///
+    /// # Panics
+    /// Where the reader is of another lane.
     #[inline]
     pub fn poll(&self, reader: &mut Reader) -> Result<Option<Completed>, Violation> {
         self.poll_with(reader, |_| ())
@@ -70,12 +73,16 @@ impl<M: Memory> HostLane<M> {
     ///
     /// # Errors
     /// As [`poll`](Self::poll).
+    ///
+    /// # Panics
+    /// As [`poll`](Self::poll).
     #[inline]
     pub fn poll_with(
         &self,
         reader: &mut Reader,
         first: impl FnOnce(&Completed),
     ) -> Result<Option<Completed>, Violation> {
+        self.assert_reader(reader);
         let Some(entry) = self.ring(Region::Up).read(reader.head)? else { return Ok(None) };
         let (ticket, outcome, is_unsafe) = self.check(&entry)?;
         self.prefetch_after(reader.head, ticket.slot);
@@ -91,6 +98,12 @@ impl<M: Memory> HostLane<M> {
         };
         reader.head += 1;
         Ok(Some(Completed { ticket, status: outcome.status, abandoned, is_unsafe }))
+    }
+
+    /// What is done by way of the reader relies on it: nobody else settles calls of this lane meanwhile.
+    #[inline]
+    pub(super) fn assert_reader(&self, reader: &Reader) {
+        assert!(reader.lane == self.id, "a reader of another lane");
     }
 
     /// Fetches what comes next: the response that was just announced, and the completion behind it.

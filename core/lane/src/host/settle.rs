@@ -25,8 +25,12 @@ impl<M: Memory> HostLane<M> {
     }
 
     /// Body and metadata bytes of the request of a call in flight whose owner waits for it; `None` for any other.
+    ///
+    /// # Panics
+    /// Where the reader is of another lane.
     #[must_use]
-    pub fn asked(&self, _reader: &mut Reader, ticket: Ticket) -> Option<(u32, u32)> {
+    pub fn asked(&self, reader: &mut Reader, ticket: Ticket) -> Option<(u32, u32)> {
+        self.assert_reader(reader);
         let record = self.record(ticket)?;
         record.is_wanted(ticket.generation).then(|| record.asked())
     }
@@ -37,7 +41,7 @@ impl<M: Memory> HostLane<M> {
     /// # Panics
     /// Where the reader is of another lane.
     pub fn copy_request(&self, reader: &mut Reader, ticket: Ticket, to: &mut [u8]) -> Option<usize> {
-        assert!(reader.lane == self.id, "a reader of another lane");
+        self.assert_reader(reader);
         let record = self.record(ticket)?;
         if !record.in_flight(ticket.generation) {
             return None;
@@ -66,7 +70,11 @@ impl<M: Memory> HostLane<M> {
     }
 
     /// Settles one call in flight, as [`settle_all`](Self::settle_all) does all: for a lane that was cut. `None` where there is no such call.
-    pub fn settle(&self, _reader: &mut Reader, ticket: Ticket, outcome: &Outcome) -> Option<Completed> {
+    ///
+    /// # Panics
+    /// Where the reader is of another lane.
+    pub fn settle(&self, reader: &mut Reader, ticket: Ticket, outcome: &Outcome) -> Option<Completed> {
+        self.assert_reader(reader);
         let record = self.record(ticket).filter(|record| record.in_flight(ticket.generation))?;
         let abandoned = match record.settle(ticket.generation, outcome) {
             Settled::Done => false,
@@ -86,6 +94,9 @@ impl<M: Memory> HostLane<M> {
     /// A call that another thread submits at the same time may be missed. So a lane is first marked as cut where submitters look
     /// *after* [`worker_wish`](Self::worker_wish) (whose fence orders the look), the mark is followed by a `fence(SeqCst)`, and a
     /// submitter that finds it calls this again.
+    ///
+    /// # Panics
+    /// Where the reader is of another lane.
     pub fn settle_all(&self, reader: &mut Reader, mut settled: impl FnMut(Completed)) {
         for ticket in self.in_flight() {
             let never_started = self.take_back(ticket) || self.phase(ticket) == Some(Phase::Cancelled);

@@ -4,11 +4,12 @@
 
 mod pair;
 
-use microfaas_lane::Violation;
 use microfaas_lane::host::{CPU_NS_MAX, ReserveError};
 use microfaas_lane::layout::{LINE, RING, WORKER_WORDS};
 use microfaas_lane::message::{MessageError, check_pair};
+use microfaas_lane::slots::Outcome;
 use microfaas_lane::worker::Completion;
+use microfaas_lane::{Status, Violation};
 use pair::{GEOMETRY, Pair};
 
 const CASES: &str = include_str!("../../../../tests/hostile-ipc/cases.jsonl");
@@ -334,6 +335,33 @@ fn released_twice() {
 fn a_reservation_is_of_its_own_lane_only() {
     let (one, two) = (Pair::new(), Pair::new());
     two.host.cancel_reservation(one.host.reserve(0).unwrap());
+}
+
+/// Else two threads would settle calls of one lane, and one of them while the other copies a request.
+#[test]
+fn a_reader_reads_its_own_lane_only() {
+    let (one, mut other) = (Pair::new(), Pair::new());
+    let ticket = one.submit();
+    let reader = &mut other.reader;
+    let lost = Outcome::bare(Status::WorkerLost, true);
+    let refused = |act: &mut dyn FnMut()| {
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act)).unwrap_err();
+        assert_eq!(panic.downcast_ref::<&str>(), Some(&"a reader of another lane"));
+    };
+    refused(&mut || {
+        let _ = one.host.poll(reader);
+    });
+    refused(&mut || {
+        let _ = one.host.asked(reader, ticket);
+    });
+    refused(&mut || {
+        let _ = one.host.copy_request(reader, ticket, &mut [0; 256]);
+    });
+    refused(&mut || {
+        let _ = one.host.settle(reader, ticket, &lost);
+    });
+    refused(&mut || one.host.settle_all(reader, |_| ()));
+    assert!(one.host.in_flight().eq([ticket]), "it is on its way still");
 }
 
 #[test]
