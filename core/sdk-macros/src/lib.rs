@@ -71,32 +71,31 @@ fn expand(arguments: &Arguments, function: &ItemFn) -> Result<proc_macro2::Token
     let name_check = quote_spanned! {name.span()=>
         const _: () = ::microfaas::__private::check_name(#name);
     };
+    // Names of ours are none that the author's functions have, which are called beside them: items are not hygienic.
     // Spans of the author's signature: a type that does not fit is reported there.
     let input = parameters.input.span();
     let body = match (&arguments.init, parameters.state) {
         (Some(init), Some(state)) => {
-            let input =
-                quote_spanned!(input=> ::microfaas::__private::FromInvocation::from_invocation(invocation));
+            let input = quote_spanned!(input=> ::microfaas::__private::FromInvocation::from_invocation(__mfaas_invocation));
             let init = quote_spanned!(init.span()=> ::microfaas::__private::IntoState::into_state(#init()));
             quote! {
-                static STATE: ::microfaas::__private::State<#state> = ::microfaas::__private::State::new();
-                fn init() -> ::core::result::Result<(), ::microfaas::Error> {
-                    STATE.set(#init?)
+                static __MFAAS_STATE: ::microfaas::__private::State<#state> = ::microfaas::__private::State::new();
+                fn __mfaas_init() -> ::core::result::Result<(), ::microfaas::Error> {
+                    __MFAAS_STATE.set(#init?)
                 }
-                fn call(invocation: &::microfaas::__private::Invocation<'_>) -> ::microfaas::__private::Outcome {
-                    invocation.finish(#ident(STATE.get(), #input))
+                fn __mfaas_call(__mfaas_invocation: &::microfaas::__private::Invocation<'_>) -> ::microfaas::__private::Outcome {
+                    __mfaas_invocation.finish(#ident(__MFAAS_STATE.get(), #input))
                 }
-                ::microfaas::FunctionDef::__new(#name, ::core::option::Option::Some(init), call)
+                ::microfaas::FunctionDef::__new(#name, ::core::option::Option::Some(__mfaas_init), __mfaas_call)
             }
         }
         _ => {
-            let input =
-                quote_spanned!(input=> ::microfaas::__private::FromInvocation::from_invocation(invocation));
+            let input = quote_spanned!(input=> ::microfaas::__private::FromInvocation::from_invocation(__mfaas_invocation));
             quote! {
-                fn call(invocation: &::microfaas::__private::Invocation<'_>) -> ::microfaas::__private::Outcome {
-                    invocation.finish(#ident(#input))
+                fn __mfaas_call(__mfaas_invocation: &::microfaas::__private::Invocation<'_>) -> ::microfaas::__private::Outcome {
+                    __mfaas_invocation.finish(#ident(#input))
                 }
-                ::microfaas::FunctionDef::__new(#name, ::core::option::Option::None, call)
+                ::microfaas::FunctionDef::__new(#name, ::core::option::Option::None, __mfaas_call)
             }
         }
     };

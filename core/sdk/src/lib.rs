@@ -101,3 +101,37 @@ pub mod __private {
     pub use microfaas_abi as abi;
     pub use microfaas_abi::Outcome;
 }
+
+#[cfg(test)]
+mod tests {
+    /// Functions with the names that what the attribute makes of them has a use for.
+    mod named {
+        use std::convert::Infallible;
+
+        fn init() -> Result<u8, Infallible> {
+            Ok(7)
+        }
+
+        #[microfaas::function(init = init)]
+        pub(super) fn invocation(state: &u8, body: &[u8]) -> Vec<u8> {
+            [&[*state], body].concat()
+        }
+
+        #[microfaas::function]
+        pub(super) fn call(body: &[u8]) -> Vec<u8> {
+            body.to_vec()
+        }
+    }
+
+    #[test]
+    fn functions_may_have_any_name() {
+        assert_eq!(
+            [named::__microfaas_invocation.name, named::__microfaas_call.name],
+            ["invocation", "call"]
+        );
+        let init = named::__microfaas_invocation.init.expect("the attribute names one");
+        assert_eq!(init(), Ok(()));
+        assert_eq!((named::invocation(&7, b"x"), named::call(b"x")), (vec![7, b'x'], vec![b'x']));
+        assert!(named::__microfaas_call.init.is_none());
+    }
+}
