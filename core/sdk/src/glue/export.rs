@@ -18,7 +18,7 @@ macro_rules! export_module {
             const DEFS: &[$crate::FunctionDef] = &[$($def),+];
             const NAMES: &[&str] = &[$({ const DEF: $crate::FunctionDef = $def; DEF.name }),+];
             const NOTE_BYTES: usize = abi::manifest::encoded_len(NAMES);
-            const _: () = assert!(names_are_distinct(NAMES), "two functions have the same name");
+            const _: () = assert!(names_are_distinct::<{ DEFS.len() }>(NAMES), "two functions have the same name");
 
             #[used]
             #[unsafe(link_section = ".note.microfaas")]

@@ -56,14 +56,19 @@ pub const fn check_name(name: &str) {
     );
 }
 
-/// Whether no name occurs twice; at compile time.
+/// Whether no name occurs twice; at compile time. `N` is how many there are.
+///
+/// # Cost
+/// In proportion to n log² n: the compiler stops at what takes it long, and a module has up to 1,024 names.
 #[must_use]
-pub const fn names_are_distinct(names: &[&str]) -> bool {
+pub const fn names_are_distinct<const N: usize>(names: &[&str]) -> bool {
+    let hashes = sorted_hashes::<N>(names);
     let mut i = 0;
-    while i < names.len() {
+    while i < N {
         let mut j = i + 1;
-        while j < names.len() {
-            if same(names[i].as_bytes(), names[j].as_bytes()) {
+        // Mostly none: of different names with the same hash all pairs are looked at.
+        while j < N && hashes[i].0 == hashes[j].0 {
+            if same(names[hashes[i].1].as_bytes(), names[hashes[j].1].as_bytes()) {
                 return false;
             }
             j += 1;
@@ -71,6 +76,44 @@ pub const fn names_are_distinct(names: &[&str]) -> bool {
         i += 1;
     }
     true
+}
+
+/// Hashes of names with the names' places, by hash. Shell's sort.
+const fn sorted_hashes<const N: usize>(names: &[&str]) -> [(u64, usize); N] {
+    let mut hashes = [(0, 0); N];
+    let mut i = 0;
+    while i < N {
+        hashes[i] = (hash(names[i].as_bytes()), i);
+        i += 1;
+    }
+    let mut gap = N / 2;
+    while gap > 0 {
+        let mut i = gap;
+        while i < N {
+            let moved = hashes[i];
+            let mut j = i;
+            while j >= gap && hashes[j - gap].0 > moved.0 {
+                hashes[j] = hashes[j - gap];
+                j -= gap;
+            }
+            hashes[j] = moved;
+            i += 1;
+        }
+        gap /= 2;
+    }
+    hashes
+}
+
+/// FNV-1a.
+const fn hash(bytes: &[u8]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325;
+    let mut i = 0;
+    while i < bytes.len() {
+        // Widening.
+        hash = (hash ^ bytes[i] as u64).wrapping_mul(0x0100_0000_01b3);
+        i += 1;
+    }
+    hash
 }
 
 const fn same(a: &[u8], b: &[u8]) -> bool {
@@ -85,4 +128,53 @@ const fn same(a: &[u8], b: &[u8]) -> bool {
         i += 1;
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names_are_distinct;
+
+    const COUNT: usize = microfaas_abi::manifest::FUNCTIONS_MAX;
+
+    /// All but their ends alike.
+    const fn texts() -> [[u8; 64]; COUNT] {
+        const DIGITS: &[u8; 16] = b"abcdefghijklmnop";
+        let mut texts = [[b'a'; 64]; COUNT];
+        let mut i = 0;
+        while i < COUNT {
+            texts[i][60] = DIGITS[i / 256 % 16];
+            texts[i][61] = DIGITS[i / 16 % 16];
+            texts[i][62] = DIGITS[i % 16];
+            i += 1;
+        }
+        texts
+    }
+
+    const fn names(texts: &[[u8; 64]; COUNT]) -> [&str; COUNT] {
+        let mut names = [""; COUNT];
+        let mut i = 0;
+        while i < COUNT {
+            names[i] = match core::str::from_utf8(&texts[i]) {
+                Ok(name) => name,
+                Err(_) => panic!("letters"),
+            };
+            i += 1;
+        }
+        names
+    }
+
+    static TEXTS: [[u8; 64]; COUNT] = texts();
+    const NAMES: [&str; COUNT] = names(&TEXTS);
+    /// As many and as long as they may be; the compiler stops where it takes too long.
+    const DISTINCT: bool = names_are_distinct::<COUNT>(&NAMES);
+
+    #[test]
+    fn names_that_occur_twice_are_found_wherever_they_are() {
+        assert!(DISTINCT && names_are_distinct::<0>(&[]) && names_are_distinct::<1>(&["a"]));
+        for (from, to) in [(0, 1), (0, COUNT - 1), (700, 3)] {
+            let mut names = NAMES;
+            names[to] = names[from];
+            assert!(!names_are_distinct::<COUNT>(&names), "{from} and {to}");
+        }
+    }
 }
