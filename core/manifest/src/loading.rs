@@ -39,11 +39,15 @@ pub(crate) fn check(elf: &Elf<'_>, bytes: &[u8]) -> Result<(), InspectError> {
     }
     check_segments(endian, segments)?;
     let file = File { endian, bytes, segments, elf };
+    let mut is_checked = false;
     for segment in segments {
         let dynamic = segment.dynamic(endian, bytes).map_err(|_| InspectError::NotElf)?;
-        if let Some(entries) = dynamic {
-            check_dynamic(&file, entries)?;
+        let Some(entries) = dynamic else { continue };
+        // The loader takes one of several, and to check each of thousands would take for ever.
+        if std::mem::replace(&mut is_checked, true) {
+            return Err(InspectError::NotElf);
         }
+        check_dynamic(&file, entries)?;
     }
     Ok(())
 }

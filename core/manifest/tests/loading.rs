@@ -128,6 +128,17 @@ fn an_ordinary_module_is_taken() {
     assert!(inspect_bytes(&Module { dynamic: Vec::new(), ..Module::ordinary() }.bytes()).is_ok());
 }
 
+/// Each would be gone through from one end to the other, and a file has room for thousands.
+#[test]
+fn a_second_dynamic_table_is_refused() {
+    const HEADER: usize = 56;
+    let mut bytes = Module::ordinary().bytes();
+    let dynamic = bytes.len() - 2 * HEADER;
+    bytes.extend_from_within(dynamic..dynamic + HEADER);
+    bytes[56] += 1;
+    assert_eq!(inspect_bytes(&bytes).unwrap_err().to_string(), "is not an ELF file");
+}
+
 #[test]
 fn memory_that_no_worker_may_have_is_refused() {
     let module = Module::ordinary();
