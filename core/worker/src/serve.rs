@@ -1,13 +1,15 @@
 //! The worker's loop: serve what the lanes bring, round by round, spin for a while, sleep.
 
+mod orders;
 mod rounds;
+mod sleep;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use microfaas_control::rate::{FAULTS_PER_SECOND, Rate};
-use microfaas_control::{LaneSpec, Load, POKE_SIGNAL, Start, ToNode, ToWorker};
+use microfaas_control::{POKE_SIGNAL, Start, ToNode, ToWorker};
 use microfaas_lane::Status;
 use microfaas_lane::state;
 use microfaas_lane::sync::Ordering;
@@ -16,10 +18,9 @@ use microfaas_metrics::Recorder;
 use microfaas_preempt::{contain, poke, timer};
 use microfaas_sys::affinity;
 use microfaas_sys::clock::{CycleClock, cycles, monotonic_ns};
-use microfaas_sys::futex::{self, Waiter, Woken};
 
 use crate::backlog::Backlog;
-use crate::control::{Control, Heard, Lane, add_lane};
+use crate::control::{Control, Heard, Lane};
 use crate::descriptor::Received;
 use crate::execute::refuse;
 use crate::idle::Idle;
@@ -31,8 +32,6 @@ use crate::schedule::{After, Scheduler};
 
 /// Most calls of a [round](rounds).
 const BATCH: u32 = 16;
-/// Longest sleep: an orphan notices within this time that its node is gone, if the death signal was not armed in time.
-const SLEEP_NS_MAX: u64 = 1_000_000_000;
 
 const _: () = assert!(POKE_SIGNAL == poke::SIGNAL, "the hosts send what the worker listens for");
 
@@ -164,142 +163,6 @@ impl Worker {
                 Heard::Nothing => {}
             }
         }
-    }
-
-    /// Does what one message says. True for `serve`.
-    fn obey(&mut self, message: ToWorker, fds: Vec<Received>) -> io::Result<bool> {
-        self.stirred = true;
-        match message {
-            ToWorker::Start(_) => return Err(io::Error::other("the node sent `start` twice")),
-            ToWorker::AddLane(spec) => {
-                let lane = spec.lane;
-                let answer = match self.add_lane(&spec, fds) {
-                    Ok(()) => ToNode::LaneAdded { lane },
-                    // The node's own.
-                    Err(error) if lane as usize == NODE => return Err(error),
-                    Err(error) => ToNode::LaneRefused { lane, reason: error.to_string() },
-                };
-                self.control.say(&answer)?;
-            }
-            ToWorker::RemoveLane { lane } => {
-                if lane as usize == NODE {
-                    return Err(io::Error::other("the node takes its own lane away"));
-                }
-                self.cut(lane as usize);
-                self.control.say(&ToNode::LaneRemoved { lane })?;
-            }
-            ToWorker::Bans { functions } => {
-                self.modules.ban(functions);
-                self.refuse_waiting()?;
-                self.control.say(&ToNode::BansKept)?;
-            }
-            ToWorker::Ping => self.control.say(&ToNode::Pong)?,
-            ToWorker::Retire => {
-                self.is_retiring = true;
-                self.control.say(&ToNode::Retiring)?;
-            }
-            ToWorker::Load(request) => self.receive_module(&request, fds)?,
-            ToWorker::Shelve { modules } => {
-                let answer = self.modules.shelve(modules);
-                self.control.say(&answer)?;
-            }
-            ToWorker::Unload(request) => {
-                let answer = self.modules.unload(request, &self.lanes);
-                self.control.say(&answer)?;
-                self.refuse_waiting()?;
-                self.sweep()?;
-            }
-            ToWorker::Seal => {
-                self.sandbox.seal(&self.control, &self.lanes, fds)?;
-                self.control.say(&ToNode::Sealed)?;
-            }
-            ToWorker::Serve => {
-                self.control.say(&ToNode::Ready { sandbox: self.sandbox.report()?.clone() })?;
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    fn add_lane(&mut self, spec: &LaneSpec, fds: Vec<Received>) -> io::Result<()> {
-        let vacant = self.lanes.vacant(spec.lane)?;
-        *vacant = Some(add_lane(spec, fds)?);
-        self.backlog.add_lane(spec.lane as usize, spec.geometry.slots(), self.scheduler.contexts());
-        Ok(())
-    }
-
-    /// Drops what a lane's host still wants, and the lane. Nothing of its memory is touched afterwards.
-    fn cut(&mut self, number: usize) {
-        self.scheduler.drop_lane(number, &mut self.modules);
-        self.backlog.remove_lane(number);
-        self.stirred = true;
-        drop(self.lanes.remove(number));
-    }
-
-    /// A host has submitted what cannot be a submission. Its lane goes, the others' calls are not touched by it.
-    #[cold]
-    fn fault(&mut self, number: usize, reason: &str) -> io::Result<()> {
-        if number == NODE {
-            return Err(io::Error::other(reason));
-        }
-        self.cut(number);
-        let lane = u32::try_from(number).unwrap_or(u32::MAX);
-        self.control.say(&ToNode::LaneFault { lane, reason: reason.to_owned() })
-    }
-
-    /// Loads a module; the worker is sealed in before the first code of one runs.
-    fn receive_module(&mut self, request: &Load, fds: Vec<Received>) -> io::Result<()> {
-        self.sandbox.report()?;
-        let count = fds.len();
-        let Ok([fd]) = <[Received; 1]>::try_from(fds) else {
-            let reason = format!("{count} descriptors with a module, not 1");
-            return self.control.say(&ToNode::LoadFailed { module: request.module, reason });
-        };
-        self.evict(Some(request))?;
-        let init_bytes = usize::try_from(self.settings.init_bytes).unwrap_or(usize::MAX);
-        let clock = *self.scheduler.clock();
-        let (answer, after) = self.modules.load(request, fd, self.scheduler.lend(), init_bytes, &clock);
-        let called = request.functions.iter().map(|spec| spec.function);
-        let called = called.into_iter().find(|function| self.backlog.has_calls_of(*function));
-        if let (Err(_), Some(function)) = (&after, called) {
-            // Whoever calls it next is not to lose a worker by it.
-            self.control.say(&ToNode::Fault { function, is_unsafe: true })?;
-        }
-        self.control.say(&answer)?;
-        self.refuse_waiting()?;
-        after.map_err(|error| io::Error::other(format!("memory safety is broken: {error}")))
-    }
-
-    /// Drops modules that are on their way out and that nothing wants any more, and those that there is no room for.
-    fn sweep(&mut self) -> io::Result<()> {
-        let is_in_use = |function| is_in_use(function, &self.scheduler, &self.backlog);
-        while let Some(gone) = self.modules.sweep(&self.lanes, is_in_use) {
-            self.stirred = true;
-            self.control.say(&gone)?;
-        }
-        self.evict(None)
-    }
-
-    /// Unloads what there is no room for: beside a module that is to be loaded, where one is given.
-    fn evict(&mut self, request: Option<&Load>) -> io::Result<()> {
-        let is_in_use = |function| is_in_use(function, &self.scheduler, &self.backlog);
-        while let Some(gone) = self.modules.evict(request, is_in_use) {
-            self.control.say(&gone)?;
-        }
-        Ok(())
-    }
-
-    /// Answers calls at once that wait and cannot be run any more: the worker may be about to end.
-    fn refuse_waiting(&mut self) -> io::Result<()> {
-        let is_over = |modules: &Modules, index, function| {
-            matches!(standing(modules, index, function), Standing::Refused | Standing::Banned)
-        };
-        while let Some((index, submission)) =
-            self.backlog.take_out(|index, function| is_over(&self.modules, index, function))
-        {
-            self.take(index, &submission)?;
-        }
-        Ok(())
     }
 
     fn run(&mut self) -> io::Result<()> {
@@ -444,14 +307,6 @@ impl Worker {
         }
     }
 
-    /// Whether every host that has said where it runs shares this core.
-    fn shares_core(&self) -> bool {
-        self.lanes.iter().all(|lane| {
-            let host = lane.end.host_words().host_cpu.0.load(Ordering::Relaxed);
-            host != 0 && host == lane.end.worker_words().worker_cpu.0.load(Ordering::Relaxed)
-        })
-    }
-
     fn control_waits(&self) -> bool {
         self.lanes.control_waits()
     }
@@ -471,43 +326,6 @@ impl Worker {
             }
         }
     }
-
-    /// Sleeps until a lane's bell moves. True when the node is gone.
-    fn sleep(&mut self) -> io::Result<bool> {
-        timer::sync();
-        let start = monotonic_ns();
-        let woken = self.wait_on_bells(start + SLEEP_NS_MAX);
-        // The node may have moved this process.
-        let core = affinity::current();
-        for lane in self.lanes.iter() {
-            lane.end.worker_words().worker_epoch.wake();
-            lane.runs_on(core);
-        }
-        self.idle.slept(monotonic_ns() - start);
-        if woken? == Woken::TimedOut { self.hear() } else { Ok(false) }
-    }
-
-    /// Reads the bells, announces the naps, looks once more, and waits: in this order (`microfaas_lane::doorbell`).
-    fn wait_on_bells(&self, deadline_ns: u64) -> io::Result<Woken> {
-        let Some(first) = self.lanes.iter().next() else {
-            return Err(io::Error::other("a worker without lanes cannot serve"));
-        };
-        let mut waiters = [waiter(first); futex::WAIT_ANY_MAX];
-        let mut count = 0;
-        for (slot, lane) in waiters.iter_mut().zip(self.lanes.iter()) {
-            *slot = waiter(lane);
-            count += 1;
-        }
-        for lane in self.lanes.iter() {
-            lane.end.worker_words().worker_epoch.doze();
-        }
-        if self.lanes.iter().any(|lane| lane.end.is_ready()) || self.control_waits() {
-            return Ok(Woken::Changed);
-        }
-        let woken = futex::wait_any(&waiters[..count], deadline_ns);
-        timer::slept();
-        woken
-    }
 }
 
 /// What is to be done with a call that came by a lane.
@@ -518,14 +336,4 @@ fn standing(modules: &Modules, index: usize, function: u32) -> Standing {
         Standing::Banned if index == NODE => modules.standing_unbanned(function),
         standing => standing,
     }
-}
-
-/// Whether a call of this function is suspended or waits.
-fn is_in_use(function: u32, scheduler: &Scheduler, backlog: &Backlog) -> bool {
-    scheduler.has_call_of(function) || backlog.has_calls_of(function)
-}
-
-fn waiter(lane: &Lane) -> Waiter<'_> {
-    let bell = &lane.end.host_words().worker_bell;
-    Waiter { expected: bell.seen(), word: bell.word().as_std() }
 }
