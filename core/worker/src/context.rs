@@ -173,6 +173,12 @@ impl Context {
         nix::errno::Errno::set_raw(self.errno);
     }
 
+    /// Gives the memory back in which the call's state was kept, if it was: for calls that may have had much.
+    #[cold]
+    pub fn give_back(&mut self) {
+        self.saved = SavedState::default();
+    }
+
     /// Continues the suspended call.
     ///
     /// # Safety

@@ -256,6 +256,7 @@ impl Instance {
             return;
         };
         into.bytes.clear();
+        into.bytes.reserve_exact(self.segment_bytes);
         for segment in &self.segments {
             let live = NonNull::slice_from_raw_parts(segment.start, segment.copy.len());
             // SAFETY: the range is the module's own data, of this length; no code of the module runs.

@@ -105,6 +105,7 @@ impl KeptHeap {
     pub unsafe fn put_aside(&self, into: &mut SavedPages) {
         into.count = self.count;
         into.bytes.clear();
+        into.bytes.reserve_exact(self.written_bytes());
         for page in &self.pages[..self.count] {
             // SAFETY: the page lies in the arena, and is written by nobody now.
             let live = unsafe { self.arena.base().byte_add(*page as usize * PAGE) };

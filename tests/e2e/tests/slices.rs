@@ -176,6 +176,47 @@ fn what_it_takes_to_keep_the_state_of_a_call_is_its_own() {
     }
 }
 
+/// Memory of a worker's own, in bytes.
+fn resident(node: &Node) -> u64 {
+    let pid = node.workers()[0].pid.expect("it has a worker");
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it is alive");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("it is there");
+    line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).expect("a number") << 10
+}
+
+/// 15 MiB for each of them.
+#[test]
+fn memory_in_which_much_was_kept_of_calls_is_given_back() {
+    const CALLS: u64 = 6;
+    const EACH: u64 = 15 << 20;
+    let _watchdog = Watchdog::new(LIMIT);
+    let limits = Limits { budget_ns: 100_000_000_000, ..Limits::default() };
+    let config = FunctionConfig::default().limits(limits).deadline(LIMIT);
+    let node = probe_node().module(bulky()).function("bulky_work", config).start().expect("a node starts");
+    // Also the other way in which it is used: what a call writes in the module's memory is the worker's own from then on.
+    assert_eq!(node.call("bulky_work", b"1".as_slice()).status, Status::Ok);
+    let before = resident(&node);
+    let mut most = 0;
+    while most < before + (CALLS - 2) * EACH {
+        let submit = |_| node.submit("bulky_work", Request::new(b"6000000")).expect("a free slot");
+        let calls: Vec<_> = (0..CALLS).map(submit).collect();
+        node.poll();
+        while node.stats().outstanding > 0 {
+            most = most.max(resident(&node));
+            node.poll();
+        }
+        for call in calls {
+            let completion = call.wait();
+            assert_eq!(completion.status, Status::Ok, "{}", completion.detail);
+        }
+    }
+    // Served after the last of them has been cleaned up.
+    assert_eq!(node.call("echo", b"x".as_slice()).status, Status::Ok);
+    let after = resident(&node);
+    eprintln!("{} MiB before, {} at most, {} after", before >> 20, most >> 20, after >> 20);
+    assert!(after < before + CALLS / 2 * EACH, "it has kept {} MiB", (after - before) >> 20);
+}
+
 #[test]
 fn a_call_is_unwound_before_its_deadline() {
     let _watchdog = Watchdog::new(LIMIT);

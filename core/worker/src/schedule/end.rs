@@ -83,6 +83,7 @@ impl Scheduler {
         unsafe { context.reset() };
         self.free.push(task.context);
         if let Some(began) = began {
+            self.contexts[task.context].give_back();
             self.spent += cycles().saturating_sub(began);
         }
     }
