@@ -23,7 +23,7 @@ pub struct Config {
     pub connections_max: usize,
     /// Time for a whole head to arrive, from the connection's start or the last response. Default 30 s.
     pub head_timeout: Duration,
-    /// Time between two pieces of a request body. Default 30 s.
+    /// Time for each 64 KiB of a request body to come, and for what is left of it. Default 30 s.
     pub body_timeout: Duration,
     /// How long a client may take no piece (64 KiB) of an answer; within as long again its connection is cut, with all streams that it has: one whose window stays closed is
     /// enough. 1 ms to 1 day, default 30 s.

@@ -5,6 +5,7 @@
 //!   `:path` (at least `/`), so that it does not matter under which name it is registered.
 //! - A configured [`Route`] sends a path and everything below it, for one method or all, to a function, which
 //!   sees the whole path. The longest path wins.
+//! - Paths are compared byte for byte, nothing is decoded: `/fn/%65cho` is not `/fn/echo`, so that whoever guards a path in front of the gateway sees what it will see.
 //! - `/healthz` answers 200 while at least one worker is up, else 503. With fewer workers than there should be it says `degraded`, still with 200: taken out of a balancer's
 //!   list, the node would serve nobody at all.
 //! - `/metrics` ([`Config::metrics_path`]) is what calls have used, for Prometheus: counts by function and status, CPU time, bytes, histograms, workers.
@@ -40,7 +41,8 @@
 //! | `BAD_RESPONSE` | 502 | the function's `:status` is none |
 //! | `BAD_REQUEST` | 400 | a header, the deadline or the body cannot be understood |
 //! | `METHOD_NOT_ALLOWED` | 405, `allow` | the method is not one that functions get, or no route has it |
-//! | `REQUEST_TIMEOUT` | 408 | the body stopped coming |
+//! | `REQUEST_TIMEOUT` | 408 | the body came too slowly ([`Config::body_timeout`]) |
+//! | `NOT_IMPLEMENTED` | 501 | the body has a transfer coding beside `chunked` |
 //! | `HEADERS_TOO_LARGE` | 431 | the headers do not fit into one metadata block |
 //!
 //! # Deadline
@@ -48,7 +50,7 @@
 //! [`Config::deadline_max`]. Without it the function's own deadline holds.
 //!
 //! # A client that hangs up
-//! Its call is taken back: one that still queues never runs.
+//! Its call is taken back: one that still queues never runs. One that shuts its sending side before it has its answer is taken for it, as nothing tells the two apart.
 
 mod access;
 mod answer;

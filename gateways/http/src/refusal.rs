@@ -52,6 +52,12 @@ impl Refusal {
             .and_close()
     }
 
+    /// The body is coded in a way that nobody here can undo.
+    pub(crate) fn unknown_coding(coding: &str) -> Self {
+        let message = format!("transfer coding {coding:?} is not understood, only \"chunked\" is");
+        Self::new(StatusCode::NOT_IMPLEMENTED, "NOT_IMPLEMENTED", message).and_close()
+    }
+
     pub(crate) fn headers_too_large(message: impl Into<String>) -> Self {
         Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "HEADERS_TOO_LARGE", message)
     }

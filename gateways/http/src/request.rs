@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use hyper::header::{CONNECTION, COOKIE, HOST};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
+use hyper::http::uri::Authority;
 use hyper::{HeaderMap, Version};
 use microfaas_node::message::{META_BYTES_MAX, NAME_BYTES_MAX, PAIRS_MAX, encoded_len};
 
@@ -89,6 +90,8 @@ impl Metadata {
                 || name == request_id::HEADER
                 || name == "expect"
                 || (self.cookie.is_some() && *name == COOKIE)
+                // Beside a transfer coding it says nothing (RFC 9112 §6.3).
+                || (*name == CONTENT_LENGTH && parts.headers.contains_key(TRANSFER_ENCODING))
                 || is_hop_by_hop(name.as_str(), connection(&parts.headers));
             if left_out {
                 continue;
@@ -125,13 +128,35 @@ fn text<'a>(name: &str, value: &'a [u8]) -> Result<&'a str, Refusal> {
         })
 }
 
+/// The one transfer coding that is undone before a function gets the body is `chunked`. The connection's parser lets others pass that come before it.
+pub(crate) fn check_coding(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        (Some(first), second) => {
+            let all = [Some(first), second].into_iter().flatten().chain(codings);
+            let all: Vec<_> = all.map(|coding| String::from_utf8_lossy(coding.as_bytes())).collect();
+            Err(Refusal::unknown_coding(&all.join(", ")))
+        }
+    }
+}
+
+/// A host and maybe a port. Names of users do not belong there (RFC 9110 §4.2.4).
+fn check_authority(authority: &str) -> Result<&str, Refusal> {
+    let is_one = |text: &str| text.is_empty() || (text.parse::<Authority>().is_ok() && !text.contains('@'));
+    Some(authority)
+        .filter(|text| is_one(text))
+        .ok_or_else(|| Refusal::bad_request(format!("the host {authority:?} is not a host and maybe a port")))
+}
+
 fn authority(parts: &Parts) -> Result<Option<String>, Refusal> {
     if let Some(authority) = parts.uri.authority() {
-        return Ok(Some(authority.as_str().to_owned()));
+        return Ok(Some(check_authority(authority.as_str())?.to_owned()));
     }
     let mut hosts = parts.headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (Some(host), None) => Ok(Some(text("host", host.as_bytes())?.to_owned())),
+        (Some(host), None) => Ok(Some(check_authority(text("host", host.as_bytes())?)?.to_owned())),
         (Some(_), Some(_)) => Err(Refusal::bad_request("there are two `host` headers")),
         (None, _) if parts.version == Version::HTTP_11 => {
             Err(Refusal::bad_request("there is no `host` header"))
@@ -142,16 +167,18 @@ fn authority(parts: &Parts) -> Result<Option<String>, Refusal> {
 
 /// How long the client waits, at most `max`; `None` where it does not say.
 pub(crate) fn deadline(headers: &HeaderMap, max: Duration) -> Result<Option<Duration>, Refusal> {
-    let Some(value) = headers.get(DEADLINE) else { return Ok(None) };
+    let mut values = headers.get_all(DEADLINE).iter();
+    let Some(value) = values.next() else { return Ok(None) };
     value
         .to_str()
         .ok()
+        .filter(|text| values.next().is_none() && text.bytes().all(|b| b.is_ascii_digit()))
         .and_then(|text| text.parse::<u32>().ok())
         .filter(|ms| *ms > 0)
         .map(|ms| Some(Duration::from_millis(ms.into()).min(max)))
         .ok_or_else(|| {
             Refusal::bad_request(format!(
-                "header `{DEADLINE}` is not a number of milliseconds from 1 to {}",
+                "header `{DEADLINE}` is not one number of milliseconds from 1 to {}",
                 u32::MAX
             ))
         })
@@ -218,6 +245,34 @@ mod tests {
     }
 
     #[test]
+    fn only_one_transfer_coding_is_undone() {
+        let check = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            values.iter().for_each(|value| {
+                headers.append(TRANSFER_ENCODING, value.parse().unwrap());
+            });
+            check_coding(&headers).map_err(|refusal| (refusal.http.as_u16(), refusal.message))
+        };
+        for values in [&[][..], &["chunked"], &["Chunked "]] {
+            assert_eq!(check(values), Ok(()), "{values:?}");
+        }
+        for values in
+            [&["gzip, chunked"][..], &["gzip", "chunked"], &["chunked, chunked"], &["chunked", "chunked"]]
+        {
+            let message =
+                format!("transfer coding {:?} is not understood, only \"chunked\" is", values.join(", "));
+            assert_eq!(check(values), Err((501, message)));
+        }
+        let both = parts(|b| {
+            b.uri("/")
+                .header("host", "h")
+                .header("content-length", "5")
+                .header("transfer-encoding", "chunked")
+        });
+        assert!(pairs(&both, "/").unwrap().iter().all(|(name, _)| name != "content-length"));
+    }
+
+    #[test]
     fn cookies_are_joined() {
         let parts = parts(|b| b.uri("/").header("host", "h").header("cookie", "a=1").header("cookie", "b=2"));
         let got = pairs(&parts, "/").unwrap();
@@ -237,6 +292,15 @@ mod tests {
         let two_hosts = parts(|b| b.uri("/").header("host", "a").header("host", "b"));
         assert_eq!(pairs(&two_hosts, "/").unwrap_err().http.as_u16(), 400);
 
+        for host in ["a b", "a/b", "a@b", "a:b:c", "[::1"] {
+            let host = parts(|b| b.uri("/").header("host", host));
+            assert_eq!(pairs(&host, "/").unwrap_err().http.as_u16(), 400);
+        }
+        for host in ["", "a", "a.test:80", "[::1]:80", "10.0.0.1"] {
+            let parts = parts(|b| b.uri("/").header("host", host));
+            assert_eq!(pairs(&parts, "/").unwrap()[2], (":authority".to_owned(), host.to_owned()));
+        }
+
         let long = "v".repeat(META_BYTES_MAX);
         let long = parts(|b| b.uri("/").header("host", "h").header("x", &long));
         assert_eq!(pairs(&long, "/").unwrap_err().http.as_u16(), 431);
@@ -255,8 +319,12 @@ mod tests {
         assert_eq!(deadline(&HeaderMap::new(), max).unwrap(), None);
         assert_eq!(of("250").unwrap(), Some(Duration::from_millis(250)));
         assert_eq!(of("4294967295").unwrap(), Some(max));
-        for bad in ["0", "-1", "1.5", "1s", "", "4294967296"] {
+        for bad in ["0", "-1", "+1", "1.5", "1s", "", "4294967296"] {
             assert_eq!(of(bad).unwrap_err().http.as_u16(), 400, "{bad:?}");
         }
+        let mut twice = HeaderMap::new();
+        twice.append(DEADLINE, "10".parse().unwrap());
+        twice.append(DEADLINE, "20".parse().unwrap());
+        assert_eq!(deadline(&twice, max).unwrap_err().http.as_u16(), 400);
     }
 }

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{EXPECT, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
@@ -75,20 +74,25 @@ impl<B: Backend> Service<B> {
         request: Request<Incoming>,
         outgoing: &Arc<Outgoing>,
     ) -> Response<Answered> {
-        let (parts, body) = request.into_parts();
+        let (parts, mut body) = request.into_parts();
         let id = request_id::of(parts.headers.get(request_id::HEADER));
         let mut access =
             Access::new(self.config.access_log, id, peer, parts.method.clone(), parts.uri.path());
         let is_head = parts.method == Method::HEAD;
 
-        let mut response = match self.answer(&parts, body, &mut access).await {
+        let answered = self.answer(&parts, &mut body, &mut access).await;
+        let is_call = !access.function.is_empty();
+        // A client that waits for `100 Continue` sends nothing that would have to be drained.
+        if (answered.is_err() || !is_call) && !body.is_end_stream() && !parts.headers.contains_key(EXPECT) {
+            tokio::spawn(body::linger(body));
+        }
+        let mut response = match answered {
             Ok(response) => response,
             Err(refusal) => {
                 access.status = refusal.status;
                 answer::refuse(&refusal, access.id(), is_head)
             }
         };
-        let is_call = !access.function.is_empty();
         let budget = match self.room_for(response.body().len(), is_call) {
             Ok(budget) => budget,
             Err(refusal) => {
@@ -122,7 +126,7 @@ impl<B: Backend> Service<B> {
     async fn answer(
         &self,
         parts: &Parts,
-        body: Incoming,
+        body: &mut Incoming,
         access: &mut Access,
     ) -> Result<Response<Bytes>, Refusal> {
         let path = parts.uri.path();
@@ -134,6 +138,7 @@ impl<B: Backend> Service<B> {
             Target::NotAllowed(methods) => return Err(Refusal::method_not_allowed(&parts.method, &methods)),
         };
         name.clone_into(&mut access.function);
+        request::check_coding(&parts.headers)?;
         // What can be refused by its head is, before a byte of the body is read.
         let deadline = request::deadline(&parts.headers, self.config.deadline_max)?;
         if self.responses.available_permits() < COUNTED_UNITS.min(self.responses_units) {
@@ -142,7 +147,7 @@ impl<B: Backend> Service<B> {
         let metadata = Metadata::new(parts, path)?;
         let id = access.id().to_owned();
         let meta = metadata.pairs(parts, &id)?;
-        let (body, budget) = self.body(parts, body).await?;
+        let (body, budget) = self.body(body).await?;
         access.bytes_in = body.len();
 
         let deadline = match deadline.map(|limit| limit.checked_sub(access.arrived().elapsed())) {
@@ -183,21 +188,15 @@ impl<B: Backend> Service<B> {
         answer::respond(answer, parts.method == Method::HEAD, self.config.expose_panics)
     }
 
-    async fn body(&self, parts: &Parts, mut incoming: Incoming) -> Result<Collected<'_>, Refusal> {
+    async fn body(&self, incoming: &mut Incoming) -> Result<Collected<'_>, Refusal> {
         let limit = self.config.body_bytes_max;
         let budget = self.budget(incoming.size_hint().exact())?;
-        match body::read(&mut incoming, limit, self.config.body_timeout).await {
+        match body::read(incoming, limit, self.config.body_timeout).await {
             Ok(body) => Ok((body, budget)),
-            Err(BodyError::TooLarge) => {
-                // A client that waits for `100 Continue` sends nothing that would have to be drained.
-                if !parts.headers.contains_key(EXPECT) {
-                    tokio::spawn(body::linger(incoming.boxed_unsync()));
-                }
-                Err(Refusal::body_too_large(limit))
-            }
+            Err(BodyError::TooLarge) => Err(Refusal::body_too_large(limit)),
             Err(BodyError::Stalled) => Err(Refusal::body_stalled()),
             Err(BodyError::Broken(reason)) => {
-                Err(Refusal::bad_request(format!("the request body is broken: {reason}")))
+                Err(Refusal::bad_request(format!("the request body is broken: {reason}")).and_close())
             }
         }
     }

@@ -93,6 +93,74 @@ fn a_body_that_stops_coming() {
 }
 
 #[test]
+fn a_body_that_drips() {
+    run(async {
+        let served = serve(Config { body_timeout: Duration::from_millis(100), ..Config::default() }).await;
+        let (mut read, mut write) = TcpStream::connect(served.addr).await.unwrap().into_split();
+        write
+            .write_all(b"POST /fn/echo HTTP/1.1\r\nhost: h\r\ncontent-length: 100000\r\n\r\n")
+            .await
+            .unwrap();
+        // Ends only because the gateway closes.
+        let endless = tokio::spawn(async move {
+            while write.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        let mut head = [0; 12];
+        read.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head, b"HTTP/1.1 408");
+        drop(read);
+        endless.await.unwrap();
+        assert_eq!(served.fake.submitted.load(Ordering::SeqCst), 0);
+    });
+}
+
+/// Whoever sends all of it before anything is read gets the answer, too.
+#[test]
+fn a_refusal_that_needs_no_body_reaches_who_sends_one() {
+    run(async {
+        let served = serve(Config::default()).await;
+        for (target, http) in [("/nothing", "404"), ("/healthz", "405"), ("/fn/echo", "400")] {
+            let mut stream = TcpStream::connect(served.addr).await.unwrap();
+            let head = format!(
+                "POST {target} HTTP/1.1\r\nhost: h\r\nx-microfaas-deadline-ms: soon\r\ncontent-length: 300000\r\n\r\n"
+            );
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.write_all(&[b'x'; 300_000]).await.unwrap();
+            // The connection goes on.
+            stream
+                .write_all(b"GET /fn/meta.418 HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
+                .await
+                .unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with(&format!("HTTP/1.1 {http} ")), "{answer}");
+            assert!(answer.contains("HTTP/1.1 418 "), "{answer}");
+        }
+    });
+}
+
+#[test]
+fn a_body_that_is_coded_otherwise() {
+    run(async {
+        let served = serve(Config::default()).await;
+        for coding in ["gzip, chunked", "chunked, chunked"] {
+            let sent = format!(
+                "POST /fn/echo HTTP/1.1\r\nhost: h\r\ntransfer-encoding: {coding}\r\n\r\n1\r\na\r\n0\r\n\r\n"
+            );
+            let answer = raw(served.addr, sent.as_bytes()).await;
+            assert!(answer.starts_with("HTTP/1.1 501 ") && answer.contains(coding), "{answer}");
+        }
+        // A length beside it is nothing, and nothing of what follows is taken for a request.
+        let both = b"POST /fn/echo HTTP/1.1\r\nhost: h\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /fn/meta.418 HTTP/1.1\r\nhost: h\r\n\r\n";
+        let answer = raw(served.addr, both).await;
+        assert_eq!(served.fake.submitted.load(Ordering::SeqCst), 1);
+        assert!(answer.starts_with("HTTP/1.1 200 ") && !answer.contains("x-seen-content-length"), "{answer}");
+    });
+}
+
+#[test]
 fn a_body_with_broken_framing() {
     run(async {
         let served = serve(Config::default()).await;
@@ -102,6 +170,8 @@ fn a_body_with_broken_framing() {
         )
         .await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        // What is wrong is said, and that the connection ends.
+        assert!(answer.contains("chunk size") && answer.contains("connection: close\r\n"), "{answer}");
         assert_eq!(served.fake.submitted.load(Ordering::SeqCst), 0);
     });
 }

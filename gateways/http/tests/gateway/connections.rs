@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use microfaas_http::{Config, ConfigError, Gateway, GatewayError, Route};
@@ -76,6 +77,32 @@ fn a_head_that_does_not_come() {
         }
         // A connection that was used and is idle now.
         closed(served.addr, b"GET /fn/echo HTTP/1.1\r\nhost: h\r\n\r\n").await;
+        assert_eq!(call(served.addr, "GET", "/fn/echo", b"").await.http, 200);
+    });
+}
+
+/// Something comes all the time, in lines of their own so that every piece is valid, and the end never.
+#[test]
+fn a_head_that_drips() {
+    run(async {
+        let served = serve(Config { head_timeout: Duration::from_millis(100), ..Config::default() }).await;
+        let begin: [&[u8]; 3] = [b"GET /fn/echo HTTP/1.1\r\nhost: h\r\n", b"GET /fn/echo HTTP/1.1\r\n", b""];
+        for begin in begin {
+            let (mut read, mut write) = TcpStream::connect(served.addr).await.unwrap().into_split();
+            write.write_all(begin).await.unwrap();
+            let drip: &[u8] = if begin.is_empty() { b"\r\n" } else { b"x: y\r\n" };
+            // Ends only because the gateway closes.
+            let endless = tokio::spawn(async move {
+                while write.write_all(drip).await.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            });
+            let mut answer = Vec::new();
+            let _ = read.read_to_end(&mut answer).await;
+            assert!(!answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+            endless.await.unwrap();
+        }
+        assert_eq!(served.fake.submitted.load(Ordering::SeqCst), 0);
         assert_eq!(call(served.addr, "GET", "/fn/echo", b"").await.http, 200);
     });
 }
