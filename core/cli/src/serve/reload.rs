@@ -32,6 +32,12 @@ fn reload(node: &Node, sources: &Sources, started: &Settings) {
                 let keys = keys.join(", ");
                 tracing::warn!(keys, "settings have changed that hold only after a restart");
             }
+            if let Some(socket) = settings.socket_that_stays(started) {
+                tracing::warn!(
+                    socket = %socket.display(),
+                    "the settings have no [socket] any more: the socket stays until a restart, and only the node's own user and root may attach"
+                );
+            }
         }
         Err(error) => tracing::error!(%error, "reload refused, all is as it was"),
     }

@@ -1,13 +1,12 @@
-//! `deploy`, `ls`, `describe`, `rollback`, `remove`, `lift-ban`, and SIGHUP to `serve`.
+//! `deploy`, `ls`, `describe`, `rollback`, `remove`, `lift-ban`.
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use crate::run::{Ended, Running, probe, run, until};
 
 /// The probe's module, longer by so many bytes that nobody reads: another image of the same functions.
-fn put_probe(dir: &Path, more: usize) {
+pub(crate) fn put_probe(dir: &Path, more: usize) {
     let mut bytes = fs::read(probe().join("probe.so")).unwrap();
     bytes.extend(vec![0; more]);
     fs::create_dir_all(dir).unwrap();
@@ -15,16 +14,16 @@ fn put_probe(dir: &Path, more: usize) {
     fs::rename(dir.join("half"), dir.join("probe.so")).unwrap();
 }
 
-fn serve(dir: &Path) -> Running {
+pub(crate) fn serve(dir: &Path) -> Running {
     put_probe(&dir.join("modules"), 0);
     Running::start(dir, &["serve", "--socket", "s", "--workers", "1"]).0
 }
 
-fn at(dir: &Path, args: &[&str]) -> Ended {
+pub(crate) fn at(dir: &Path, args: &[&str]) -> Ended {
     run(dir, &[args, &["--socket", "s"]].concat())
 }
 
-fn digest(dir: &Path) -> String {
+pub(crate) fn digest(dir: &Path) -> String {
     let described = at(dir, &["describe", "echo", "--json"]).ok().json();
     described["module"]["digest"].as_str().unwrap().to_owned()
 }
@@ -137,44 +136,4 @@ fn a_ban_is_shown_and_lifted() {
     let unknown = at(dir, &["lift-ban", "nobody"]);
     assert!(unknown.exit == Some(1) && unknown.err.contains("nobody"), "{}", unknown.err);
     assert_eq!(server.end("-TERM").exit, Some(0));
-}
-
-#[test]
-fn a_hangup_reads_settings_and_modules_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let dir = dir.path();
-    let mut server = serve(dir);
-    let first = digest(dir);
-    let deadline = || at(dir, &["describe", "echo", "--json"]).ok().json()["deadline_ns"].clone();
-    assert_eq!(deadline(), 30_000_000_000_u64);
-
-    put_probe(&dir.join("modules"), 2);
-    fs::write(dir.join("microfaas.toml"), "[function.echo]\ndeadline = \"7s\"\n").unwrap();
-    server.signal("-HUP");
-    until("the new module", || digest(dir) != first);
-    assert_eq!(deadline(), 7_000_000_000_u64, "all of it at once");
-
-    // Refused as a whole.
-    let second = digest(dir);
-    put_probe(&dir.join("modules"), 3);
-    fs::write(dir.join("microfaas.toml"), "[function.nothing]\ndeadline = \"8s\"\n").unwrap();
-    server.signal("-HUP");
-    std::thread::sleep(Duration::from_millis(300));
-    assert_eq!((digest(dir), deadline()), (second.clone(), 7_000_000_000_u64.into()));
-    fs::write(dir.join("microfaas.toml"), "[function.echo]\ndeadline = \"9s\"\n").unwrap();
-    server.signal("-HUP");
-    until("the settings that are right again", || deadline() == 9_000_000_000_u64);
-    assert_ne!(digest(dir), second);
-
-    // What only a restart puts in force is said.
-    let more = "[node]\nworkers = 2\ndeadline = \"11s\"\n[http]\naccess_log = false\n";
-    fs::write(dir.join("microfaas.toml"), more).unwrap();
-    server.signal("-HUP");
-    until("the settings that a reload puts in force", || deadline() == 11_000_000_000_u64);
-    let ended = server.end("-TERM");
-    assert_eq!(ended.exit, Some(0));
-    assert!(ended.err.contains("reload refused, all is as it was"), "{}", ended.err);
-    assert!(ended.err.contains("nothing"), "{}", ended.err);
-    let said: Vec<_> = ended.err.lines().filter(|line| line.contains("hold only after a restart")).collect();
-    assert!(said.len() == 1 && said[0].ends_with("keys=\"[node] workers, [http] access_log\""), "{said:?}");
 }

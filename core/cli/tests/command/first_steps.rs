@@ -91,8 +91,22 @@ fn help_says_what_it_must() {
     for part in ["Exit status:", "Examples:", "serve", "invoke", "bench"] {
         assert!(help.text().contains(part), "{part} is not in\n{}", help.text());
     }
-    for command in ["new", "build", "serve", "invoke", "bench"] {
-        run(dir.path(), &[command, "--help"]).ok();
+    let commands: Vec<&str> = {
+        let list = help.text().split_once("Commands:\n").unwrap().1.split_once("\n\n").unwrap().0;
+        list.lines()
+            .filter_map(|line| line.strip_prefix("  ")?.split(' ').find(|word| !word.is_empty()))
+            .collect()
+    };
+    assert!(commands.len() > 12 && commands.contains(&"lift-ban"), "{commands:?}");
+    for command in commands.into_iter().filter(|command| *command != "help") {
+        let long = run(dir.path(), &[command, "--help"]).ok();
+        let usage = format!("Usage: microfaas {command}");
+        assert!(long.text().contains(&usage) && long.err.is_empty(), "{}", long.text());
+        assert_eq!(run(dir.path(), &["help", command]).ok().text(), long.text());
+        let wrong = run(dir.path(), &[command, "--no-such-flag"]);
+        assert_eq!((wrong.exit, wrong.text()), (Some(2), ""), "{command}");
+        assert!(wrong.err.starts_with("error: ") && wrong.err.contains("--no-such-flag"), "{}", wrong.err);
+        assert!(wrong.err.contains(&usage), "{}", wrong.err);
     }
     assert!(run(dir.path(), &["--version"]).ok().text().starts_with("microfaas 0."));
 }

@@ -9,6 +9,8 @@ mod bad_input;
 mod deploying;
 mod first_steps;
 mod logging;
+mod panicking;
+mod reloading;
 mod service;
 mod serving;
 mod stopping;

@@ -134,7 +134,7 @@ fn settings_hold_and_flags_win() {
     let dir = tempfile::tempdir().unwrap();
     let settings = format!(
         "[node]\nmodules = [{:?}]\nworkers = 2\n\
-         [http]\nlisten = \"127.0.0.1:1\"\nbody_limit = 4\naccess_log = false\nhead_timeout = \"5s\"\n\
+         [http]\nlisten = \"127.0.0.1:1\"\nbody_limit = 4\naccess_log = false\nhead_timeout = \"3s\"\n\
          routes = [{{ path = \"/say\", function = \"echo\" }}]\n\
          [function.sleep_spin]\ndeadline = \"30ms\"\n",
         probe()
@@ -148,6 +148,12 @@ fn settings_hold_and_flags_win() {
     assert!(call(addr, "/say/it", "fives").starts_with("HTTP/1.1 413 "));
     assert!(call(addr, "/fn/sleep_spin", "400").starts_with("HTTP/1.1 200 "));
     assert!(call_get(addr, "/healthz").contains("\"workers\":1,"));
+    // Who never ends the head is cut, and so is not waited for at the end.
+    let mut endless = TcpStream::connect(addr).unwrap();
+    endless.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    endless.write_all(b"GET /fn/echo HTTP/1.1\r\nhost: h\r\n").unwrap();
+    let cut = endless.read_to_end(&mut Vec::new());
+    assert!(cut.is_ok() || cut.unwrap_err().kind() == std::io::ErrorKind::ConnectionReset);
     let ended = server.end("-TERM");
     assert_eq!(ended.exit, Some(0), "{}", ended.err);
     assert!(!ended.err.contains("microfaas::access"), "{}", ended.err);

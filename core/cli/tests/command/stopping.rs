@@ -125,10 +125,10 @@ fn a_reload_that_hangs_keeps_nobody_from_stopping_it() {
 }
 
 /// The thread of this name, stopped; it goes on when this is dropped.
-struct Stopped(Pid);
+pub(crate) struct Stopped(pub(crate) Pid);
 
 impl Stopped {
-    fn new(pid: u32, name: &str) -> Self {
+    pub(crate) fn new(pid: u32, name: &str) -> Self {
         let mut tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
         let task = tasks
             .find(|task| fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim() == name));
