@@ -160,6 +160,8 @@ pub struct Function {
     pub limits: Limits,
     /// Most of its calls that a host may have on their way; 0 for no limit.
     pub concurrency: u32,
+    /// Workers load it when it is called.
+    pub is_lazy: bool,
 }
 
 /// See [`ToHost::Worker`].

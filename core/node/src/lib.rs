@@ -60,6 +60,7 @@ mod stock;
 mod supervisor;
 mod trace;
 mod version;
+mod warm;
 mod watch;
 
 pub use attach::{ConnectError, HOSTS_MAX, SocketConfig, SocketError, administrate, stats};

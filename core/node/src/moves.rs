@@ -5,7 +5,7 @@
 //! | their worker has died | those that had not started | [`MOVES_MAX`] times |
 //! | their worker has died | others of functions declared `idempotent`, with `CALL_RETRIED` | once |
 //! | their worker has lied | as others, whatever it says of them: only of idempotent functions | once |
-//! | another worker has nothing to do | those that have waited for [`WAIT_NS`] and have not started | [`MOVES_MAX`] times |
+//! | another worker has nothing to do | those that have waited for [`WAIT_NS`] and have not started, but for a module that is just being loaded | [`MOVES_MAX`] times |
 //!
 //! The request is still in the slot, in memory that only the host writes: it is copied into a slot of another lane, and the lane that the call was
 //! submitted to notes where it [went](Went). The owner finds that where it would find the outcome, and goes on there. What cannot be moved at once, since no worker is up or no
@@ -280,12 +280,13 @@ impl Lane {
         let (lane, mut reserved) = match to {
             Some(lane) => (Arc::clone(lane), lane.host.reserve(len).map_err(|_| Stay::Wait)?),
             None => shared
-                .reserve_again(len)
+                .reserve_again(len, entry)
                 .map_err(|stay| if started && stay != Stay::Wait { lost } else { stay })?,
         };
         if to.is_some() {
             lane.load().add();
         }
+        shared.sends(lane.worker as usize, entry);
         // The last moment at which the owner or a worker that still runs may have it instead.
         let is_ours = started || self.host.take_back(ticket);
         let buffer = lane.host.buffer(&mut reserved);
@@ -347,8 +348,8 @@ impl Shared {
     }
 
     /// A slot for a call that was accepted already.
-    fn reserve_again(&self, len: usize) -> Result<(Arc<Lane>, Reserved), Stay> {
-        let best = self.least_busy().ok_or_else(|| match self.is_closed() {
+    fn reserve_again(&self, len: usize, function: Entry) -> Result<(Arc<Lane>, Reserved), Stay> {
+        let best = self.best_for(function).ok_or_else(|| match self.is_closed() {
             true => Stay::End(Status::Cancelled, true),
             false => Stay::Wait,
         })?;
@@ -401,12 +402,16 @@ impl Lane {
             return;
         }
         let since = monotonic_ns().saturating_sub(WAIT_NS);
+        // What is being loaded here is here sooner than anywhere where it would have to be loaded, too.
+        let mut loading = shared.stock.loading(self.worker as usize);
+        loading.retain(|function| !shared.stock.is_warm(to.worker as usize, *function));
         let waits = |ticket: &Ticket| {
             let note = self.note(*ticket);
             // What the call state says of one that has left, an honest worker has not written.
             self.host.phase(*ticket) == Some(Phase::Queued)
                 && note.submitted_ns() < since
                 && !note.history().has_left()
+                && !loading.contains(&note.function.load(Ordering::Relaxed))
                 && shared.may_go(note.history(), false).is_ok()
         };
         let mut calls: Vec<Ticket> = self.host.in_flight().filter(waits).collect();

@@ -22,16 +22,25 @@ pub(crate) struct Entry {
     pub(crate) deadline_ns: u64,
     /// Most of its calls that a host may have on their way; 0 for no limit.
     pub(crate) concurrency: u32,
+    /// Workers load it when it is called.
+    pub(crate) is_lazy: bool,
 }
 
 impl Entry {
     /// No function.
-    pub(crate) const NONE: Self = Self { function: u32::MAX, deadline_ns: 0, concurrency: 0 };
+    pub(crate) const NONE: Self = Self { function: u32::MAX, deadline_ns: 0, concurrency: 0, is_lazy: false };
+
+    fn word(self) -> u32 {
+        (self.function + 1) | if self.is_lazy { LAZY } else { 0 }
+    }
 }
+
+/// Workers load the function when it is called. Numbers are below: there are a few for each name.
+const LAZY: u32 = 1 << 31;
 
 #[derive(Debug, Default)]
 struct Row {
-    /// The function's number plus one; 0 for none.
+    /// The function's number plus one, and [`LAZY`]; 0 for none.
     function: AtomicU32,
     concurrency: AtomicU32,
     deadline_ns: AtomicU64,
@@ -69,7 +78,9 @@ impl Names {
             // Pairs with the fence in `publish`: who has read a word of a later generation finds the generation moved.
             fence(Ordering::Acquire);
             if self.generation.load(Ordering::Relaxed) == generation {
-                return function.checked_sub(1).map(|function| Entry { function, deadline_ns, concurrency });
+                let is_lazy = function & LAZY != 0;
+                let number = (function & !LAZY).checked_sub(1);
+                return number.map(|function| Entry { function, deadline_ns, concurrency, is_lazy });
             }
         }
     }
@@ -83,7 +94,7 @@ impl Names {
         fence(Ordering::Release);
         let entries = entries.iter().copied().chain(std::iter::repeat(None));
         for (row, entry) in self.tables[(next & 1) as usize].iter().zip(entries) {
-            row.function.store(entry.map_or(0, |entry| entry.function + 1), Ordering::Relaxed);
+            row.function.store(entry.map_or(0, Entry::word), Ordering::Relaxed);
             row.concurrency.store(entry.map_or(0, |entry| entry.concurrency), Ordering::Relaxed);
             row.deadline_ns.store(entry.map_or(0, |entry| entry.deadline_ns), Ordering::Relaxed);
         }
@@ -97,7 +108,7 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     fn entry(n: u32) -> Option<Entry> {
-        Some(Entry { function: n, deadline_ns: u64::from(n) * 3, concurrency: n })
+        Some(Entry { function: n, deadline_ns: u64::from(n) * 3, concurrency: n, is_lazy: n % 2 == 1 })
     }
 
     #[test]

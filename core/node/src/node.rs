@@ -24,7 +24,7 @@ use crate::function::FunctionInfo;
 use crate::hub::Hub;
 use crate::lane::Lane;
 use crate::metrics::Metrics;
-use crate::names::Names;
+use crate::names::{Entry, Names};
 use crate::notice::History;
 use crate::seat::Seat;
 use crate::spare::SpareBoard;
@@ -188,7 +188,7 @@ impl Shared {
         self.hub.bans.check(before.function)?;
         held_up();
         let len = message_len(body_max, meta_bytes).unwrap_or(usize::MAX);
-        let (lane, reserved) = self.reserve(len, name)?;
+        let (lane, reserved) = self.reserve(len, name, before)?;
         let mut prepared = Prepared::new(lane, reserved, body_max);
         // The numbers of one node's workers mean nothing to another's: those that go into the slot are looked up when its lane is known, of which the table was there first.
         let entry = resolve()?;
@@ -203,12 +203,12 @@ impl Shared {
         Ok(prepared)
     }
 
-    /// Takes a slot for a request of `len` bytes at the worker with the fewest outstanding calls, or at another one where it has no slot.
-    fn reserve(&self, len: usize, name: u32) -> Result<(Arc<Lane>, Reserved), CallError> {
+    /// Takes a slot for a request of `len` bytes at the worker that is the best for it, or at another one where it has no slot.
+    fn reserve(&self, len: usize, name: u32, function: Entry) -> Result<(Arc<Lane>, Reserved), CallError> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(CallError::Closed);
         }
-        let best = self.least_busy().ok_or(CallError::NoWorker)?;
+        let best = self.best_for(function).ok_or(CallError::NoWorker)?;
         let mut scarce = None;
         let count = self.seats.len();
         for i in (best..count).chain(0..best) {
@@ -223,6 +223,7 @@ impl Shared {
                 }
                 Ok(reserved) => {
                     lane.load().add();
+                    self.sends(i, function);
                     return Ok((lane, reserved));
                 }
                 Err(ReserveError::TooLarge { max }) => return Err(CallError::TooLarge { len, max }),
@@ -522,12 +523,12 @@ impl Shared {
 mod tests {
     use super::*;
     use crate::moves::tests::{lane, node};
-    use crate::names::Entry;
 
     /// As when the node of an attached host is restarted with other functions.
     #[test]
     fn a_caller_who_was_held_up_names_the_function_as_the_lanes_worker_knows_it() {
-        let entry = |function| Some(Entry { function, deadline_ns: u64::MAX, concurrency: 0 });
+        let entry =
+            |function| Some(Entry { function, deadline_ns: u64::MAX, concurrency: 0, is_lazy: false });
         let (shared, mut old) = node(1);
         shared.names.publish(&[entry(5), entry(6)]);
         let (mut old, mut new) = (old.remove(0), None);

@@ -355,13 +355,15 @@ impl Registry {
     /// For [`Names`](crate::names::Names).
     pub(crate) fn entries(&self) -> Vec<Option<Entry>> {
         let mut entries = vec![None; self.numbers.len()];
-        for member in self.active.values().flat_map(|version| &version.members) {
-            let deadline_ns = member.config.deadline.map_or(u64::MAX, nanoseconds);
-            entries[member.name as usize] = Some(Entry {
-                function: member.function,
-                deadline_ns,
-                concurrency: member.config.concurrency,
-            });
+        for version in self.active.values() {
+            for member in &version.members {
+                entries[member.name as usize] = Some(Entry {
+                    function: member.function,
+                    deadline_ns: member.config.deadline.map_or(u64::MAX, nanoseconds),
+                    concurrency: member.config.concurrency,
+                    is_lazy: version.is_lazy(member.function),
+                });
+            }
         }
         entries
     }

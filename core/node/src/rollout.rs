@@ -14,6 +14,7 @@
 mod errand;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
@@ -160,9 +161,6 @@ impl Rollout {
 
     /// What a worker that serves, or a spare, is to be asked now.
     pub(crate) fn next(&mut self, role: Role, shelf: &mut Shelf) -> Option<Question> {
-        if let Role::Place(worker) = role {
-            self.stock.show(worker, shelf);
-        }
         if shelf.is_asked() {
             return None;
         }
@@ -170,17 +168,30 @@ impl Rollout {
         if !shelf.has_served_want()
             && let Some(errand) = self.wanted_first(shelf, role)
         {
-            return Some(question(errand.begin(shelf)));
+            return Some(question(self.begin(errand, role, shelf)));
         }
         if let Some(errand) = self.errand(shelf, role)
             && self.takes_turn(role, &errand)
         {
-            return Some(question(errand.begin(shelf)));
+            return Some(question(self.begin(errand, role, shelf)));
         }
         if let Some(message) = self.unload(shelf) {
             return Some(question((message, Vec::new())));
         }
-        self.wanted_first(shelf, role).map(|errand| question(errand.begin(shelf)))
+        self.wanted_first(shelf, role).map(|errand| question(self.begin(errand, role, shelf)))
+    }
+
+    /// A worker that serves, or a spare, is sent on an errand.
+    fn begin(&self, errand: Errand, role: Role, shelf: &mut Shelf) -> (ToWorker, Vec<Arc<OwnedFd>>) {
+        if let (Errand::Load { part, .. }, Role::Place(worker)) = (&errand, role) {
+            self.stock.loads(worker, self.functions(*part));
+        }
+        errand.begin(shelf)
+    }
+
+    /// A process that has this is in a place from now on.
+    pub(crate) fn enters(&self, worker: usize, shelf: &Shelf) {
+        self.stock.enters(worker, shelf, |part| self.functions(part));
     }
 
     /// Tells a worker to unload something that it is not to have any more, if there is such a thing.
@@ -225,13 +236,19 @@ impl Rollout {
                 if let Some(part) = self.part(module) {
                     part.lost.store(0, Ordering::Relaxed);
                 }
-                if let (Some(waited), Role::Place(worker)) = (waited, role) {
-                    self.stock.warmed(worker, waited);
+                if let Role::Place(worker) = role {
+                    self.stock.loaded(worker, module, bytes, self.functions(module));
+                    if let Some(waited) = waited {
+                        self.stock.warmed(worker, waited);
+                    }
                 }
                 tracing::debug!(?role, module, ?waited, writable_bytes, init_bytes, bytes, "loaded");
             }
             ToNode::LoadFailed { module, reason } => {
                 shelf.answered();
+                if let Role::Place(worker) = role {
+                    self.stock.cannot_load(worker, self.functions(module));
+                }
                 if shelf.is_cold(module) {
                     self.stays_cold(role, module, &reason);
                 } else if !self.refused(shared, module, &reason) && self.wanted.contains_key(&module) {
@@ -270,7 +287,18 @@ impl Rollout {
                 (part, shelf.evicted(part, stayed_bytes))
             }
         };
-        if is_right { Ok(()) } else { Err(format!("module {part} is {}", news.name())) }
+        if !is_right {
+            return Err(format!("module {part} is {}", news.name()));
+        }
+        if let (News::Unloaded { .. } | News::Evicted { .. }, Role::Place(worker)) = (news, role) {
+            self.stock.unloaded(worker, part, self.functions(part));
+        }
+        Ok(())
+    }
+
+    /// The numbers of a part's functions.
+    fn functions(&self, part: u32) -> impl Iterator<Item = u32> + '_ {
+        self.part(part).into_iter().flat_map(Part::functions)
     }
 
     fn part(&self, part: u32) -> Option<&Part> {

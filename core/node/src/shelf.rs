@@ -1,11 +1,7 @@
 //! What one worker process has of the modules' parts, as the node knows it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-
-/// Tells the states of all shelves apart.
-static REVISIONS: AtomicU64 = AtomicU64::new(1);
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -23,7 +19,6 @@ pub(crate) struct Shelf {
     served_want: bool,
     /// Bytes that are mapped though they were unloaded.
     stayed_bytes: u64,
-    revision: u64,
     /// When it was last done with loading.
     loaded_at: Option<Instant>,
 }
@@ -99,17 +94,13 @@ impl Shelf {
         let Some(Doing::Load(part, since)) = self.doing.take() else { return None };
         self.cold.remove(&part);
         self.has.insert(part, bytes);
-        self.changed();
         since.map(|since| since.elapsed())
     }
 
     /// The worker has done, or could not do, what it was asked.
     pub(crate) fn answered(&mut self) {
         match self.doing.take() {
-            Some(Doing::Shelve(parts)) => {
-                self.cold.extend(parts);
-                self.changed();
-            }
+            Some(Doing::Shelve(parts)) => self.cold.extend(parts),
             Some(Doing::Load(..)) => self.loaded_at = Some(Instant::now()),
             _ => {}
         }
@@ -149,7 +140,6 @@ impl Shelf {
     /// The worker has made room by this one. False where it did not have it.
     pub(crate) fn evicted(&mut self, part: u32, stayed_bytes: u64) -> bool {
         self.stayed_bytes = self.stayed_bytes.saturating_add(stayed_bytes);
-        self.changed();
         self.has.remove(&part).is_some() && self.cold.insert(part)
     }
 
@@ -157,7 +147,6 @@ impl Shelf {
     pub(crate) fn unloaded(&mut self, part: u32, stayed_bytes: u64) -> bool {
         self.stayed_bytes = self.stayed_bytes.saturating_add(stayed_bytes);
         self.drop_want(part);
-        self.changed();
         let was_there = self.has.remove(&part).is_some() | self.cold.remove(&part);
         self.leaving.remove(&part) && was_there
     }
@@ -198,15 +187,6 @@ impl Shelf {
     /// What is loaded.
     pub(crate) fn has(&self) -> &BTreeMap<u32, u64> {
         &self.has
-    }
-
-    /// Another after each change, and of each shelf; 0 while it is empty.
-    pub(crate) fn revision(&self) -> u64 {
-        self.revision
-    }
-
-    fn changed(&mut self) {
-        self.revision = REVISIONS.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -264,8 +244,7 @@ mod tests {
             shelf.unloads(part);
             shelf.answered();
             assert!(shelf.knows(part) && !shelf.staying().any(|of| of == part));
-            let revision = shelf.revision();
-            assert!(shelf.unloaded(part, 5) && !shelf.holds(part) && revision != shelf.revision());
+            assert!(shelf.unloaded(part, 5) && !shelf.holds(part));
         }
         assert_eq!((shelf.stayed_bytes(), shelf.first_want()), (10, None));
     }

@@ -30,6 +30,13 @@ pub(crate) struct Part {
     pub(crate) lost: AtomicU32,
 }
 
+impl Part {
+    /// The numbers of its functions.
+    pub(crate) fn functions(&self) -> impl Iterator<Item = u32> + '_ {
+        self.load.functions.iter().map(|spec| spec.function)
+    }
+}
+
 /// An image as workers have it, or are to have it.
 #[derive(Debug)]
 pub(crate) struct Version {
@@ -73,6 +80,12 @@ impl Version {
             limits: member.config.limits,
             concurrency: member.config.concurrency,
         }
+    }
+
+    /// Whether the function of this number is loaded when it is called.
+    pub(crate) fn is_lazy(&self, function: u32) -> bool {
+        let has = |part: &Part| part.functions().any(|number| number == function);
+        self.parts.iter().any(|part| part.is_lazy && has(part))
     }
 
     /// A copy that workers load.

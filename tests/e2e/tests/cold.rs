@@ -305,6 +305,70 @@ fn an_attached_host_calls_what_is_cold() {
     assert_eq!(node.metrics().workers[0].restarts, [0; RestartCause::ALL.len()]);
 }
 
+/// `version_slow`, which is to run for this long.
+fn slow(node: &Node, milliseconds: u32) -> microfaas_node::Call {
+    node.submit("version_slow", milliseconds.to_string().as_bytes().into()).unwrap()
+}
+
+fn cold_loads(node: &Node) -> Vec<u64> {
+    node.metrics().workers.iter().map(|worker| worker.stocked.cold_loads).collect()
+}
+
+/// A caller alone keeps to the first worker, but for what is loaded in the other one only.
+#[test]
+fn a_call_goes_to_where_its_module_is_loaded() {
+    let _watchdog = watchdog();
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("socket");
+    let limits = Limits { budget_ns: 60_000_000_000, ..Limits::default() };
+    let config = FunctionConfig::default().limits(limits).deadline(Duration::from_secs(60));
+    let node =
+        node(&directory, 0..2).workers(2).socket(&socket).function("version_slow", config).start().unwrap();
+    let host = Node::connect(&socket).unwrap();
+    for (number, caller) in [(0, &node), (1, &host)] {
+        let mut busy = slow(caller, 500);
+        assert_eq!(busy.worker(), Some(0));
+        call(caller, number);
+        assert!(busy.try_take().is_none(), "the first worker is busy meanwhile");
+        busy.wait().into_result().unwrap();
+        until("a load", || node.list()[number as usize].loaded_in == 1);
+        for _ in 0..20 {
+            let answer = caller.call(numbered_name(number).as_str(), b"".as_slice());
+            assert_eq!((answer.status, answer.worker), (Status::Ok, Some(1)), "{}", answer.detail);
+        }
+        assert_eq!(version(caller), of(1));
+    }
+    assert_eq!(cold_loads(&node), [1, 2], "each module in one worker");
+    // A worker that is lost has nothing of it any more.
+    kill(node.workers()[1].pid.unwrap());
+    until("another worker", || node.stats().restarts == 1);
+    until_serves(&node);
+    assert_eq!(loaded(&node), ["versions.so"]);
+    let answer = node.call(numbered_name(0).as_str(), b"".as_slice());
+    assert_eq!((answer.status, answer.worker), (Status::Ok, Some(0)));
+}
+
+#[test]
+fn a_module_whose_worker_is_busy_is_loaded_in_another_one() {
+    let _watchdog = watchdog();
+    let directory = tempfile::tempdir().unwrap();
+    let limits = Limits { budget_ns: 60_000_000_000, ..Limits::default() };
+    let config = FunctionConfig::default().limits(limits).deadline(Duration::from_secs(60));
+    let node = node(&directory, 0..1).workers(2).function("version_slow", config).start().unwrap();
+    assert_eq!(version(&node), of(1));
+    until("a load", || cold_loads(&node) == [1, 0]);
+    let calls: Vec<_> = (0..6).map(|_| slow(&node, 500)).collect();
+    until("another load", || cold_loads(&node) == [1, 1]);
+    let mut workers: Vec<u32> = Vec::new();
+    for call in calls {
+        let answer = call.wait();
+        assert_eq!(answer.status, Status::Ok, "{}", answer.detail);
+        workers.extend(answer.worker);
+    }
+    assert!(workers.contains(&0) && workers.contains(&1), "{workers:?}");
+    assert_eq!((cold_loads(&node), node.stats().restarts), (vec![1, 1], 0));
+}
+
 #[test]
 fn a_worker_that_is_killed_while_it_loads_loses_no_call() {
     let _watchdog = watchdog();

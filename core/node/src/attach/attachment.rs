@@ -358,7 +358,10 @@ impl Live {
         let Some(held) = self.lanes.get_mut(&lane) else { return };
         held.open = true;
         if !self.closing {
-            shared.seats[held.lane.worker as usize].open(Arc::clone(&held.lane));
+            let worker = held.lane.worker as usize;
+            // It is another process, for all that is known.
+            shared.stock.leaves(worker);
+            shared.seats[worker].open(Arc::clone(&held.lane));
         }
     }
 }

@@ -59,8 +59,12 @@ impl Mirror {
                 return Err(io::Error::other(format!("the node tells of more than {NAMES_MAX} functions")));
             }
             entries.resize(self.numbers.len(), None);
-            entries[number as usize] =
-                Some(Entry { function: row.id, deadline_ns: row.deadline_ns, concurrency: row.concurrency });
+            entries[number as usize] = Some(Entry {
+                function: row.id,
+                deadline_ns: row.deadline_ns,
+                concurrency: row.concurrency,
+                is_lazy: row.is_lazy,
+            });
             catalog.by_name.insert(row.name.clone(), number);
             catalog.functions.push(info(number, row));
         }

@@ -92,7 +92,7 @@ pub(crate) fn node(workers: u32) -> (Arc<Shared>, Vec<(Arc<Lane>, Player)>) {
     let hub = Arc::new(Hub::new(0).unwrap());
     let seats = (0..workers).map(|index| Seat::new(index, None)).collect();
     let (shared, _) = Shared::new(seats, hub);
-    let entry = Entry { function: FUNCTION, deadline_ns: u64::MAX, concurrency: 1 };
+    let entry = Entry { function: FUNCTION, deadline_ns: u64::MAX, concurrency: 1, is_lazy: false };
     shared.names.publish(&[Some(entry)]);
     let info = FunctionInfo {
         id: 0,
@@ -273,6 +273,26 @@ fn what_waits_behind_a_long_call_goes_past_what_cannot() {
     let cannot = submit_at(from, History::new(1, false), 1);
     from.send_waiting(&shared, to);
     assert!(from.went.has(can) && !from.went.has(cannot));
+}
+
+/// A load that was begun is sooner done than another one, which would keep a second worker from its calls.
+#[test]
+fn what_waits_for_a_load_stays_unless_it_is_loaded_elsewhere() {
+    let (shared, lanes) = node(2);
+    let [(from, _), (to, _)] = lanes.as_slice() else { panic!("two lanes") };
+    let calls: Vec<Ticket> = (0..2).map(|_| submit(from, History::new(0, false))).collect();
+    let gone = || calls.iter().filter(|call| from.went.has(**call)).count();
+    shared.stock.loads(0, [FUNCTION].into_iter());
+    from.send_waiting(&shared, to);
+    assert_eq!(gone(), 0);
+    shared.stock.loaded(1, 5, 1, [FUNCTION].into_iter());
+    from.send_waiting(&shared, to);
+    assert_eq!(gone(), 1, "half of what waits");
+    // Nothing is being loaded any more.
+    shared.stock.unloaded(1, 5, [FUNCTION].into_iter());
+    shared.stock.loaded(0, 5, 1, [FUNCTION].into_iter());
+    from.send_waiting(&shared, to);
+    assert_eq!(gone(), 2);
 }
 
 /// Moves a call while its owner leaves a waker, and counts how often that is woken.

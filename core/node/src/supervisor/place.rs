@@ -226,6 +226,7 @@ impl Supervisor {
         let seat = &self.shared.seats[index];
         seat.tally.begin(counted);
         seat.sealed(sandbox);
+        self.rollout.enters(index, &live.shelf);
         self.places[index] = Place::Serving { live, open: false };
     }
 
@@ -260,6 +261,7 @@ impl Supervisor {
                 live.lane.shut_down(Shut::Lost);
                 seat.tally.end();
                 // Callers wait for the next one. All the rest comes after.
+                self.shared.stock.leaves(index);
                 let pause = match live.is_retiring() {
                     true => self.restarts[index].retired(Instant::now()),
                     false => self.restarts[index].ended(Instant::now()),

@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use microfaas_control::attach::{FromHost, Function, ToHost, VERSION, Welcome, Worker};
+use microfaas_control::rate::Rate;
 use microfaas_control::{PACKET_BYTES_MAX, encode};
 use microfaas_lane::layout::Geometry;
+use microfaas_sys::clock::monotonic_ns;
 use microfaas_sys::local::{self, Peer};
 use microfaas_sys::{eventfd, poll};
 
@@ -24,6 +26,7 @@ use crate::catalog::Catalog;
 use crate::command::Pending;
 use crate::function::FunctionInfo;
 use crate::lapse::Lapse;
+use crate::names::Entry;
 use crate::node::Shared;
 use crate::seat::WorkerState;
 
@@ -37,6 +40,8 @@ const CALLERS_MAX: usize = 32;
 const PART_BYTES: usize = PACKET_BYTES_MAX / 4;
 /// Packets taken from one connection before the next is looked at.
 const PACKETS: usize = 16;
+/// Connections whose end is logged within a second: anybody who can open the socket can have as many as he likes.
+const LOGGED_PER_SECOND: u32 = 100;
 
 /// What the server needs to know of its node.
 #[derive(Debug)]
@@ -104,6 +109,8 @@ pub(crate) struct Server {
     /// Nobody is let in before, and nothing offered.
     pause_until: Instant,
     lapse: Lapse,
+    /// Ends of connections.
+    ended: Rate,
     buffer: Box<[u8; PACKET_BYTES_MAX]>,
 }
 
@@ -130,6 +137,7 @@ impl Server {
             errands: Errands::default(),
             pause_until: Instant::now(),
             lapse,
+            ended: Rate::default(),
             buffer: Box::new([0; PACKET_BYTES_MAX]),
         })
     }
@@ -336,9 +344,9 @@ impl Server {
 
     /// The table of functions, in at least one part.
     fn table(&self) -> Vec<ToHost> {
-        let number = |info: &FunctionInfo| self.shared.names.resolve(info.id).map(|entry| entry.function);
+        let entry = |info: &FunctionInfo| self.shared.names.resolve(info.id);
         let functions: Vec<Function> =
-            self.catalog.functions.iter().filter_map(|info| Some(row(number(info)?, info))).collect();
+            self.catalog.functions.iter().filter_map(|info| Some(row(entry(info)?, info))).collect();
         let mut parts = vec![Vec::new()];
         let mut room = PART_BYTES;
         for function in functions {
@@ -468,12 +476,17 @@ impl Server {
     /// Ends a connection, and takes all lanes of the host back. It learns the reason, where it still reads.
     fn part(&mut self, number: u64, dismissal: Dismissal) {
         let Some(mut guest) = self.guests.remove(&number) else { return };
+        let (pid, uid) = (guest.pid, guest.uid);
+        let is_logged = self.ended.count(monotonic_ns()) <= LOGGED_PER_SECOND;
         match &dismissal {
             Some(reason) => {
-                tracing::warn!(pid = guest.pid, uid = guest.uid, reason, "host is shown out");
+                if is_logged {
+                    tracing::warn!(pid, uid, reason, "host is shown out");
+                }
                 let _ = guest.say(&ToHost::Refused { reason: reason.clone() }, Vec::new());
             }
-            None => tracing::info!(pid = guest.pid, uid = guest.uid, "host has gone"),
+            None if is_logged => tracing::info!(pid, uid, "host has gone"),
+            None => {}
         }
         if guest.is_attached() {
             self.shared.bulletin.attached(-1);
@@ -519,15 +532,16 @@ fn dismissal(error: io::Error) -> Dismissal {
     }
 }
 
-fn row(number: u32, function: &FunctionInfo) -> Function {
+fn row(entry: Entry, function: &FunctionInfo) -> Function {
     Function {
-        id: number,
+        id: entry.function,
         name: function.name.clone(),
         module: function.module.to_string_lossy().into_owned(),
         deadline_ns: nanoseconds(function.deadline),
         idempotent: function.idempotent,
         limits: function.limits,
         concurrency: function.concurrency,
+        is_lazy: entry.is_lazy,
     }
 }
 
