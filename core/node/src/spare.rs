@@ -113,6 +113,12 @@ impl Spares {
         }
     }
 
+    /// One more is up.
+    #[cfg(test)]
+    pub(crate) fn add(&mut self, spare: Spare) {
+        self.ready.push_back(spare);
+    }
+
     /// Whether one is up.
     pub(crate) fn any(&self) -> bool {
         !self.ready.is_empty()

@@ -6,6 +6,8 @@
 
 mod clock;
 mod place;
+#[cfg(test)]
+mod tests;
 mod trial;
 
 use std::os::fd::{AsFd, BorrowedFd};

@@ -38,7 +38,7 @@ unsafe impl Send for Player {}
 
 impl Player {
     /// Answers the next call, as an honest worker would; false where there is none. Notes that a call was run by the number in its body, if there is one.
-    pub(super) fn answer(&mut self, runs: &[AtomicU8]) -> bool {
+    pub(crate) fn answer(&mut self, runs: &[AtomicU8]) -> bool {
         let Some(submission) = self.end.pop().unwrap() else { return false };
         let status = match self.end.start(&submission) {
             Start::Yours => {

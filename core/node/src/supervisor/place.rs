@@ -222,7 +222,7 @@ impl Supervisor {
     }
 
     /// A process that is up is in this place from now on. It takes calls as soon as it has what was deployed since it came up, if anything.
-    fn serving(&mut self, index: usize, live: Box<Live>, counted: Region, sandbox: SandboxReport) {
+    pub(super) fn serving(&mut self, index: usize, live: Box<Live>, counted: Region, sandbox: SandboxReport) {
         let seat = &self.shared.seats[index];
         seat.tally.begin(counted);
         seat.sealed(sandbox);
