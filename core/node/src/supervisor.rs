@@ -66,6 +66,8 @@ pub(crate) struct Supervisor {
     trial: Option<(u64, Box<Launch>)>,
     /// Processes that were killed, or have ended by themselves, and are to be reaped.
     dying: Vec<Process>,
+    /// Those that have ended while somebody traces them: they are his until he lets go of them, which nothing tells.
+    held: Vec<Process>,
     /// Places whose last worker's counts are to be added to theirs, when there is time.
     unfolded: Vec<usize>,
     /// Until every worker has served once.
@@ -107,6 +109,7 @@ impl Supervisor {
             inbox,
             trial: None,
             dying: Vec::new(),
+            held: Vec::new(),
             unfolded: Vec::new(),
             started: Some(started),
             failure: None,
@@ -275,13 +278,14 @@ impl Supervisor {
     /// Reaps processes that have ended.
     fn bury(&mut self) {
         self.dying.extend(self.spares.dropped());
-        self.dying.retain(|process| {
-            let has_ended = process.wait(Some(Duration::ZERO)).unwrap_or(true);
-            if has_ended {
-                let exit = reap(process);
+        let ended = self.dying.extract_if(.., |process| process.wait(Some(Duration::ZERO)).unwrap_or(true));
+        self.held.extend(ended);
+        self.held.retain(|process| {
+            let exit = process.try_reap().unwrap_or(Some(Exit::Unknown));
+            if let Some(exit) = exit {
                 tracing::info!(pid = process.pid(), %exit, "process ended");
             }
-            !has_ended
+            exit.is_none()
         });
     }
 
@@ -303,7 +307,7 @@ impl Supervisor {
             }
         }
         let processes = self.places.iter().filter_map(|place| Some(place.descriptors()?.0));
-        for process in processes.chain(&self.dying) {
+        for process in processes.chain(&self.dying).chain(&self.held) {
             let exit = reap(process);
             tracing::debug!(pid = process.pid(), %exit, "worker ended");
         }
@@ -337,6 +341,8 @@ fn failed(index: usize, source: LaunchError) -> NodeError {
     NodeError::Worker { worker: u32::try_from(index).unwrap_or(u32::MAX), source }
 }
 
+/// How a process has ended that has, or is about to. One that somebody traces is not waited for: only he knows.
 fn reap(process: &Process) -> Exit {
-    process.reap().unwrap_or(Exit::Unknown)
+    let _ = process.wait(None);
+    process.try_reap().ok().flatten().unwrap_or(Exit::Unknown)
 }

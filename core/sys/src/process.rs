@@ -188,19 +188,32 @@ impl Process {
         self.signaller.clone()
     }
 
-    /// Takes the exit status, waiting for the end. The process id is free for others afterwards.
+    /// Takes the exit status, waiting for the end; where somebody traces the process, until he lets go of it. The process id is free for others afterwards.
     ///
     /// # Errors
     /// None in ordinary use.
     pub fn reap(&self) -> io::Result<Exit> {
+        self.take_status(WaitPidFlag::WEXITED).map(|exit| exit.unwrap_or(Exit::Unknown))
+    }
+
+    /// As [`reap`](Self::reap), without waiting. `None` where there is nothing to take yet: it has not ended, or it has, as its descriptor says, and somebody traces it.
+    ///
+    /// # Errors
+    /// None in ordinary use.
+    pub fn try_reap(&self) -> io::Result<Option<Exit>> {
+        self.take_status(WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG)
+    }
+
+    fn take_status(&self, flags: WaitPidFlag) -> io::Result<Option<Exit>> {
         loop {
-            match waitid(Id::PIDFd(self.as_fd()), WaitPidFlag::WEXITED) {
-                Ok(WaitStatus::Exited(_, code)) => return Ok(Exit::Code(code)),
-                Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(Exit::Signal(signal as i32)),
-                Ok(_) | Err(Errno::ECHILD) => return Ok(Exit::Unknown),
-                Err(Errno::EINTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+            return match waitid(Id::PIDFd(self.as_fd()), flags) {
+                Ok(WaitStatus::StillAlive) => Ok(None),
+                Ok(WaitStatus::Exited(_, code)) => Ok(Some(Exit::Code(code))),
+                Ok(WaitStatus::Signaled(_, signal, _)) => Ok(Some(Exit::Signal(signal as i32))),
+                Ok(_) | Err(Errno::ECHILD) => Ok(Some(Exit::Unknown)),
+                Err(Errno::EINTR) => continue,
+                Err(error) => Err(error.into()),
+            };
         }
     }
 }
@@ -320,6 +333,45 @@ mod tests {
         assert!(!process.is_stopped());
         process.kill().unwrap();
         assert_eq!(process.reap().unwrap(), Exit::Signal(9));
+    }
+
+    /// As a debugger at its prompt. The pipes say that it has begun, and that it may end.
+    #[test]
+    fn a_child_that_is_traced_can_be_waited_for_and_is_reaped_later() {
+        let (_mine, theirs) = socket::pair().unwrap();
+        let process = shell("read line <&3", theirs.as_fd());
+        let (near, far) = socket::pair().unwrap();
+        let pid = libc::pid_t::try_from(process.pid()).unwrap();
+        // SAFETY: the child makes system calls only.
+        let tracer = match unsafe { nix::unistd::fork() }.unwrap() {
+            nix::unistd::ForkResult::Child => {
+                let (null, mut word) = (std::ptr::null_mut::<libc::c_void>(), [0_u8]);
+                // SAFETY: takes numbers.
+                word[0] = u8::from(unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, null, null) } == 0);
+                // SAFETY: writes what lives.
+                unsafe { libc::write(far.as_raw_fd(), word.as_ptr().cast(), 1) };
+                // SAFETY: as above; the other end is closed when it is enough, but for this process's own.
+                unsafe { libc::close(near.as_raw_fd()) };
+                // SAFETY: there is room for a byte.
+                unsafe { libc::read(far.as_raw_fd(), word.as_mut_ptr().cast(), 1) };
+                // SAFETY: nothing of this process is the child's to clean up.
+                unsafe { libc::_exit(0) }
+            }
+            nix::unistd::ForkResult::Parent { child } => child,
+        };
+        drop(far);
+        let mut word = [0];
+        socket::recv(near.as_fd(), &mut word, 0, Some(Duration::from_secs(60))).unwrap();
+        process.kill().unwrap();
+        assert!(process.wait(Some(Duration::from_secs(60))).unwrap());
+        // A system may allow nobody to trace.
+        if word == [1] {
+            assert_eq!(process.try_reap().unwrap(), None);
+        }
+        drop(near);
+        nix::sys::wait::waitpid(tracer, None).unwrap();
+        assert_eq!(process.reap().unwrap(), Exit::Signal(9));
+        assert_eq!(process.try_reap().unwrap(), Some(Exit::Unknown));
     }
 
     #[test]
