@@ -9,11 +9,12 @@ use crate::ledger::Ledger;
 
 const STATUSES: usize = Status::ALL.len();
 
-/// Calls beside those of the loads, each of which was waited for.
+/// Calls beside those of the loads, each of which was waited for or taken back.
 #[derive(Debug, Default)]
 pub struct Aside {
     ended: [AtomicU64; STATUSES],
     refused: AtomicU64,
+    hung_up: AtomicU64,
 }
 
 impl Aside {
@@ -29,6 +30,11 @@ impl Aside {
     /// Notes one that was refused.
     pub fn refuse(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes one that was taken back.
+    pub fn hang_up(&self) {
+        self.hung_up.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -60,6 +66,9 @@ impl Known {
     /// Adds others.
     pub fn add_aside(&mut self, aside: &Aside) {
         self.refused += aside.refused.load(Ordering::Relaxed);
+        let hung_up = aside.hung_up.load(Ordering::Relaxed);
+        self.hung_up += hung_up;
+        self.accepted += hung_up;
         for (to, from) in self.ended.iter_mut().zip(&aside.ended) {
             let ended = from.load(Ordering::Relaxed);
             *to += ended;

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use microfaas_node::{Node, Status};
+use nix::sys::ptrace;
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::{Counts, Ledger};
@@ -52,15 +54,8 @@ pub enum Manner {
 }
 
 impl Role {
-    fn start(mut command: Command) -> Result<Self, Stop> {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let orders = child.stdin.take();
-        let said = child.stdout.take().expect("its output is a pipe");
-        let process = Victim::open(child.id())?;
-        let process =
-            process.ok_or_else(|| Stop::Failed("a process ended before it could be opened".to_owned()))?;
-        let mut role =
-            Self { child, orders, said: BufReader::new(said).lines(), ready: String::new(), process };
+    fn start(command: Command) -> Result<Self, Stop> {
+        let mut role = Self::begin(command)?;
         for line in role.said.by_ref() {
             let line = line?;
             if let Some(rest) = line.strip_prefix("ready") {
@@ -72,10 +67,19 @@ impl Role {
         Err(Stop::Failed(format!("a process that was to be ready ended with {status}")))
     }
 
+    /// It is not ready yet.
+    fn begin(mut command: Command) -> Result<Self, Stop> {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let orders = child.stdin.take();
+        let said = child.stdout.take().expect("its output is a pipe");
+        let process = Victim::open(child.id())?;
+        let process =
+            process.ok_or_else(|| Stop::Failed("a process ended before it could be opened".to_owned()))?;
+        Ok(Self { child, orders, said: BufReader::new(said).lines(), ready: String::new(), process })
+    }
+
     fn of_this_program<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Result<Self, Stop> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.arg("role").args(arguments);
-        Self::start(command)
+        Self::start(this_program(arguments)?)
     }
 
     /// The command `microfaas serve` with a socket and two workers.
@@ -116,6 +120,23 @@ impl Role {
     /// Where it does not start.
     pub fn embedded(modules: &Path, seed: u64) -> Result<Self, Stop> {
         Self::of_this_program([OsStr::new("embedded"), modules.as_os_str(), OsStr::new(&seed.to_string())])
+    }
+
+    /// As [`embedded`](Self::embedded), and does not wait until it is ready.
+    ///
+    /// # Errors
+    /// Where it cannot be run.
+    pub fn embedded_starting(modules: &Path, seed: u64) -> Result<Self, Stop> {
+        let seed = seed.to_string();
+        Self::begin(this_program([OsStr::new("embedded"), modules.as_os_str(), OsStr::new(&seed)])?)
+    }
+
+    /// A process that has stopped this one as a debugger does, and does not look at it any more.
+    ///
+    /// # Errors
+    /// Where it may not.
+    pub fn tracer(of: &Victim) -> Result<Self, Stop> {
+        Self::of_this_program(["tracer", "", &of.pid.to_string()])
     }
 
     /// As [`embedded`](Self::embedded), with short deadlines and little patience.
@@ -160,6 +181,12 @@ impl Drop for Role {
     }
 }
 
+fn this_program<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> std::io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("role").args(arguments);
+    Ok(command)
+}
+
 /// Plays the role that these arguments name. To be called by the program.
 ///
 /// # Errors
@@ -189,6 +216,14 @@ pub fn play(arguments: &[String]) -> Result<(), Stop> {
             while let Ok(slot) = node.prepare("answer", 64, 0) {
                 std::mem::forget(slot);
             }
+            say("ready")?;
+            wait_for_end();
+            Ok(())
+        }
+        "tracer" => {
+            let pid = Pid::from_raw(i32::try_from(seed).unwrap_or(0));
+            ptrace::seize(pid, ptrace::Options::empty())?;
+            ptrace::interrupt(pid)?;
             say("ready")?;
             wait_for_end();
             Ok(())

@@ -96,8 +96,9 @@ impl Stage {
         let problems = run_dry(&load, &node, &warm, trial);
         trial.verdict.problems.extend(problems);
         let ledger = Arc::new(Ledger::new(REQUESTS));
-        let slots = free_slots(&node);
+        // A call that was moved has its first slot, too, until its first worker has answered.
         until(SETTLE, || node.poll() == 0 && node.stats().outstanding == 0);
+        let slots = free_slots(&node);
         if !until(HEAL, || has_spares(&node)) {
             return Err(Stop::Failed(format!("no spare within {HEAL:?}: {:?}", node.spares())));
         }

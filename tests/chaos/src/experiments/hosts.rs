@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use microfaas_node::{Node, Request, Status};
+use microfaas_node::{Node, Request, RestartCause, Status};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -17,13 +17,13 @@ use crate::question::Question;
 use crate::role::{LOG, Manner, Role, connect, told};
 use crate::stage::{HEAL, MODULE, SETTLE, Stage, enter};
 use crate::trial::{Stop, Trial};
-use crate::victim::{Victim, until};
+use crate::victim::{Victim, Worker, until};
 
-const SOCKET: &str = "socket";
+pub(super) const SOCKET: &str = "socket";
 /// A call's that takes long: more than a node that is told to stop once gave to any.
 const LONG_US: u64 = 3_000_000;
 
-fn stage_with_socket(trial: &mut Trial) -> Result<(Stage, PathBuf, TempDir), Stop> {
+pub(super) fn stage_with_socket(trial: &mut Trial) -> Result<(Stage, PathBuf, TempDir), Stop> {
     let folder = tempfile::tempdir()?;
     let socket = folder.path().join(SOCKET);
     let mut stage = Stage::start_with(trial, |builder| builder.socket(&socket))?;
@@ -140,6 +140,58 @@ pub(super) fn embedded_is_killed(trial: &mut Trial) -> Result<(), Stop> {
     Ok(())
 }
 
+/// H03. Before it is ready: whatever there is of its node by then ends with it. What is started at the same moment is found when the experiment is over.
+pub(super) fn starting_is_killed(trial: &mut Trial) -> Result<(), Stop> {
+    let mut kills = 0;
+    while !trial.is_over(0.8) {
+        let host = Role::embedded_starting(&trial.folder, trial.random.u64(..))?;
+        std::thread::sleep(trial.some_time(Duration::from_millis(150)));
+        let mut processes = Vec::new();
+        for (pid, _) in descendants(host.process.pid) {
+            processes.extend(Victim::open(pid)?);
+        }
+        host.process.kill()?;
+        host.wait()?;
+        for process in processes {
+            let ended = process.ends_within(HEAL)?;
+            trial.expect(ended, || format!("process {} outlives its host", process.pid));
+        }
+        kills += 1;
+        trial.event();
+    }
+    trial.figure("kills", f64::from(kills));
+    Ok(())
+}
+
+/// H04. Calls of hosts that are killed are on their way from dead workers to others.
+pub(super) fn hosts_and_workers_are_killed(trial: &mut Trial) -> Result<(), Stop> {
+    let folder = tempfile::tempdir()?;
+    let socket = folder.path().join(SOCKET);
+    let stage = Stage::start_with(trial, |builder| builder.socket(&socket).restarts(u32::MAX))?;
+    let mut stage = stage.loses(&[RestartCause::Died]);
+    stage.guests = true;
+    let running = stage.load(&Load { may_end: &[Status::WorkerLost], ..Load::default() }, trial);
+    let mut kills = 0;
+    while !trial.is_over(0.7) {
+        let host = Role::host(&socket, Manner::Load, trial.random.u64(..))?;
+        std::thread::sleep(trial.some_time(Duration::from_millis(20)));
+        let worker = Worker::of(&stage.node, kills % 2)?;
+        trial.event();
+        worker.iter().try_for_each(|worker| worker.process.kill())?;
+        std::thread::sleep(trial.some_time(Duration::from_millis(3)));
+        host.process.kill()?;
+        host.wait()?;
+        if let Some(worker) = worker {
+            let replaced = until(HEAL, || worker.is_replaced(&stage.node));
+            trial.expect(replaced, || format!("worker {} is not replaced", worker.index));
+        }
+        kills += 1;
+    }
+    trial.figure("kills", kills as f64);
+    stage.finish(vec![running], trial);
+    Ok(())
+}
+
 /// A node in a process of its own, and this process attached to it.
 pub(super) struct Served {
     pub(super) server: Option<Role>,
@@ -211,7 +263,7 @@ impl Served {
     }
 
     /// Ends it; what it held is given back.
-    fn finish(mut self, trial: &mut Trial) {
+    pub(super) fn finish(mut self, trial: &mut Trial) {
         let mut more = Vec::new();
         until(SETTLE, || {
             more = Footprint::now().beyond(&self.before);
@@ -294,6 +346,31 @@ pub(super) fn graceful_stop(trial: &mut Trial) -> Result<(), Stop> {
         trial.verdict.problems.extend(running.stop());
         let ended = served.ledger.counts();
         trial.figure("not_ok_at_stop", (ended.completed - ended.ok) as f64);
+        enter(&served.ledger, trial);
+    }
+    Ok(())
+}
+
+/// N02. The settings are read again, and a module is tried out, when the node is told to stop: it does, and nobody is left.
+pub(super) fn stopped_while_deploying(trial: &mut Trial) -> Result<(), Stop> {
+    let mut version = 0;
+    while version == 0 || !trial.is_over(0.7) {
+        version += 1;
+        let mut served = Served::start(trial)?;
+        let load = Load { may_end: &[Status::WorkerLost, Status::Cancelled], ..Load::default() };
+        let running = load.start(&served.host, &served.ledger, &mut trial.random);
+        put(served.folder.path(), MODULE, &trial.modules.version(version))?;
+        if let Some(server) = &served.server {
+            server.process.send(Signal::SIGHUP)?;
+        }
+        std::thread::sleep(trial.some_time(Duration::from_millis(60)));
+        trial.event();
+        served.end_server(trial, Signal::SIGTERM)?;
+        let left = descendants(std::process::id());
+        trial.expect(left.is_empty(), || {
+            format!("processes {left:?} are left of a node that was told to stop")
+        });
+        trial.verdict.problems.extend(running.stop());
         enter(&served.ledger, trial);
     }
     Ok(())

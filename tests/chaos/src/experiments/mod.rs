@@ -9,8 +9,10 @@ mod hosts;
 mod limits;
 mod mix;
 mod overload;
+mod starts;
 mod stops;
 mod storage;
+mod storms;
 
 use crate::place::Place;
 use crate::trial::{Stop, Trial};
@@ -42,15 +44,26 @@ pub const ALL: &[Experiment] = &[
     experiment("K02", "all workers are killed at once, again and again", deaths::all_at_once),
     experiment("D01", "one of two workers is killed every 100 ms", deaths::one_of_two),
     experiment("D02", "as K01, while the cores have time to spare", deaths::one_at_a_time_under_light_load),
+    experiment("D03", "spares are killed all the time, and workers now and then", starts::spares_die),
+    experiment("D04", "workers are killed in the middle of deployments", starts::workers_die_while_deploying),
     experiment("K03", "a worker is stopped for longer than a stall", stops::longer_than_a_stall),
     experiment(
         "S01",
         "workers are stopped and continued before it counts as a stall",
         stops::shorter_than_a_stall,
     ),
+    experiment("S02", "a worker is stopped by a debugger, whose it is when it has ended", stops::traced),
+    experiment("S03", "an attached host is stopped in the middle of its calls", stops::attached_host),
+    experiment("N01", "the node is stopped under attached hosts", stops::node),
     experiment("K05", "attached hosts are killed in the middle of their calls", hosts::attached_are_killed),
     experiment("H01", "a host that has its own node is killed", hosts::embedded_is_killed),
     experiment("H02", "an attached host leaks its slots and is stopped, another goes on", hosts::slots_leak),
+    experiment("H03", "a host is killed while its own node starts", hosts::starting_is_killed),
+    experiment(
+        "H04",
+        "attached hosts and workers are killed in the middle of calls",
+        hosts::hosts_and_workers_are_killed,
+    ),
     experiment("K06", "the node is killed under attached hosts, and started again", hosts::node_is_killed),
     experiment("K08", "functions allocate for ever", limits::memory),
     experiment("K10", "the host runs out of descriptors while workers die", limits::descriptors),
@@ -98,6 +111,13 @@ pub const ALL: &[Experiment] = &[
     experiment("K22", "one function is flooded", overload::one_function_floods),
     experiment("K23", "versions are deployed and rolled back under load", deploys::under_load),
     experiment("K24", "the node is told to stop under load", hosts::graceful_stop),
+    experiment(
+        "N02",
+        "the node is told to stop in the middle of a deployment",
+        hosts::stopped_while_deploying,
+    ),
+    experiment("X01", "all calls are due, or taken back, at the same moment", storms::ends),
+    experiment("X02", "hosts attach, call and go, several at a time", storms::hosts_come_and_go),
     Experiment {
         name: "K26",
         about: "the wall clock is set back and forth all the time",
