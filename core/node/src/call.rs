@@ -101,7 +101,7 @@ impl Prepared {
 
     /// Says what is called. To be looked up when the slot is there: then the numbers are those that the lane's worker knows.
     pub(crate) fn call(&mut self, function: Entry, history: History) {
-        (self.function, self.history) = (function, history);
+        (self.function, self.history) = (function, history.of(function));
     }
 
     /// Room for the body. Holds whatever an earlier request of the slot left there.
@@ -301,8 +301,8 @@ impl Call {
     /// The deadline has passed. An answer that has come at the last moment is taken.
     fn expire(&mut self, completion: &mut Completion) {
         let Some(lane) = &self.lane else { return };
-        let mut never_started = lane.host.take_back(self.ticket);
-        if !never_started {
+        let is_ours = lane.host.take_back(self.ticket);
+        if !is_ours {
             let outcome = lane.host.outcome(self.ticket);
             if lane.went.any() && self.follow() {
                 return self.expire(completion);
@@ -313,7 +313,7 @@ impl Call {
         }
         let Some(lane) = self.lane.take() else { return };
         let function = lane.note(self.ticket).function.load(Ordering::Relaxed);
-        never_started |= lane.give_up(self.ticket);
+        let never_started = lane.let_go(self.ticket, is_ours);
         let status = if never_started { Status::Expired } else { Status::Timeout };
         if never_started {
             lane.hub.decided.count(function, status);

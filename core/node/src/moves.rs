@@ -3,7 +3,7 @@
 //! | why | which calls | how often |
 //! | --- | --- | --- |
 //! | their worker has died | those that had not started | [`MOVES_MAX`] times |
-//! | their worker has died | others of functions declared `idempotent`, with `CALL_RETRIED` | once |
+//! | their worker has died | others of functions declared `idempotent`, when they were submitted and now, with `CALL_RETRIED` | once |
 //! | their worker has lied | as others, whatever it says of them: only of idempotent functions | once |
 //! | another worker has nothing to do | those that have waited for [`WAIT_NS`] and have not started, but for a module that is just being loaded | [`MOVES_MAX`] times |
 //!
@@ -187,16 +187,22 @@ impl Lane {
 
     /// Owner: wants the call no more, wherever it is. True when it had not started: it never will.
     pub(crate) fn give_up(&self, ticket: Ticket) -> bool {
-        let never_started = self.host.take_back(ticket);
+        let is_ours = self.host.take_back(ticket);
+        self.let_go(ticket, is_ours)
+    }
+
+    /// As [`give_up`](Self::give_up), of a call that the owner has tried to take back, with this result. That does not count where the call went elsewhere all the same, as
+    /// one does whose worker was found to lie: then it may be run there.
+    pub(crate) fn let_go(&self, ticket: Ticket, is_ours: bool) -> bool {
         self.abandon(ticket);
         // See "Both want it".
         fence(Ordering::SeqCst);
         if !self.went.any() {
-            return never_started;
+            return is_ours;
         }
         match self.went.take(ticket) {
             Some((lane, ticket)) => lane.give_up(ticket),
-            None => never_started,
+            None => is_ours,
         }
     }
 
@@ -331,20 +337,16 @@ impl Shared {
     /// What a call is to find where it goes, if it may go anywhere.
     fn may_go(&self, history: History, started: bool) -> Result<Entry, Stay> {
         let lost = Stay::End(Status::WorkerLost, !started);
-        let is_idempotent = || self.is_idempotent(history.name());
-        if history.moves() >= MOVES_MAX || started && (history.is_retry() || !is_idempotent()) {
+        if history.moves() >= MOVES_MAX || started && (history.is_retry() || !history.is_idempotent()) {
             return Err(lost);
         }
         let never_ran = |status| if started { lost } else { Stay::End(status, true) };
         let entry = self.names.resolve(history.name()).ok_or_else(|| never_ran(Status::NotFound))?;
+        if started && !entry.is_idempotent {
+            return Err(lost);
+        }
         self.hub.bans.check(entry.function).map_err(|_| never_ran(Status::Banned))?;
         Ok(entry)
-    }
-
-    fn is_idempotent(&self, name: u32) -> bool {
-        let catalog = self.catalog.load();
-        let found = catalog.functions.binary_search_by_key(&name, |info| info.id);
-        found.is_ok_and(|index| catalog.functions[index].idempotent)
     }
 
     /// A slot for a call that was accepted already.

@@ -24,23 +24,29 @@ pub(crate) struct Entry {
     pub(crate) concurrency: u32,
     /// Workers load it when it is called.
     pub(crate) is_lazy: bool,
+    /// Running it twice does no harm.
+    pub(crate) is_idempotent: bool,
 }
 
 impl Entry {
     /// No function.
-    pub(crate) const NONE: Self = Self { function: u32::MAX, deadline_ns: 0, concurrency: 0, is_lazy: false };
+    pub(crate) const NONE: Self =
+        Self { function: u32::MAX, deadline_ns: 0, concurrency: 0, is_lazy: false, is_idempotent: false };
 
     fn word(self) -> u32 {
-        (self.function + 1) | if self.is_lazy { LAZY } else { 0 }
+        let flag = |is_set, flag| if is_set { flag } else { 0 };
+        (self.function + 1) | flag(self.is_lazy, LAZY) | flag(self.is_idempotent, IDEMPOTENT)
     }
 }
 
 /// Workers load the function when it is called. Numbers are below: there are a few for each name.
 const LAZY: u32 = 1 << 31;
+/// Running the function twice does no harm.
+const IDEMPOTENT: u32 = 1 << 30;
 
 #[derive(Debug, Default)]
 struct Row {
-    /// The function's number plus one, and [`LAZY`]; 0 for none.
+    /// The function's number plus one, [`LAZY`] and [`IDEMPOTENT`]; 0 for none.
     function: AtomicU32,
     concurrency: AtomicU32,
     deadline_ns: AtomicU64,
@@ -78,9 +84,10 @@ impl Names {
             // Pairs with the fence in `publish`: who has read a word of a later generation finds the generation moved.
             fence(Ordering::Acquire);
             if self.generation.load(Ordering::Relaxed) == generation {
-                let is_lazy = function & LAZY != 0;
-                let number = (function & !LAZY).checked_sub(1);
-                return number.map(|function| Entry { function, deadline_ns, concurrency, is_lazy });
+                let (is_lazy, is_idempotent) = (function & LAZY != 0, function & IDEMPOTENT != 0);
+                let number = (function & !(LAZY | IDEMPOTENT)).checked_sub(1);
+                let entry = |function| Entry { function, deadline_ns, concurrency, is_lazy, is_idempotent };
+                return number.map(entry);
             }
         }
     }
@@ -108,7 +115,8 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     fn entry(n: u32) -> Option<Entry> {
-        Some(Entry { function: n, deadline_ns: u64::from(n) * 3, concurrency: n, is_lazy: n % 2 == 1 })
+        let (is_lazy, is_idempotent) = (n % 2 == 1, n % 3 == 1);
+        Some(Entry { function: n, deadline_ns: u64::from(n) * 3, concurrency: n, is_lazy, is_idempotent })
     }
 
     #[test]

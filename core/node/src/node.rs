@@ -527,8 +527,7 @@ mod tests {
     /// As when the node of an attached host is restarted with other functions.
     #[test]
     fn a_caller_who_was_held_up_names_the_function_as_the_lanes_worker_knows_it() {
-        let entry =
-            |function| Some(Entry { function, deadline_ns: u64::MAX, concurrency: 0, is_lazy: false });
+        let entry = |function| Some(Entry { function, deadline_ns: u64::MAX, concurrency: 0, ..Entry::NONE });
         let (shared, mut old) = node(1);
         shared.names.publish(&[entry(5), entry(6)]);
         let (mut old, mut new) = (old.remove(0), None);

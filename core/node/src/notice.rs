@@ -10,6 +10,8 @@ use std::time::Duration;
 use atomic_waker::AtomicWaker;
 use microfaas_sys::futex;
 
+use crate::names::Entry;
+
 /// What the owner waits by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -34,6 +36,7 @@ const MOVES: u32 = 0xff << MOVES_SHIFT;
 const RETRY: u32 = 1 << 24;
 const LEFT: u32 = 1 << 25;
 const LIMITED: u32 = 1 << 26;
+const IDEMPOTENT: u32 = 1 << 27;
 
 const _: () = assert!(crate::names::NAMES_MAX <= NAME as usize + 1);
 
@@ -42,6 +45,12 @@ impl History {
     #[inline]
     pub(crate) const fn new(name: u32, limited: bool) -> Self {
         Self(name & NAME | if limited { LIMITED } else { 0 })
+    }
+
+    /// Of this function, as it is when the call is submitted.
+    #[inline]
+    pub(crate) const fn of(self, function: Entry) -> Self {
+        Self(self.0 & !IDEMPOTENT | if function.is_idempotent { IDEMPOTENT } else { 0 })
     }
 
     pub(crate) const fn name(self) -> u32 {
@@ -61,6 +70,11 @@ impl History {
     /// Whether it is looked after in another lane.
     pub(crate) const fn has_left(self) -> bool {
         self.0 & LEFT != 0
+    }
+
+    /// Whether the version that it was submitted to may be run again.
+    pub(crate) const fn is_idempotent(self) -> bool {
+        self.0 & IDEMPOTENT != 0
     }
 
     pub(crate) const fn is_limited(self) -> bool {

@@ -362,6 +362,7 @@ impl Registry {
                     deadline_ns: member.config.deadline.map_or(u64::MAX, nanoseconds),
                     concurrency: member.config.concurrency,
                     is_lazy: version.is_lazy(member.function),
+                    is_idempotent: member.config.idempotent,
                 });
             }
         }

@@ -99,7 +99,7 @@ mod tests {
     use super::*;
     use crate::moves::tests::{lane, node, submit_due};
 
-    const LAZY: Entry = Entry { function: 7, deadline_ns: u64::MAX, concurrency: 0, is_lazy: true };
+    const LAZY: Entry = Entry { function: 7, is_lazy: true, ..Entry::NONE };
     const EAGER: Entry = Entry { is_lazy: false, ..LAZY };
 
     #[test]

@@ -64,6 +64,7 @@ impl Mirror {
                 deadline_ns: row.deadline_ns,
                 concurrency: row.concurrency,
                 is_lazy: row.is_lazy,
+                is_idempotent: row.idempotent,
             });
             catalog.by_name.insert(row.name.clone(), number);
             catalog.functions.push(info(number, row));

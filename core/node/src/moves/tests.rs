@@ -92,7 +92,8 @@ pub(crate) fn node(workers: u32) -> (Arc<Shared>, Vec<(Arc<Lane>, Player)>) {
     let hub = Arc::new(Hub::new(0).unwrap());
     let seats = (0..workers).map(|index| Seat::new(index, None)).collect();
     let (shared, _) = Shared::new(seats, hub);
-    let entry = Entry { function: FUNCTION, deadline_ns: u64::MAX, concurrency: 1, is_lazy: false };
+    let (function, deadline_ns) = (FUNCTION, u64::MAX);
+    let entry = Entry { function, deadline_ns, concurrency: 1, is_lazy: false, is_idempotent: true };
     shared.names.publish(&[Some(entry)]);
     let info = FunctionInfo {
         id: 0,
@@ -273,6 +274,61 @@ fn what_waits_behind_a_long_call_goes_past_what_cannot() {
     let cannot = submit_at(from, History::new(1, false), 1);
     from.send_waiting(&shared, to);
     assert!(from.went.has(can) && !from.went.has(cannot));
+}
+
+/// A call of the node's function in this lane, as callers submit it, which knows nothing of limits.
+fn call(shared: &Shared, lane: &Arc<Lane>) -> crate::Call {
+    let reserved = lane.host.reserve(0).unwrap();
+    lane.load().add();
+    let mut prepared = Prepared::new(Arc::clone(lane), reserved, 0);
+    prepared.call(shared.names.resolve(0).unwrap(), History::new(0, false));
+    prepared.submit(0, &[], None).unwrap()
+}
+
+/// An owner takes its call back and is held up. Its worker is found to lie meanwhile, so that nothing which lies there says whether the call was run: it may be run again, and is.
+#[test]
+fn what_was_taken_back_of_a_liar_and_runs_elsewhere_has_started() {
+    let (shared, mut lanes) = node(2);
+    let (to, mut there) = lanes.pop().unwrap();
+    let (from, _here) = lanes.pop().unwrap();
+    shared.seats[1].open(Arc::clone(&to));
+    let ticket = submit(&from, History::new(0, false).of(shared.names.resolve(0).unwrap()));
+    // The first half of what the owner does when time is up.
+    let is_ours = from.host.take_back(ticket);
+    assert!(is_ours);
+    from.shut_down(Shut::Lied);
+    shared.see_to_orphans();
+    there.begin();
+    assert_eq!((in_flight(&to), shared.stats().retries), (1, 1));
+    // The second half.
+    assert!(!from.let_go(ticket, is_ours), "it runs");
+    to.shut_down(Shut::Closed);
+    assert_eq!((from.host.free_slots(), to.host.free_slots()), (SLOTS, SLOTS));
+}
+
+/// What is deployed while a call runs says nothing of what that call has done.
+#[test]
+fn a_call_is_run_again_only_where_it_might_be_when_it_was_submitted_and_still_may() {
+    let (before, after) = ([true, true, false, false], [true, false, true, false]);
+    for (before, after) in before.into_iter().zip(after) {
+        let (shared, mut lanes) = node(2);
+        let (to, mut there) = lanes.pop().unwrap();
+        let (from, mut here) = lanes.pop().unwrap();
+        shared.seats[1].open(Arc::clone(&to));
+        let deploy = |is_idempotent| {
+            let entry = shared.names.resolve(0).unwrap();
+            shared.names.publish(&[Some(Entry { is_idempotent, ..entry })]);
+        };
+        deploy(before);
+        let call = call(&shared, &from);
+        here.begin();
+        deploy(after);
+        from.shut_down(Shut::Lost);
+        shared.see_to_orphans();
+        assert_eq!(there.answer(&[]), before && after, "{before} {after}");
+        let status = if before && after { Status::Ok } else { Status::WorkerLost };
+        assert_eq!(call.wait().status, status, "{before} {after}");
+    }
 }
 
 /// A load that was begun is sooner done than another one, which would keep a second worker from its calls.
