@@ -176,29 +176,20 @@ impl Supervisor {
         self.ended(index);
     }
 
-    /// Modules that were unloaded have stayed in the memory of a worker that has nothing to do, as far as the node knows: it ends, where hosts are attached when it has
-    /// done what these want of it.
+    /// Modules that were unloaded have stayed in the memory of a worker that has nothing to do, as far as the node knows: it ends when it has done what it has begun. That
+    /// may be calls of attached hosts, or one that has come just now.
     pub(super) fn recycle(&mut self, index: usize) {
         let Place::Serving { live, .. } = &mut self.places[index] else { return };
         let seat = &self.shared.seats[index];
-        let is_needed = self.shared.bulletin.has_guests();
         seat.tally.doom(RestartCause::Stayed);
-        if is_needed {
-            seat.load.leave();
-            live.retire(&self.shared);
-        } else {
-            // At once: a call may come at any time.
-            let _ = live.process.kill();
-        }
+        seat.load.leave();
+        live.retire(&self.shared);
         let stayed_bytes = live.shelf.stayed_bytes();
         tracing::info!(
             worker = index,
             stayed_bytes,
             "unloaded modules have stayed in memory, the worker is replaced"
         );
-        if !is_needed {
-            self.ended(index);
-        }
     }
 
     /// The process that was started for this place is up.

@@ -17,13 +17,13 @@ use microfaas_sys::socket;
 use super::*;
 use crate::Call;
 use crate::call::Prepared;
-use crate::catalog::Catalog;
 use crate::command::Talk;
 use crate::function::Settings;
 use crate::lane::Lane;
 use crate::live::Live;
 use crate::metrics::RestartCause;
 use crate::moves::tests::{Player, lane, node};
+use crate::names::Entry;
 use crate::notice::History;
 use crate::registry::Registry;
 use crate::shelf::Shelf;
@@ -150,11 +150,10 @@ impl Stage {
         prepared.submit(8, &[], None).unwrap()
     }
 
-    fn may_be_run_again(&self, idempotent: bool) {
-        let shared = &self.supervisor.shared;
-        let mut functions = shared.catalog.load().functions.clone();
-        functions[0].idempotent = idempotent;
-        shared.catalog.store(Arc::new(Catalog { functions, ..Catalog::default() }));
+    fn may_be_run_again(&self, is_idempotent: bool) {
+        let names = &self.supervisor.shared.names;
+        let entry = names.resolve(0).unwrap();
+        names.publish(&[Some(Entry { is_idempotent, ..entry })]);
     }
 }
 
@@ -163,8 +162,6 @@ fn a_worker_that_does_not_end_when_it_was_told_to_is_killed() {
     for idempotent in [false, true] {
         let mut stage = Stage::new(2, 5);
         stage.may_be_run_again(idempotent);
-        // For their sake it is told, and not killed.
-        stage.supervisor.shared.bulletin.attached(1);
         let started = stage.submit_to(0, 0);
         stage.players[0].begin();
         let waits = stage.submit_to(0, 1);
@@ -200,6 +197,21 @@ fn a_worker_that_does_not_end_when_it_was_told_to_is_killed() {
         stage.supervisor.look_at_clocks();
         assert!(matches!(stage.supervisor.places[0], Place::Launching(_)) && stage.pid(0) != pid);
     }
+}
+
+/// One that comes while the supervisor makes up its mind.
+#[test]
+fn a_call_outlives_the_decision_to_replace_its_worker() {
+    let mut stage = Stage::new(1, 5);
+    stage.may_be_run_again(false);
+    let (pid, call) = (stage.pid(0), stage.submit_to(0, 0));
+    stage.supervisor.recycle(0);
+    assert!(stage.live(0).is_retiring() && stage.pid(0) == pid);
+    // It has not heard of it yet.
+    assert!(stage.players[0].answer(&[AtomicU8::new(0)]));
+    assert_eq!(call.wait().status, Status::Ok);
+    stage.kill(0);
+    assert_eq!((stage.restarts(), stage.causes(0)), (vec![1], vec![(RestartCause::Stayed, 1)]));
 }
 
 /// Where none is replaced at once, everybody waits for its own time.
