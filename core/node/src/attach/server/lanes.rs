@@ -202,6 +202,17 @@ impl Server {
         self.asks.append(&mut open);
     }
 
+    /// Where a worker has cut a lane, it said before that it has it, which nobody may have looked at yet.
+    fn look_at_added(&mut self, place: (usize, u32, u32)) {
+        let is_it = |ask: &Ask| matches!(ask.purpose, Purpose::Add { .. }) && ask.place() == place;
+        if let Some(at) = self.asks.iter().position(is_it)
+            && let Some(answer) = self.asks[at].pending.look()
+        {
+            let ask = self.asks.remove(at);
+            self.answered(ask, answer);
+        }
+    }
+
     fn answered(&mut self, ask: Ask, answer: AskResult) {
         let Ask { purpose, worker, generation, number: taken, .. } = ask;
         let message = match (answer, &purpose) {
@@ -278,6 +289,7 @@ impl Server {
 
     pub(super) fn look_at_cuts(&mut self) {
         for Cut { worker, generation, number, reason } in self.shared.bulletin.take_cuts() {
+            self.look_at_added((worker, generation, number));
             let is_it = |lane: &GuestLane| {
                 (lane.worker, lane.generation, lane.number) == (worker, generation, number)
                     && matches!(lane.progress, Progress::Open)
@@ -288,10 +300,7 @@ impl Server {
             let Some((guest, lane)) = found else {
                 // The lane of a host that has gone in the same moment is being removed. There is no other reason.
                 let place = (worker, generation, number);
-                let is_leaving = |ask: &Ask| {
-                    matches!(ask.purpose, Purpose::Remove)
-                        && (ask.worker, ask.generation, ask.number) == place
-                };
+                let is_leaving = |ask: &Ask| matches!(ask.purpose, Purpose::Remove) && ask.place() == place;
                 if !self.removed.contains(&place) && !self.asks.iter().any(is_leaving) {
                     tracing::warn!(
                         worker,

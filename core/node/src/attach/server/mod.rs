@@ -85,6 +85,11 @@ struct Ask {
 }
 
 impl Ask {
+    /// Worker, its generation, and the lane's number there.
+    fn place(&self) -> (usize, u32, u32) {
+        (self.worker, self.generation, self.number)
+    }
+
     fn is_ping_for(&self, number: u64) -> bool {
         matches!(self.purpose, Purpose::Ping { lane, .. } if lane == number)
     }
@@ -551,6 +556,7 @@ mod tests {
 
     use super::*;
     use crate::attach::SocketConfig;
+    use crate::attach::bulletin::Cut;
     use crate::command::Command;
     use crate::hub::Hub;
     use crate::seat::Seat;
@@ -617,6 +623,30 @@ mod tests {
         server.guests.get_mut(&number).unwrap().stage = Stage::Greeting(past);
         server.look_at_limits();
         assert!(server.guests.is_empty(), "as ever");
+    }
+
+    /// The worker has said that it has the lane, and that it has cut it, between two looks. The host has written nonsense before it was told that the lane is open.
+    #[test]
+    fn a_lane_that_is_cut_as_soon_as_it_is_there_is_the_hosts_fault() {
+        let (_folder, mut server, _host, number) = guest(0);
+        server.greet(number, VERSION, true).unwrap();
+        let lane = GuestLane { worker: 0, generation: 0, number: 1, progress: Progress::Adding };
+        server.guests.get_mut(&number).unwrap().lanes.insert(7, lane);
+        let (to, answer) = std::sync::mpsc::sync_channel(1);
+        let purpose = Purpose::Add { guest: number, lane: 7 };
+        server.asks.push(Ask { pending: Pending::of(answer), purpose, worker: 0, generation: 0, number: 1 });
+        server.look_at_answers();
+        to.send(Ok(crate::command::Answer { message: ToNode::LaneAdded { lane: 1 }, generation: 0 }))
+            .unwrap();
+        let cut = Cut { worker: 0, generation: 0, number: 1, reason: "nonsense".to_owned() };
+        assert!(server.shared.bulletin.cut(cut));
+        server.look_at_cuts();
+        let guest = &server.guests[&number];
+        assert_eq!(
+            (guest.lanes.len(), guest.shunned.as_slice()),
+            (0, [(0, 0)].as_slice()),
+            "the worker is not"
+        );
     }
 
     #[test]
