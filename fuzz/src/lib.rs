@@ -60,9 +60,14 @@ impl HeapMemory {
 
     /// The worker writes a byte of the region that it may write, whatever else lies there.
     pub fn scribble(&self, offset: usize, byte: u8) {
-        let up = &self.regions[Region::Up as usize];
+        self.scribble_in(Region::Up, offset, byte);
+    }
+
+    /// As `scribble`, by a host, in any region. Not while a request is borrowed.
+    pub fn scribble_in(&self, region: Region, offset: usize, byte: u8) {
+        let pages = &self.regions[region as usize];
         // SAFETY: inside the region.
-        let at = unsafe { up.start.byte_add(offset % up.layout.size()) };
+        let at = unsafe { pages.start.byte_add(offset % pages.layout.size()) };
         // SAFETY: no reference to plain memory of this region exists, and one thread runs at a time.
         unsafe { at.write_volatile(byte) };
     }

@@ -5,7 +5,7 @@
 source "$(dirname "$0")/lib.sh"
 
 FUZZ_SECONDS="${FUZZ_SECONDS:-30}"
-REQUIRED=(message_decode lane_hostile_worker)
+REQUIRED=(message_decode lane_hostile_worker lane_hostile_host metrics_region control_packets module_inspect)
 need cargo-fuzz "run tests/ci/00-install.sh"
 
 # Inherited by no other build: the fuzz crate has flags and a toolchain of its own.
