@@ -249,10 +249,10 @@ impl Supervisor {
                 self.hear_out(index, &mut live);
                 let seat = &self.shared.seats[index];
                 seat.close();
+                self.shared.stock.leaves(index);
                 live.lane.shut_down(Shut::Lost);
                 seat.tally.end();
                 // Callers wait for the next one. All the rest comes after.
-                self.shared.stock.leaves(index);
                 let pause = match live.is_retiring() {
                     true => self.restarts[index].retired(Instant::now()),
                     false => self.restarts[index].ended(Instant::now()),
