@@ -16,7 +16,7 @@ pub enum BuildError {
     NotEmpty(PathBuf),
     /// `scaffold` cannot name a crate after the directory.
     #[error(
-        "{0}: a crate cannot be named after this directory; use letters, digits, - and _, starting with a letter"
+        "{0}: a crate cannot be named after this directory; use letters, digits, - and _, starting with a letter, and no word of Rust or crate of its own"
     )]
     CrateName(PathBuf),
     /// No directory was given.

@@ -45,7 +45,8 @@ pub fn scaffold(dir: &Path, sdk: &SdkDependency) -> Result<(), BuildError> {
             }
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(_) => return Err(BuildError::NotEmpty(dir.to_owned())),
+        Err(_) if dir.symlink_metadata().is_ok() => return Err(BuildError::NotEmpty(dir.to_owned())),
+        Err(error) => return Err(io_error(dir, "look at")(error)),
     }
     let source = dir.join("src");
     fs::create_dir_all(&source).map_err(io_error(&source, "create"))?;

@@ -31,7 +31,7 @@ pub(crate) fn remove(args: &OfModule) -> Result<(), Failure> {
 
 pub(crate) fn describe(args: &OfModule) -> Result<(), Failure> {
     let request = AdminRequest::Describe { name: args.name.clone() };
-    let AdminAnswer::Function(described) = ask(&args.node, &request)? else { return Err(Failure::OddAnswer) };
+    let AdminAnswer::Function(described) = ask_of(args, &request)? else { return Err(Failure::OddAnswer) };
     if args.node.json { print_json(&described) } else { print(&description(&described)) }
 }
 
@@ -43,7 +43,7 @@ pub(crate) fn lift_ban(args: &OfModule) -> Result<(), Failure> {
         lifted: bool,
     }
     let request = AdminRequest::LiftBan { name: args.name.clone() };
-    let AdminAnswer::Lifted(lifted) = ask(&args.node, &request)? else { return Err(Failure::OddAnswer) };
+    let AdminAnswer::Lifted(lifted) = ask_of(args, &request)? else { return Err(Failure::OddAnswer) };
     let function = args.name.as_str();
     match args.node.json {
         true => print_json(&Lifted { function, lifted }),
@@ -91,6 +91,14 @@ fn ask(node: &AtNode, request: &AdminRequest) -> Result<AdminAnswer, Failure> {
         AdminAnswer::Refused { reason } => Err(Failure::Refused(reason)),
         answer => Ok(answer),
     }
+}
+
+/// Asks something of a function that may not be there.
+fn ask_of(args: &OfModule, request: &AdminRequest) -> Result<AdminAnswer, Failure> {
+    ask(&args.node, request).map_err(|failure| match failure {
+        Failure::Refused(reason) if reason.contains(&format!("`{}`", args.name)) => Failure::Unknown(reason),
+        other => other,
+    })
 }
 
 /// Where the node is: what was given, or else what the settings say.

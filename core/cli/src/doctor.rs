@@ -13,8 +13,7 @@ use crate::failure::Failure;
 pub(crate) fn run(args: &Doctor) -> Result<ExitCode, Failure> {
     let probed = microfaas_sandbox::probe(&SandboxPolicy::default());
     let mut out = io::stdout().lock();
-    // A reader that has gone away wants no more.
-    let _ = match (&probed, args.json) {
+    let written = match (&probed, args.json) {
         (Ok(report), true) => writeln!(out, "{}", json!({ "workers_can_start": true, "sandbox": report })),
         (Ok(report), false) => write!(out, "{report}"),
         (Err(error), true) => {
@@ -22,6 +21,12 @@ pub(crate) fn run(args: &Doctor) -> Result<ExitCode, Failure> {
         }
         (Err(_), false) => Ok(()),
     };
+    // A reader that has gone away wants no more; the exit status is for others.
+    if let Err(error) = written.and_then(|()| out.flush())
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        return Err(Failure::Stdout(error));
+    }
     match probed {
         Err(error) if !args.json => Err(Failure::Sandbox(error.to_string())),
         Err(_) => Ok(ExitCode::FAILURE),

@@ -1,13 +1,14 @@
 //! What ends the command early: one line, and an exit status.
 
-use std::io::{Write, stderr};
-use std::path::PathBuf;
+use std::io::{Error, ErrorKind, Write, stderr};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anstream::AutoStream;
 use microfaas_build::BuildError;
 use microfaas_http::GatewayError;
-use microfaas_node::{ConnectError, DeployError, NodeError};
+use microfaas_node::{ConnectError, DeployError, NodeError, SocketError};
 use thiserror::Error;
 
 use crate::config::ConfigError;
@@ -20,6 +21,9 @@ pub(crate) const USAGE: u8 = 2;
 /// A setting, module or crate is wrong.
 pub(crate) const WRONG_INPUT: u8 = 3;
 
+/// Bytes that the path of a socket may have: `sun_path` less the zero at its end (`unix(7)`).
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
 /// Why the command ends.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -30,7 +34,7 @@ pub(crate) enum Failure {
         "no modules: there is no directory `modules` here and none was given; use --modules DIR or `modules` in [node] of microfaas.toml"
     )]
     NoModules,
-    #[error(transparent)]
+    #[error("{0}{hint}", hint = socket_hint(.0))]
     Node(#[from] NodeError),
     #[error("{source}{}", way_in(source))]
     Connect {
@@ -45,6 +49,8 @@ pub(crate) enum Failure {
     NoSocket,
     #[error("refused, nothing was changed: {0}")]
     Refused(String),
+    #[error("{0}; `microfaas ls` lists what there is")]
+    Unknown(String),
     #[error("the node gave an answer that does not belong there; is it of this version?")]
     OddAnswer,
     #[error(transparent)]
@@ -55,15 +61,15 @@ pub(crate) enum Failure {
         source: GatewayError,
     },
     #[error("{}: cannot read it: {source}", file.display())]
-    Data { file: PathBuf, source: std::io::Error },
+    Data { file: PathBuf, source: Error },
     #[error("cannot read the standard input: {0}")]
-    Stdin(std::io::Error),
+    Stdin(Error),
     #[error("cannot write to the standard output: {0}")]
-    Stdout(std::io::Error),
+    Stdout(Error),
     #[error("`top` needs a terminal; `microfaas stats` prints the same once")]
     NoTerminal,
     #[error("the terminal cannot be used: {0}")]
-    Terminal(std::io::Error),
+    Terminal(Error),
     #[error("ended by signal {signal} before it was ready")]
     Interrupted { signal: i32 },
     #[error(
@@ -71,7 +77,7 @@ pub(crate) enum Failure {
     )]
     NodeOver,
     #[error("cannot start the runtime: {0}")]
-    Runtime(std::io::Error),
+    Runtime(Error),
     #[error("no worker can start here: {0}; SECURITY.md says what each layer of the sandbox needs")]
     Sandbox(String),
     #[error("no benchmark is named `{name}`; there are: {names}")]
@@ -92,15 +98,39 @@ fn hint(error: &GatewayError) -> &'static str {
 /// What to do about a node that cannot be reached.
 fn way_in(error: &ConnectError) -> String {
     match error {
-        ConnectError::NoNode { path, .. } => {
-            format!("; `microfaas serve --socket {}` starts one", path.display())
-        }
+        ConnectError::NoNode { path, source } => too_long(path, source).unwrap_or_else(|| {
+            match path.symlink_metadata().is_ok_and(|file| !file.file_type().is_socket()) {
+                true => "; that file is no socket".to_owned(),
+                false => format!("; `microfaas serve --socket {}` starts one", path.display()),
+            }
+        }),
         ConnectError::Denied { .. } => {
             "; its own user and root may, others where [socket] of its settings has `mode` and `users`"
                 .to_owned()
         }
         _ => String::new(),
     }
+}
+
+/// What to do about a socket that a node cannot listen at.
+fn socket_hint(error: &NodeError) -> String {
+    match error {
+        NodeError::Socket(SocketError::System { path, source }) => {
+            too_long(path, source).unwrap_or_else(|| match source.kind() {
+                ErrorKind::NotFound => "; the directory that it is to be in must be there".to_owned(),
+                _ => "; use another --socket PATH".to_owned(),
+            })
+        }
+        NodeError::Socket(_) => "; use another --socket PATH".to_owned(),
+        _ => String::new(),
+    }
+}
+
+fn too_long(path: &Path, source: &Error) -> Option<String> {
+    let bytes = path.as_os_str().len();
+    (source.kind() == ErrorKind::InvalidFilename && bytes > SOCKET_PATH_BYTES_MAX).then(|| {
+        format!("; the path of a socket has at most {SOCKET_PATH_BYTES_MAX} bytes, this one has {bytes}")
+    })
 }
 
 impl Failure {
@@ -138,6 +168,10 @@ fn is_input(error: &NodeError) -> bool {
 /// Prints `error: …` as one line.
 pub(crate) fn report(failure: &Failure) -> ExitCode {
     crate::progress::end();
+    if matches!(failure, Failure::Stdout(error) if error.kind() == ErrorKind::BrokenPipe) {
+        // Whoever read it has seen enough, as `head` has.
+        return ExitCode::from(failure.exit_status());
+    }
     if let Failure::Build(error) = failure
         && let Some(output) = error.cargo_output()
     {

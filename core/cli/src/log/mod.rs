@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 use std::{panic, thread};
 
-use tracing_subscriber::filter::FilterExt;
+use tracing_subscriber::filter::{FilterExt, ParseError};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -36,7 +36,7 @@ impl Drop for Log {
 
 /// Begins logging. `RUST_LOG` chooses what; without it, everything from INFO on. What repeats too fast is left out, and what nobody reads.
 pub(crate) fn start(format: LogFormat) -> Result<Log, Failure> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let (filter, mistake) = filter();
     let filter = filter.and(bound::Bound::start().map_err(Failure::Runtime)?);
     let queue = Queue::start(std::io::stderr(), say_lost).map_err(Failure::Runtime)?;
     let lines = tracing_subscriber::fmt::layer().with_writer(QUEUE.get_or_init(|| queue).clone());
@@ -46,7 +46,21 @@ pub(crate) fn start(format: LogFormat) -> Result<Log, Failure> {
     };
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
     log_panics();
+    if let Some(mistake) = mistake {
+        tracing::warn!(target: "microfaas::log", %mistake, "RUST_LOG is not understood, the log is that of `info`");
+    }
     Ok(Log(()))
+}
+
+/// By `RUST_LOG`, and what is wrong with that.
+fn filter() -> (EnvFilter, Option<ParseError>) {
+    match std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|text| !text.is_empty()) {
+        None => (EnvFilter::new("info"), None),
+        Some(text) => match EnvFilter::try_new(text) {
+            Ok(filter) => (filter, None),
+            Err(mistake) => (EnvFilter::new("info"), Some(mistake)),
+        },
+    }
 }
 
 /// Waits until what was logged is written, for a second at most. For an end that drops nothing.

@@ -62,7 +62,11 @@ fn what_is_wrong_with_a_socket_is_said() {
     let modules = probe().to_str().unwrap();
     let busy = run(dir, &["serve", "--modules", modules, "--socket", "s"]);
     assert_eq!(busy.exit, Some(1));
-    assert!(busy.err.ends_with("error: socket `s`: another node listens there\n"), "{}", busy.err);
+    assert!(
+        busy.err.ends_with("error: socket `s`: another node listens there; use another --socket PATH\n"),
+        "{}",
+        busy.err
+    );
     invoke(dir, &["echo"]).ok();
 
     // It leaves its socket behind.
@@ -83,4 +87,15 @@ fn what_is_wrong_with_a_socket_is_said() {
     let taken = run(dir, &["serve", "--modules", modules, "--socket", "s"]);
     assert_eq!(taken.exit, Some(1));
     assert!(taken.err.contains("socket `s`: there is a file that is no socket"), "{}", taken.err);
+    let no_socket = invoke(dir, &["echo"]);
+    assert!(no_socket.err.ends_with("; that file is no socket\n"), "{}", no_socket.err);
+
+    let long = "s".repeat(108);
+    let hint = "; the path of a socket has at most 107 bytes, this one has 108\n";
+    for args in [&["serve", "--modules", modules, "--socket", &long][..], &["ls", "--socket", &long]] {
+        let ended = run(dir, args);
+        assert!(ended.exit == Some(1) && ended.err.ends_with(hint), "{}", ended.err);
+    }
+    let nowhere = run(dir, &["serve", "--modules", modules, "--socket", "nowhere/s"]);
+    assert!(nowhere.err.ends_with("; the directory that it is to be in must be there\n"), "{}", nowhere.err);
 }

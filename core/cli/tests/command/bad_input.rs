@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use crate::run::{probe, run, run_with_input};
 
@@ -43,6 +44,14 @@ fn a_crate_that_is_there_already_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();
     run(dir.path(), &["new", "one"]).ok();
     refused(dir.path(), &["new", "one"], 3, &["one exists"]);
+    refused(dir.path(), &["new", "one/Cargo.toml"], 3, &["a crate cannot be named"]);
+    refused(
+        dir.path(),
+        &["new", "one/.gitignore/two"],
+        3,
+        &["one/.gitignore/two: cannot look at: Not a directory"],
+    );
+    refused(dir.path(), &["new", "fn"], 3, &["a crate cannot be named", "no word of Rust"]);
     refused(dir.path(), &["build", "absent", "-o", "out"], 3, &["absent", "Cargo.toml"]);
 }
 
@@ -141,4 +150,26 @@ fn a_wrong_command_line() {
         3,
         &["absent", "No such file or directory"],
     );
+}
+
+#[test]
+fn an_output_that_takes_nothing() {
+    let microfaas = |args: &[&str], out: Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_microfaas"));
+        let ended =
+            command.args(args).env("NO_COLOR", "1").stdin(Stdio::null()).stdout(out).output().unwrap();
+        (ended.status.code(), String::from_utf8(ended.stderr).unwrap())
+    };
+    let modules = probe().to_str().unwrap();
+    let invoke = ["invoke", "echo", "--modules", modules, "--data", "x"];
+    for args in [&["doctor"][..], &["doctor", "--json"], &invoke] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let (exit, err) = microfaas(args, full.into());
+        assert_eq!(exit, Some(1), "{args:?}");
+        assert!(err.starts_with("error: cannot write to the standard output: No space left"), "{err}");
+    }
+    // A reader that has seen enough is no error to be told of.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(microfaas(&invoke, writer.into()), (Some(1), String::new()));
 }

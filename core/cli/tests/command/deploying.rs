@@ -109,7 +109,8 @@ fn what_cannot_be_done_is_said_and_changes_nothing() {
     refused(&["rollback", "probe"], 1, "had no other image before");
     refused(&["remove", "echo"], 1, "remove the module");
     refused(&["remove", "nothing"], 1, "no module or function has the name `nothing`");
-    refused(&["describe", "nothing"], 1, "no function has the name `nothing`");
+    refused(&["describe", "nothing"], 1, "error: no function has the name `nothing`; `microfaas ls` lists");
+    refused(&["lift-ban", "nothing"], 1, "error: no function has the name `nothing`; `microfaas ls` lists");
     assert_eq!(digest(dir), before);
     let none = run(dir, &["ls"]);
     assert!(none.exit == Some(3) && none.err.contains("no socket"), "{}", none.err);

@@ -114,3 +114,21 @@ fn a_call_that_is_lost_is_logged_with_its_request() {
     assert_eq!(lost.len(), 1, "{}", ended.err);
     assert_eq!((&lost[0]["request_id"], &lost[0]["worker"]), (&"my-own-1".into(), &0.into()));
 }
+
+#[test]
+fn a_filter_that_is_none_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let modules = probe().to_str().unwrap();
+    let args = ["serve", "--modules", modules, "--http", "127.0.0.1:0", "--workers", "1"];
+    for (filter, said) in [("info=often=so", true), ("", false), ("warn", false)] {
+        let (mut server, _) = Running::start_in(dir.path(), &args, &[("RUST_LOG", filter)]);
+        let ended = server.end("-TERM");
+        assert_eq!(
+            (ended.exit, ended.err.contains("RUST_LOG is not understood")),
+            (Some(0), said),
+            "{}",
+            ended.err
+        );
+        assert_eq!(ended.err.contains("worker serves"), filter != "warn", "{}", ended.err);
+    }
+}
