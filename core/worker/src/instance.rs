@@ -17,6 +17,7 @@ use libloading::os::unix::Library;
 
 use crate::arena::{Arena, Image};
 use crate::kept::{self, KeptHeap, SavedPages};
+use crate::thread_locals;
 
 /// Most writable bytes of a module. Each call's reset copies them, at about 10 GB/s.
 pub const WRITABLE_BYTES_MAX: usize = 16 << 20;
@@ -70,6 +71,10 @@ impl Heap {
 #[derive(Debug, Default)]
 pub struct Writable {
     ranges: Vec<(usize, usize)>,
+    /// The system's loader's number for its thread-locals; `None` where it has none.
+    thread_locals: Option<usize>,
+    /// Bytes of their block as long as it is not there.
+    missing: usize,
     /// Of all segments of the module.
     mapped: usize,
 }
@@ -83,7 +88,7 @@ pub struct SavedState {
 
 impl Writable {
     /// Finds the writable ranges of the loaded module that contains `address`: writable segments but for what the loader has made read-only, and the calling
-    /// thread's thread-local block, if it has been allocated.
+    /// thread's thread-local block, once it was [made](Self::make_thread_locals).
     #[must_use]
     pub fn of_module_at(address: usize) -> Self {
         let mut search = Search { address, found: Self::default() };
@@ -92,16 +97,25 @@ impl Writable {
         search.found
     }
 
+    /// Has the system's loader allocate the thread-local block, if there is to be one.
+    pub fn make_thread_locals(&self) {
+        match self.thread_locals {
+            Some(number) => thread_locals::make(number),
+            // What has gone before it was loaded is seen to all the same.
+            None => thread_locals::settle(),
+        }
+    }
+
     /// Bytes that the module with this address takes of the address space; 0 where there is none.
     #[must_use]
     pub fn mapped_bytes_at(address: usize) -> usize {
         Self::of_module_at(address).mapped
     }
 
-    /// Bytes in all ranges.
+    /// Bytes in all ranges and in the thread-local block.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.ranges.iter().map(|(_, len)| len).sum()
+        self.ranges.iter().fold(self.missing, |sum, (_, len)| sum.saturating_add(*len))
     }
 }
 
@@ -145,8 +159,13 @@ extern "C" fn visit(info: *mut dl_phdr_info, _size: size_t, data: *mut c_void) -
         }
     }
     let thread_local = headers.iter().find(|h| h.p_type == libc::PT_TLS).map_or(0, |h| size(h.p_memsz));
-    if thread_local > 0 && !info.dlpi_tls_data.is_null() {
-        search.found.ranges.push((info.dlpi_tls_data.addr(), thread_local));
+    if thread_local > 0 && info.dlpi_tls_modid != 0 {
+        search.found.thread_locals = Some(info.dlpi_tls_modid);
+        if info.dlpi_tls_data.is_null() {
+            search.found.missing = thread_local;
+        } else {
+            search.found.ranges.push((info.dlpi_tls_data.addr(), thread_local));
+        }
     }
     1
 }
@@ -183,6 +202,7 @@ impl Instance {
         drop((segments, heap));
         // Where the loader refuses, the library is there still, which shows below.
         let _ = library.close();
+        thread_locals::settle();
         address.map_or(0, Writable::mapped_bytes_at)
     }
 

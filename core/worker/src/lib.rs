@@ -27,4 +27,5 @@ pub mod queues;
 pub mod sandbox;
 pub mod schedule;
 pub mod serve;
+pub mod thread_locals;
 pub mod turns;

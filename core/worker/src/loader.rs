@@ -23,6 +23,7 @@ use crate::descriptor::Received;
 use crate::host_calls::{LEFT_OOM, State};
 use crate::instance::{Heap, Instance, WRITABLE_BYTES_MAX, Writable};
 use crate::sandbox::{betrays, denied_call, loading};
+use crate::thread_locals;
 
 /// What `attach` and each `init` may take: about ten seconds at 3 GHz.
 const INIT_CYCLES_MAX: u64 = 30_000_000_000;
@@ -120,14 +121,35 @@ pub fn load(
     state: NonNull<State>,
     init_bytes: usize,
 ) -> Result<Loaded, LoadError> {
+    let loaded = try_load(fd, request, serial, context, state, init_bytes);
+    if loaded.is_err() {
+        // The library has gone again.
+        thread_locals::settle();
+    }
+    loaded
+}
+
+fn try_load(
+    fd: Received,
+    request: &Load,
+    serial: u32,
+    context: &mut Context,
+    state: NonNull<State>,
+    init_bytes: usize,
+) -> Result<Loaded, LoadError> {
     let stateful = keeps_state(&request.functions)?;
     let library = loading::open(fd, serial)?;
     let module = head(&library)?;
+    let writable = || Writable::of_module_at(std::ptr::from_ref(module).addr());
+    // Before its code runs, or the system's loader makes its thread-locals.
+    check_size(&writable())?;
+    writable().make_thread_locals();
     let table = functions(module);
     let find = |name: &str| table.iter().find(|f| function_name(f) == Some(name));
     let mut wanted = Vec::new();
     for spec in &request.functions {
-        let function = find(&spec.name).ok_or_else(|| LoadError::Missing(spec.name.clone()))?;
+        let function = find(&spec.name).filter(|function| has_entry(function));
+        let function = function.ok_or_else(|| LoadError::Missing(spec.name.clone()))?;
         wanted.push((spec, function));
     }
     let arena = Arena::new(init_bytes).map_err(|e| LoadError::Io("cannot reserve memory for init", e))?;
@@ -137,10 +159,7 @@ pub fn load(
         nursery.init(&spec.name, function)?;
     }
     let entries = wanted.iter().map(|(spec, function)| (spec.function, entry_of(function))).collect();
-    let writable = Writable::of_module_at(std::ptr::from_ref(module).addr());
-    if writable.bytes() > WRITABLE_BYTES_MAX {
-        return Err(LoadError::Writable(writable.bytes()));
-    }
+    let writable = writable();
     let heap = Heap::new(nursery.arena, stateful)
         .map_err(|e| LoadError::Io("cannot protect the heap of init", e))?;
     // SAFETY: the library was attached and initialised above, and runs only in calls.
@@ -148,10 +167,24 @@ pub fn load(
     Ok(Loaded { instance, entries })
 }
 
+fn check_size(writable: &Writable) -> Result<(), LoadError> {
+    match writable.bytes() {
+        bytes if bytes > WRITABLE_BYTES_MAX => Err(LoadError::Writable(bytes)),
+        _ => Ok(()),
+    }
+}
+
 /// Whether the instance of these functions keeps its state: one that does is [held](Instance::is_held) while a call is suspended, which goes for all of them or for none.
 fn keeps_state(functions: &[FunctionSpec]) -> Result<bool, LoadError> {
     let stateful = functions.iter().filter(|spec| spec.limits.stateful).count();
     if stateful > 0 && stateful < functions.len() { Err(LoadError::Mixed) } else { Ok(stateful > 0) }
+}
+
+/// Whether a function's entry is there, which is for the module's maker to see to. What stands there is looked at as a number: a pointer to a function is never null.
+fn has_entry(function: &Function) -> bool {
+    let entry = (&raw const function.call).cast::<usize>();
+    // SAFETY: as large and aligned as a pointer, and initialised, in a table that does not change.
+    unsafe { entry.read() != 0 }
 }
 
 fn entry_of(function: &Function) -> Entry {
