@@ -482,11 +482,14 @@ impl Lane {
         self.host.in_flight().map(|ticket| (ticket, self.note(ticket).deadline_ns()))
     }
 
-    /// Supervisor: whether this call, long overdue, may wait because the worker has its hands full: it was never started, and another was whose
-    /// deadline is later than `since_ns`. What the worker says of that one is believed until then.
-    pub(crate) fn may_be_busy(&self, ticket: Ticket, since_ns: u64) -> bool {
-        let started = |ticket| self.host.phase(ticket) == Some(Phase::Started);
-        !started(ticket) && self.in_flight().any(|(other, deadline)| deadline > since_ns && started(other))
+    /// Supervisor: whether the worker says that it has started this call.
+    pub(crate) fn has_started(&self, ticket: Ticket) -> bool {
+        self.host.phase(ticket) == Some(Phase::Started)
+    }
+
+    /// Supervisor: whether the worker has its hands full: it has started a call whose deadline is later than `since_ns`. It is believed until then.
+    pub(crate) fn is_at_work(&self, since_ns: u64) -> bool {
+        self.in_flight().any(|(ticket, deadline)| deadline > since_ns && self.has_started(ticket))
     }
 
     /// Supervisor: the deadline of a call in flight has passed; wakes an owner that has left a waker. Sleepers wake by themselves.

@@ -1,5 +1,6 @@
 //! Looking after the calls of lanes, whoever owns their workers: what is due when, and which worker hangs.
 
+use std::cell::LazyCell;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,8 @@ pub(crate) struct Look {
 pub(crate) fn look(lane: &Lane, stall_ns: u64) -> Look {
     let now = monotonic_ns();
     let mut found = Look { next_ns: u64::MAX, hung: None };
+    // Once for all that are overdue: a worker chooses how many of thousands that are.
+    let is_at_work = LazyCell::new(|| lane.is_at_work(now.saturating_sub(stall_ns)));
     for (ticket, deadline) in lane.in_flight() {
         // A call without a deadline keeps the insurance on as any other does: see `Hub::deadline_set`.
         let deadline = deadline.min(LATEST_NS);
@@ -34,7 +37,7 @@ pub(crate) fn look(lane: &Lane, stall_ns: u64) -> Look {
         let hung = deadline.saturating_add(stall_ns);
         if now < hung {
             found.next_ns = found.next_ns.min(hung);
-        } else if !lane.may_be_busy(ticket, now.saturating_sub(stall_ns)) && lane.drain() == 0 {
+        } else if (lane.has_started(ticket) || !*is_at_work) && lane.drain() == 0 {
             found.hung = Some(ticket);
         }
     }

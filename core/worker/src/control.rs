@@ -261,8 +261,9 @@ fn map(fd: BorrowedFd<'_>, len: usize, region: Region, spec: &LaneSpec) -> io::R
     if region == Region::Down {
         mapping.populate(0..len)?;
     }
-    // SAFETY: a region is at least a page; `Header` is plain numbers, and the node has seen to it that the host wrote it before the descriptor came.
-    let header = unsafe { mapping.base().cast::<Header>().read() };
+    // SAFETY: a region is at least a page; `Header` is plain numbers. The host wrote it before the descriptor came; one that is not trusted may be writing still, so it is
+    // copied once, and nothing but whether the lane is taken depends on the copy.
+    let header = unsafe { mapping.base().cast::<Header>().read_volatile() };
     if header != spec.geometry.header(region) {
         return Err(io::Error::other(format!("{region:?} region of lane {} has another header", spec.lane)));
     }
