@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use microfaas_e2e::attacks::{adopt_orphans, children};
 use microfaas_e2e::{Watchdog, hostile_node};
 use microfaas_node::{CallError, Completion, Node, Request, RestartCause, Status, WorkerState};
 
@@ -215,6 +216,7 @@ fn garbage_everywhere() {
 #[test]
 fn an_old_mapping_is_of_no_use() {
     let arena = Arena::new();
+    adopt_orphans();
     arena.unleash("leave-child 7 1500");
     arena.load(Duration::from_millis(200), false);
     // The child writes into the lane of the first worker until that one is gone.
@@ -224,7 +226,12 @@ fn an_old_mapping_is_of_no_use() {
     arena.load(Duration::from_millis(300), true);
     let after = arena.node().stats();
     assert_eq!((before.violations, before.restarts), (after.violations, after.restarts));
+    // The child is nobody's now but this process's, and is not to outlive the test.
+    let left = children(&[]);
     arena.end();
+    while children(&[]).iter().any(|pid| left.contains(pid)) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// [E01, E05] Completions for which nobody is woken are found, by threads and by futures.

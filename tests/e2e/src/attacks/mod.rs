@@ -8,4 +8,4 @@ mod watch;
 pub use case::{Case, Class, Equals, own_cases, read_all};
 pub use module::{build, build_cases};
 pub use run::{Arena, Outcome, Settings};
-pub use watch::Footprint;
+pub use watch::{Footprint, adopt_orphans, children};

@@ -29,13 +29,16 @@ impl Footprint {
 }
 
 /// From now on processes whose parents have died become children of this one, so that [`children`] finds them.
-pub(super) fn adopt_orphans() {
+///
+/// # Panics
+/// Never: every process may do that.
+pub fn adopt_orphans() {
     nix::sys::prctl::set_child_subreaper(true).expect("every process may do that");
 }
 
 /// Children of this process that are not dead and not among `known`.
 #[must_use]
-pub(super) fn children(known: &[u32]) -> Vec<u32> {
+pub fn children(known: &[u32]) -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
