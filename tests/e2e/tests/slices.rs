@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use microfaas_e2e::{Watchdog, attacks, probe_node};
-use microfaas_node::{Call, FunctionConfig, Limits, Node, Policy, Request, Status};
+use microfaas_node::{Call, FunctionConfig, Limits, Loading, Node, Policy, Request, Status};
 use microfaas_sys::affinity;
 
 const LIMIT: Duration = Duration::from_secs(240);
@@ -48,6 +48,29 @@ fn the_first_call_of_a_new_function_is_held_to_its_quantum() {
         // Nor is it forgotten when a call is ended, and everything reset.
         let second = node.call(function, Request::new(body.as_bytes()));
         assert_eq!(second.status, Status::Timeout, "{}", second.detail);
+    }
+}
+
+#[test]
+fn a_function_whose_module_is_loaded_anew_is_new() {
+    let _watchdog = Watchdog::new(LIMIT);
+    let limits = Limits { quantum_ns: 100_000, policy: Policy::Kill, ..Limits::default() };
+    let config = FunctionConfig::default().limits(limits).deadline(LIMIT);
+    let builder = probe_node().module(bulky()).function("work_a", config).deadline_default(LIMIT);
+    let node = builder.load_default(Loading::FirstCall).modules_max(1).start().expect("a node starts");
+    let body = rounds(&node, Duration::from_millis(3)).to_string();
+    let call = |body: &str| node.call("work_a", Request::new(body.as_bytes()));
+    // It is trusted afterwards.
+    for _ in 0..1000 {
+        let status = call("10").status;
+        assert!([Status::Ok, Status::Timeout].contains(&status), "{status:?}");
+    }
+    assert_eq!(node.call("bulky_work", b"1".as_slice()).status, Status::Ok);
+    let first = call(&body);
+    assert_eq!(first.status, Status::Timeout, "its first call took 30 quanta: {}", first.detail);
+    // The node hears of it at about that time.
+    while node.metrics().workers[0].stocked.evictions < 2 {
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
