@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use microfaas_http::Route;
+use microfaas_http::{Config, Route};
 
 use super::section::Section;
-use super::{ConfigError, DAY, MS, value};
+use super::{ConfigError, DAY, MS, NodeSettings, value};
 
 /// `[http]`.
 #[derive(Debug, Default)]
@@ -29,7 +29,18 @@ pub(crate) struct HttpSettings {
     pub(crate) routes: Vec<(Route, usize)>,
 }
 
-pub(super) fn http(mut section: Section<'_>) -> Result<HttpSettings, ConfigError> {
+/// What a function's metadata may take of a large slot.
+const META_BYTES: usize = 32 << 10;
+
+impl HttpSettings {
+    /// The largest request body: as it is set, or what a large slot holds.
+    pub(crate) fn body_bytes_max(&self, node: &NodeSettings) -> usize {
+        let slot = node.large_bytes.map(|bytes| (bytes as usize).saturating_sub(META_BYTES));
+        self.body_limit.or(slot).unwrap_or(Config::default().body_bytes_max)
+    }
+}
+
+pub(super) fn http(mut section: Section<'_>, node: &NodeSettings) -> Result<HttpSettings, ConfigError> {
     let timeout = |v: &toml::de::DeValue<'_>| value::duration(v, MS, DAY);
     let mut settings = HttpSettings {
         listen: section.get("listen", value::address)?,
@@ -49,6 +60,11 @@ pub(super) fn http(mut section: Section<'_>) -> Result<HttpSettings, ConfigError
         expose_panics: section.get("expose_panics", value::boolean)?,
         routes: Vec::new(),
     };
+    let one = settings.body_bytes_max(node);
+    if let Some(all) = settings.bodies_limit.filter(|all| *all < one) {
+        let problem = format!("is {all} bytes, less than the {one} that one body may have by `body_limit`");
+        return Err(section.value_error(section.line_of("bodies_limit"), "bodies_limit", problem));
+    }
     for route in section.list_of_sections("routes")? {
         let new = self::route(route)?;
         if settings.routes.iter().any(|(old, _)| old.method() == new.0.method() && old.path() == new.0.path())
@@ -77,7 +93,7 @@ fn route(mut section: Section<'_>) -> Result<(Route, usize), ConfigError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::check;
+    use super::super::tests::{check, parse};
 
     #[test]
     fn routes_are_checked() {
@@ -89,5 +105,19 @@ mod tests {
             "[http]\nroutes = [{ path = \"/a\", function = \"f\" }, { path = \"/a/\", function = \"g\" }]\n",
             "2: `routes` in [http] has the path `/a` twice for the same method",
         );
+    }
+
+    #[test]
+    fn all_bodies_have_room_for_one() {
+        let is = |all: usize, one: usize| {
+            format!(
+                "`bodies_limit` in [http] is {all} bytes, less than the {one} that one body may have by `body_limit`"
+            )
+        };
+        check("[http]\nbody_limit = 9\nbodies_limit = 8\n", &format!("3: {}", is(8, 9)));
+        check("[http]\nbodies_limit = 8\n", &format!("2: {}", is(8, (16 << 20) - (32 << 10))));
+        let small = "[node]\nlarge_bytes = \"64KiB\"\n[http]\nbodies_limit =";
+        check(&format!("{small} 32767\n"), &format!("4: {}", is(32_767, 32_768)));
+        assert!(parse(&format!("{small} 32768\n")).is_ok());
     }
 }

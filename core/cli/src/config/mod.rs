@@ -62,7 +62,7 @@ impl Settings {
             settings.node = node::node(section)?;
         }
         if let Some(section) = root.section("http")? {
-            settings.http = http::http(section)?;
+            settings.http = http::http(section, &settings.node)?;
         }
         if let Some(section) = root.section("socket")? {
             settings.socket = Some(socket::socket(section)?);

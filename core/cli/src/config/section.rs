@@ -59,6 +59,11 @@ impl<'a> Section<'a> {
         self.line
     }
 
+    /// Where the value of this key is, or the table begins that has none.
+    pub(super) fn line_of(&self, key: &str) -> usize {
+        self.table.get(key).map_or(self.line, |value| self.place.line(value.span().start))
+    }
+
     /// The folder of the file.
     pub(super) fn folder(&self) -> PathBuf {
         self.place.file.parent().unwrap_or(Path::new("")).to_owned()

@@ -34,7 +34,7 @@ pub(super) fn socket(mut section: Section<'_>) -> Result<SocketSettings, ConfigE
     let id = |v: &toml::de::DeValue<'_>| value::count(v, 0, u64::from(u32::MAX) - 1);
     let folder = section.folder();
     let settings = SocketSettings {
-        path: folder.join(section.require("path", value::text)?),
+        path: folder.join(section.require("path", value::path)?),
         mode: section.get("mode", value::mode)?,
         group: section.get("group", id)?,
         users: section.get("users", |v| value::list(v, id))?.unwrap_or_default(),
@@ -53,6 +53,7 @@ mod tests {
     fn who_may_attach_is_checked() {
         assert!(parse("[node]\n").unwrap().socket.is_none());
         check("[socket]\nmode = \"0660\"\n", "1: `path` in [socket] is missing");
+        check("[socket]\npath = \"\"\n", "2: `path` in [socket] is \"\", expected a path");
         check(
             "[socket]\npath = \"s\"\nmode = \"rw\"\n",
             "3: `mode` in [socket] is \"rw\", expected permissions such as \"0660\"",

@@ -37,6 +37,12 @@ pub(super) fn text(value: &DeValue<'_>) -> Result<String, String> {
     value.as_str().map(str::to_owned).ok_or_else(|| not(value, "a string"))
 }
 
+/// A path of a file.
+pub(super) fn path(value: &DeValue<'_>) -> Result<String, String> {
+    let path = text(value)?;
+    if path.is_empty() { Err(not(value, "a path")) } else { Ok(path) }
+}
+
 /// A path of a URL, or `off`.
 pub(super) fn path_or_off(value: &DeValue<'_>) -> Result<Option<String>, String> {
     match text(value)?.as_str() {

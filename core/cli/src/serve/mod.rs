@@ -19,8 +19,6 @@ use crate::{launch, log, notify};
 use signals::Signals;
 
 const LISTEN: &str = "127.0.0.1:8080";
-/// What a function's metadata may take of a large slot.
-const META_BYTES: usize = 32 << 10;
 /// How long the calls of attached hosts, and what is left of others, may take once the node is told to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -126,21 +124,12 @@ fn announce(node: &Node, settings: &Settings, gateway: Option<&Gateway<Node>>) {
 
 fn gateway_config(settings: &Settings) -> Config {
     let http = &settings.http;
-    let HttpSettings {
-        body_limit,
-        bodies_limit,
-        head_limit,
-        max_connections,
-        head_timeout,
-        body_timeout,
-        ..
-    } = *http;
+    let HttpSettings { bodies_limit, head_limit, max_connections, head_timeout, body_timeout, .. } = *http;
     let HttpSettings { stop_timeout, max_deadline, access_log, expose_panics, .. } = *http;
     let HttpSettings { responses_limit, write_timeout, .. } = *http;
     let default = Config::default();
-    let slot = settings.node.large_bytes.map(|bytes| (bytes as usize).saturating_sub(META_BYTES));
     let response = settings.node.response_bytes.map_or(0, |bytes| bytes as usize);
-    let body_bytes_max = body_limit.or(slot).unwrap_or(default.body_bytes_max);
+    let body_bytes_max = http.body_bytes_max(&settings.node);
     Config {
         body_bytes_max,
         // A limit for one that was raised raises that for all.
