@@ -10,7 +10,8 @@ use microfaas_control::attach::ToHost;
 use microfaas_sys::eventfd;
 use serde_json::Value;
 
-use crate::attach::server::{Server, say_with};
+use crate::attach::server::Server;
+use crate::attach::server::guests::say_with;
 use crate::attach::stats;
 
 /// Errands at a time; and as many looks at the counts, which wait for none of them.

@@ -12,7 +12,8 @@ use microfaas_sys::process::Signaller;
 
 use crate::attach::bulletin::Cut;
 use crate::attach::guest::{GuestLane, Progress};
-use crate::attach::server::{Ask, Dismissal, PAUSE, Post, Purpose, Server, say};
+use crate::attach::server::guests::say;
+use crate::attach::server::{Ask, Dismissal, PAUSE, Post, Purpose, Server};
 use crate::command::{Answer, AskError, AskResult, Question};
 use crate::completion::printable;
 use crate::memory::RegionFds;
