@@ -132,6 +132,8 @@ pub struct Call {
 
 /// In [`Call::flags`]: an earlier attempt at this call may have run (idempotent functions only).
 pub const CALL_RETRIED: u64 = 1;
+/// In [`Call::flags`]: what the module keeps in its statics outlasts this call, whose memory does not. So nothing that can be kept may refer to the response buffer.
+pub const CALL_KEEPS_STATE: u64 = 2;
 
 /// What the worker offers to modules; one for each worker, the same for all modules in it.
 ///

@@ -52,11 +52,10 @@ impl Response {
     /// An empty response whose body is written straight into the call's slot: by [`io::Write`],
     /// [`Response::extend_from_slice`] or [`Response::resize`].
     ///
-    /// Outside a worker, and while another response of this call is being written in place, it collects into
+    /// Outside a worker, in a function with a lasting state, and while another response of this call is being written in place, it collects into
     /// memory of its own: the same bytes, one copy more.
     ///
-    /// A [safe point](crate::checkpoint), as all that adds to a response. A response that a function with a lasting state keeps beyond its call is of no use in later ones:
-    /// they panic when they touch its body.
+    /// A [safe point](crate::checkpoint), as all that adds to a response.
     #[must_use]
     pub fn in_place() -> Self {
         checkpoint();

@@ -9,7 +9,7 @@ use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
-use microfaas_abi::Call;
+use microfaas_abi::{CALL_KEEPS_STATE, Call};
 use microfaas_lane::message::META_ALIGN;
 use microfaas_lane::worker::{Submission, WorkerLane};
 use microfaas_preempt::{Entry, Exit, Stack, Suspended};
@@ -122,7 +122,13 @@ impl Context {
     /// The entry is a module's, its instance is clean and current, and the caller resets instance and context when the call is over, however that comes.
     #[inline]
     pub unsafe fn start(&mut self, state: NonNull<State>, instance: &mut Instance, entry: Entry) -> Exit {
-        let heap = instance.own_heap().unwrap_or(&raw mut self.arena);
+        let heap = match instance.own_heap() {
+            None => &raw mut self.arena,
+            Some(heap) => {
+                self.response.call.flags |= CALL_KEEPS_STATE;
+                heap
+            }
+        };
         // SAFETY: the response lives in this context, the heap there or in the instance; both stay where they are, and the worker does not touch them while the call
         // runs.
         unsafe { State::begin(state, heap, &raw mut self.response) };

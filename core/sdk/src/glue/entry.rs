@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use microfaas_abi::{Call, OUTCOME_ERROR, OUTCOME_OK, OUTCOME_PANIC, Outcome, Runtime};
 
 use super::invocation::Invocation;
-use super::{out, runtime};
+use super::runtime;
 use crate::Error;
 
 /// Whether the hook has written the message of the panic that unwinds. Relaxed: one thread.
@@ -47,7 +47,6 @@ pub unsafe extern "C" fn attach(runtime: *mut Runtime) {
 #[inline(always)]
 pub unsafe fn run_call(raw: *mut Call, call: fn(&Invocation<'_>) -> Outcome) -> Outcome {
     let Some(raw) = NonNull::new(raw) else { return OUTCOME_PANIC };
-    out::begin_call();
     // A function that keeps its statics may have caught a panic in an earlier call, whose text is no longer there.
     MESSAGE_SET.store(false, Ordering::Relaxed);
     // SAFETY: the caller's promise; the invocation ends with this function.

@@ -4,71 +4,45 @@
 use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 use core::slice;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
-use microfaas_abi::Call;
+use microfaas_abi::{CALL_KEEPS_STATE, Call};
 
 use super::runtime;
 
 /// Whether an [`InPlace`] exists. Relaxed: one thread.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// Number of the current call, counted from when the instance was last reset. Relaxed: one thread.
-static CALL: AtomicU64 = AtomicU64::new(0);
-
-/// Before each call: what an earlier one holds is not this call's, and may have been left taken.
-pub(crate) fn begin_call() {
-    CALL.store(CALL.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-    TAKEN.store(false, Ordering::Relaxed);
-}
-
 /// The right to write the current call's response buffer; at most one exists. Body bytes written so far are
 /// counted in `Call::out_body_len`.
 ///
-/// A function that keeps its statics can keep this beyond its call, whose place then is another call's or nobody's. So it knows its call's number, and is of no use later:
-/// whoever uses it panics.
+/// It refers to memory of the call, and hands out references that safe code can keep for ever by leaking it. So there is none in a call whose statics outlast it; elsewhere whatever was
+/// kept is put back with all of the instance's memory.
 #[derive(Debug)]
 pub(crate) struct InPlace {
     call: NonNull<Call>,
-    /// What [`CALL`] was.
-    number: u64,
     /// Stays on the worker's thread.
     thread: PhantomData<*mut ()>,
 }
 
 impl InPlace {
-    /// `None` outside a call and while another one exists.
+    /// `None` outside a call, in one that keeps state, and while another one exists.
     pub(crate) fn take() -> Option<Self> {
         let call = runtime::current_call()?;
-        if TAKEN.swap(true, Ordering::Relaxed) {
+        // SAFETY: the current call, and no other reference to it is alive.
+        let flags = unsafe { call.as_ref() }.flags;
+        if flags & CALL_KEEPS_STATE != 0 || TAKEN.swap(true, Ordering::Relaxed) {
             return None;
         }
-        let number = CALL.load(Ordering::Relaxed);
-        let mut out = Self { call, number, thread: PhantomData };
+        let mut out = Self { call, thread: PhantomData };
         out.set_len(0);
         Some(out)
     }
 
     /// Ends the right, keeping what was written.
     pub(crate) fn keep(self) {
-        self.check();
         TAKEN.store(false, Ordering::Relaxed);
         core::mem::forget(self);
-    }
-
-    fn is_of_this_call(&self) -> bool {
-        self.number == CALL.load(Ordering::Relaxed)
-    }
-
-    /// # Panics
-    /// Where the call is over.
-    #[inline]
-    #[track_caller]
-    fn check(&self) {
-        assert!(
-            self.is_of_this_call(),
-            "a response that an earlier call began in place was used in a later one"
-        );
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -86,7 +60,6 @@ impl InPlace {
 
     #[inline]
     pub(crate) fn extend_from_slice(&mut self, bytes: &[u8]) {
-        // Checks the call.
         let (_, len) = self.parts();
         let new_len = len.saturating_add(bytes.len());
         reserve(self.call, new_len);
@@ -100,7 +73,6 @@ impl InPlace {
     }
 
     pub(crate) fn resize(&mut self, new_len: usize) {
-        // Checks the call.
         let (_, len) = self.parts();
         if new_len > len {
             reserve(self.call, new_len);
@@ -114,13 +86,8 @@ impl InPlace {
     }
 
     /// Start of the buffer, never null, and the bytes written.
-    ///
-    /// # Panics
-    /// Where the call is over.
     fn parts(&self) -> (*mut u8, usize) {
-        self.check();
-        // SAFETY: `call` is the current call: it was when `self` was made, and no other has begun since, or `CALL` would have another number. That goes back to what it
-        // was only with all of the instance's memory, and so with `self`; and `self` is on no other thread and in no other instance.
+        // SAFETY: `call` is the current call: it was when `self` was made, and `self` does not outlast it (see there); it is on no other thread and in no other instance.
         let call = unsafe { self.call.as_ref() };
         let out = if call.out.is_null() { NonNull::dangling().as_ptr() } else { call.out };
         (out, call.out_body_len)
@@ -134,11 +101,8 @@ impl InPlace {
 
 impl Drop for InPlace {
     fn drop(&mut self) {
-        // What is of an earlier call has nothing to give back.
-        if self.is_of_this_call() {
-            self.set_len(0);
-            TAKEN.store(false, Ordering::Relaxed);
-        }
+        self.set_len(0);
+        TAKEN.store(false, Ordering::Relaxed);
     }
 }
 

@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::os::unix::process::CommandExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::thread;
 
 use microfaas::{Error, Request, Response, checkpoint};
@@ -73,6 +73,23 @@ pub fn keep_response(body: &[u8]) -> Response {
         (_, kept) => drop(kept.take()),
     }
     response
+}
+
+/// Keeps the bytes of a response that is written in place for ever, as nothing in their types forbids: `begin`, then `read` or `write`.
+#[microfaas::function]
+pub fn leak_response(body: &[u8]) -> Result<Vec<u8>, Error> {
+    static LEAKED: Mutex<&'static mut [u8]> = Mutex::new(&mut []);
+    let mut leaked = LEAKED.lock().map_err(|_| Error::new("a lock that another call has left"))?;
+    match body {
+        b"begin" => {
+            let response = Box::leak(Box::new(Response::in_place()));
+            response.resize(64);
+            *leaked = response.body_mut();
+        }
+        b"write" => leaked.fill(b'x'),
+        _ => return Ok(leaked.to_vec()),
+    }
+    Ok(Vec::new())
 }
 
 /// Answers with a header as long as the body says.
