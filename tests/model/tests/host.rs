@@ -1,4 +1,4 @@
-//! What a host does around a lane's records: the steps of `core/node` (`lane.rs`, `notice.rs`), which are not built for loom, with the lane's own types and fences.
+//! What a host does around a lane's records: the steps of `core/node` (`lane.rs`, `notice.rs`, `park.rs`), which are not built for loom, with the lane's own types and fences.
 #![cfg(loom)]
 
 use std::sync::Arc;
@@ -6,10 +6,11 @@ use std::sync::Arc;
 use loom::sync::Mutex;
 use loom::thread;
 use microfaas_lane::Status;
-use microfaas_lane::doorbell::{Bell, Ringer};
+use microfaas_lane::doorbell::{Bell, Epoch, Ringer};
+use microfaas_lane::ring::{Line, Ring};
 use microfaas_lane::slots::{Outcome, Record, Settled};
-use microfaas_lane::sync::{AtomicU32, Ordering, full_fence};
-use microfaas_model::{Futex, model};
+use microfaas_lane::sync::{AtomicU32, Ordering, full_fence, spin_loop};
+use microfaas_model::{Futex, entry, model};
 
 #[derive(Default)]
 struct Lane {
@@ -107,5 +108,63 @@ fn an_owner_that_sleeps_is_told() {
             note.futex.wait(&note.word, seen);
         }
         settler.join().unwrap();
+    });
+}
+
+/// One thread of a host sleeps on the lane's bell at a time, for all. The next one's nap is another than the last one's, and no thread ends the other's.
+#[test]
+fn who_leads_next_is_woken() {
+    struct Lead {
+        lines: [Line; 2],
+        leader: AtomicU32,
+        epoch: Epoch,
+        bell: Bell,
+        ringer: Ringer,
+        futex: Futex,
+    }
+    impl Lead {
+        fn wait(&self, position: u64, me: u32) {
+            let ring = Ring::new(&self.lines);
+            while self.leader.compare_exchange(0, me, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+                spin_loop();
+            }
+            while !ring.is_ready(position) {
+                if let Some(seen) = self.epoch.nap(&self.bell, || ring.is_ready(position)) {
+                    self.futex.wait(&self.bell, seen);
+                }
+                self.epoch.wake();
+            }
+            self.leader.store(0, Ordering::Release);
+        }
+    }
+    model(|| {
+        let lead = Arc::new(Lead {
+            lines: [Line::empty(0), Line::empty(0)],
+            leader: AtomicU32::new(0),
+            epoch: Epoch::default(),
+            bell: Bell::default(),
+            ringer: Ringer::default(),
+            futex: Futex::default(),
+        });
+        let first = thread::spawn({
+            let lead = Arc::clone(&lead);
+            move || lead.wait(0, 1)
+        });
+        let worker = thread::spawn({
+            let lead = Arc::clone(&lead);
+            move || {
+                for position in [0, 1] {
+                    Ring::new(&lead.lines).write(position, &entry(1));
+                    Ringer::published();
+                    if lead.ringer.due(&lead.epoch) {
+                        lead.bell.ring();
+                        lead.futex.wake_all();
+                    }
+                }
+            }
+        });
+        lead.wait(1, 2);
+        first.join().unwrap();
+        worker.join().unwrap();
     });
 }
