@@ -13,12 +13,12 @@ use nix::sys::ptrace;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::{Counts, Ledger};
+use crate::ledger::{Counts, GRACE, Ledger};
 use crate::load::{Load, Running, p50_p99_ms};
 use crate::modules::{Modules, put};
 use crate::stage::{MODULE, builder};
 use crate::trial::Stop;
-use crate::victim::Victim;
+use crate::victim::{Victim, until};
 
 /// Environment variable that names the path of the command's program.
 const COMMAND_VARIABLE: &str = "MICROFAAS_COMMAND";
@@ -209,6 +209,8 @@ pub fn play(arguments: &[String]) -> Result<(), Stop> {
             let running = load.start(&node, &ledger, &mut random);
             say("ready")?;
             wait_for_end();
+            // It may be told to end before it had the core for its first call, and what it has to tell is of calls.
+            until(GRACE, || ledger.outcomes(Status::Ok) > 0);
             tell(&node, running, &ledger)
         }
         "leak" => {
