@@ -15,6 +15,7 @@ use microfaas_lane::slots::Outcome;
 use microfaas_sys::clock::{self, monotonic_ns, now_ns};
 
 use crate::lane::Lane;
+use crate::moves::Parting;
 use crate::names::Entry;
 use crate::notice::History;
 use crate::park::Waited;
@@ -313,9 +314,9 @@ impl Call {
         }
         let Some(lane) = self.lane.take() else { return };
         let function = lane.note(self.ticket).function.load(Ordering::Relaxed);
-        let never_started = lane.let_go(self.ticket, is_ours);
+        let Parting { is_ours, never_started } = lane.let_go(self.ticket, is_ours);
         let status = if never_started { Status::Expired } else { Status::Timeout };
-        if never_started {
+        if is_ours {
             lane.hub.decided.count(function, status);
         }
         let total_ns = now_ns().saturating_sub(self.submitted_ns);
@@ -325,8 +326,8 @@ impl Call {
     fn let_go(&mut self) -> bool {
         let Some(lane) = self.lane.take() else { return false };
         let function = lane.note(self.ticket).function.load(Ordering::Relaxed);
-        let never_started = lane.give_up(self.ticket);
-        if never_started {
+        let Parting { is_ours, never_started } = lane.give_up(self.ticket);
+        if is_ours {
             lane.hub.decided.count(function, Status::Cancelled);
         }
         never_started

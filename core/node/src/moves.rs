@@ -165,6 +165,16 @@ impl Drop for Taken<'_> {
     }
 }
 
+/// How an owner has given its call up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(crate) struct Parting {
+    /// It was taken back: no worker counts it.
+    pub(crate) is_ours: bool,
+    /// It certainly never starts.
+    pub(crate) never_started: bool,
+}
+
 /// Why a call stays where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stay {
@@ -185,24 +195,22 @@ impl Lane {
         Some(next)
     }
 
-    /// Owner: wants the call no more, wherever it is. True when it had not started: it never will.
-    pub(crate) fn give_up(&self, ticket: Ticket) -> bool {
+    /// Owner: wants the call no more, wherever it is.
+    pub(crate) fn give_up(&self, ticket: Ticket) -> Parting {
         let is_ours = self.host.take_back(ticket);
         self.let_go(ticket, is_ours)
     }
 
-    /// As [`give_up`](Self::give_up), of a call that the owner has tried to take back, with this result. That does not count where the call went elsewhere all the same, as
-    /// one does whose worker was found to lie: then it may be run there.
-    pub(crate) fn let_go(&self, ticket: Ticket, is_ours: bool) -> bool {
+    /// As [`give_up`](Self::give_up), of a call that the owner has tried to take back, with this result. That says nothing of one that went elsewhere all the same, as it may
+    /// where its worker was found to lie, nor of one that such a worker has run without saying so.
+    pub(crate) fn let_go(&self, ticket: Ticket, is_ours: bool) -> Parting {
         self.abandon(ticket);
-        // See "Both want it".
+        // See "Both want it". Also: who has sent the call of a liar elsewhere, since its owner still wanted it, has said before that the worker lies.
         fence(Ordering::SeqCst);
-        if !self.went.any() {
-            return is_ours;
-        }
-        match self.went.take(ticket) {
+        let next = if self.went.any() { self.went.take(ticket) } else { None };
+        match next {
             Some((lane, ticket)) => lane.give_up(ticket),
-            None => is_ours,
+            None => Parting { is_ours, never_started: is_ours && !self.has_lied() },
         }
     }
 
@@ -319,7 +327,7 @@ impl Lane {
         let alone = is_alone.then(|| self.went.take(ticket)).flatten();
         for (lane, call) in earlier.into_iter().chain(alone) {
             let function = lane.note(call).function.load(Ordering::Relaxed);
-            if lane.give_up(call) {
+            if lane.give_up(call).is_ours {
                 self.hub.decided.count(function, Status::Cancelled);
             }
         }

@@ -231,7 +231,7 @@ fn calls_that_a_lane_is_shut_with_are_counted_once() {
         let queued = player.end.pop().unwrap().unwrap();
         assert_eq!(player.end.start(&queued), Start::Yours);
         assert_eq!(lane.host.phase(started), Some(Phase::Queued));
-        assert!(lane.give_up(taken_back));
+        assert!(lane.give_up(taken_back).never_started);
         lane.shut_down(why);
         let counted = shared.hub.decided.of(FUNCTION);
         assert_eq!(counted[status as usize], 2, "{why:?}");
@@ -301,9 +301,26 @@ fn what_was_taken_back_of_a_liar_and_runs_elsewhere_has_started() {
     there.begin();
     assert_eq!((in_flight(&to), shared.stats().retries), (1, 1));
     // The second half.
-    assert!(!from.let_go(ticket, is_ours), "it runs");
+    assert_eq!(from.let_go(ticket, is_ours), Parting { is_ours: false, never_started: false }, "it runs");
     to.shut_down(Shut::Closed);
     assert_eq!((from.host.free_slots(), to.host.free_slots()), (SLOTS, SLOTS));
+}
+
+/// It may have run what it was not to.
+#[test]
+fn what_is_taken_back_of_a_liar_is_not_certain_never_to_have_run() {
+    let (shared, mut lanes) = node(1);
+    let (lane, mut player) = lanes.pop().unwrap();
+    let calls = [(); 2].map(|()| call(&shared, &lane));
+    let [honest, liar] = calls;
+    assert!(honest.cancel());
+    assert!(player.next_function().is_some());
+    lane.shut_down(Shut::Lied);
+    assert!(!liar.cancel(), "it may have run");
+    let counted = || shared.hub.decided.of(FUNCTION).iter().sum::<u64>();
+    assert_eq!(counted(), 2, "whatever is known of them");
+    shared.see_to_orphans();
+    assert_eq!((counted(), lane.host.free_slots()), (2, SLOTS));
 }
 
 /// What is deployed while a call runs says nothing of what that call has done.

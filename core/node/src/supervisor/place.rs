@@ -224,7 +224,7 @@ impl Supervisor {
     /// Lets the worker in this place take calls, if it has all that these may ask for.
     pub(super) fn open_when_ready(&mut self, index: usize) {
         let Place::Serving { live, open } = &mut self.places[index] else { return };
-        if *open || !self.rollout.may_open(&live.shelf) {
+        if *open || live.is_retiring() || !self.rollout.may_open(&live.shelf) {
             return;
         }
         *open = true;

@@ -214,6 +214,18 @@ fn a_call_outlives_the_decision_to_replace_its_worker() {
     assert_eq!((stage.restarts(), stage.causes(0)), (vec![1], vec![(RestartCause::Stayed, 1)]));
 }
 
+#[test]
+fn one_that_is_to_end_before_it_took_calls_takes_none() {
+    let mut stage = Stage::new(1, 5);
+    let Place::Serving { open, .. } = &mut stage.supervisor.places[0] else { panic!("it serves") };
+    *open = false;
+    stage.supervisor.shared.seats[0].close();
+    stage.supervisor.recycle(0);
+    stage.supervisor.open_when_ready(0);
+    let seat = &stage.supervisor.shared.seats[0];
+    assert!(seat.lane().is_none() && seat.load.get().is_none(), "calls would wait there for its end");
+}
+
 /// Where none is replaced at once, everybody waits for its own time.
 #[test]
 fn each_place_is_filled_when_its_own_time_has_come() {
