@@ -33,9 +33,19 @@ pub fn rd<T: Copy + 'static>(p: usize) -> T {
 fn constant<const CODE: u64>() -> u64 {
     std::hint::black_box(CODE)
 }
-pub fn run<const CODE: u64>(a: u64, b: u64) -> u64 {
+fn code<const CODE: u64>() -> usize {
     let start = constant::<CODE> as fn() -> u64 as usize;
     let is_here = |at: &usize| (0..8).all(|i| rd::<u8>(at + i) == CODE.to_le_bytes()[i]);
-    let at = (start..start + 64).find(is_here).expect("the constant is in the code");
-    transmute::<usize, extern "C" fn(u64, u64) -> u64>(at)(a, b)
+    (start..start + 64).find(is_here).expect("the constant is in the code")
+}
+pub fn run<const CODE: u64>(a: u64, b: u64) -> u64 {
+    transmute::<usize, extern "C" fn(u64, u64) -> u64>(code::<CODE>())(a, b)
+}
+/// A system call with up to five arguments.
+pub fn system_call(number: u64, arguments: &[u64]) -> i64 {
+    let argument = |i: usize| arguments.get(i).copied().unwrap_or(0);
+    // xchg rax, r9; mov r10, rcx; syscall; ret
+    let call =
+        transmute::<usize, extern "C" fn(u64, u64, u64, u64, u64, u64) -> i64>(code::<0xc3050fca89499149>());
+    call(argument(0), argument(1), argument(2), argument(3), argument(4), number)
 }
