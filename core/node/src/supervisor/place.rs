@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use microfaas_control::sandbox::SandboxReport;
 use microfaas_metrics::Region;
-use microfaas_sys::process::Process;
+use microfaas_sys::process::{Exit, Process};
 
 use super::{Supervisor, failed, reap};
 use crate::LaunchError;
@@ -243,6 +243,9 @@ impl Supervisor {
             Place::Launching(launch) => {
                 self.rollout.lost(&self.shared, Role::Place(index), &launch.shelf, true, false);
                 let exit = reap(&launch.process);
+                if exit == Exit::Unknown {
+                    self.held.push(launch.process);
+                }
                 self.launch_failed_after(index, LaunchError::Died(exit));
             }
             Place::Serving { mut live, .. } => {
