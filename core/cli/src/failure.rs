@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use anstream::AutoStream;
 use microfaas_build::BuildError;
 use microfaas_http::GatewayError;
-use microfaas_node::{ConnectError, DeployError, NodeError, SocketError};
+use microfaas_node::{
+    ConnectError, DeployError, LaunchError, NodeError, SocketError, WORKER_PROGRAM, WORKER_VARIABLE,
+};
 use thiserror::Error;
 
 use crate::config::ConfigError;
@@ -34,7 +36,7 @@ pub(crate) enum Failure {
         "no modules: there is no directory `modules` here and none was given; use --modules DIR or `modules` in [node] of microfaas.toml"
     )]
     NoModules,
-    #[error("{0}{hint}", hint = socket_hint(.0))]
+    #[error("{0}{hint}", hint = node_hint(.0))]
     Node(#[from] NodeError),
     #[error("{source}{}", way_in(source))]
     Connect {
@@ -112,8 +114,8 @@ fn way_in(error: &ConnectError) -> String {
     }
 }
 
-/// What to do about a socket that a node cannot listen at.
-fn socket_hint(error: &NodeError) -> String {
+/// What to do about a socket that a node cannot listen at, and a program that is no worker of this one's.
+fn node_hint(error: &NodeError) -> String {
     match error {
         NodeError::Socket(SocketError::System { path, source }) => {
             too_long(path, source).unwrap_or_else(|| match source.kind() {
@@ -122,6 +124,14 @@ fn socket_hint(error: &NodeError) -> String {
             })
         }
         NodeError::Socket(_) => "; use another --socket PATH".to_owned(),
+        NodeError::Worker {
+            source: LaunchError::Died(_) | LaunchError::Protocol { .. } | LaunchError::Socket(_),
+            ..
+        } => {
+            format!(
+                "; is `{WORKER_PROGRAM}` beside this program, or what {WORKER_VARIABLE} names, of the same build?"
+            )
+        }
         _ => String::new(),
     }
 }
@@ -150,7 +160,6 @@ impl Failure {
 
 /// Whether the node was not started because of what it was given, not because of the machine.
 fn is_input(error: &NodeError) -> bool {
-    use microfaas_node::LaunchError;
     match error {
         NodeError::Directory { .. }
         | NodeError::Module { .. }

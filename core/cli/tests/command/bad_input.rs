@@ -173,3 +173,16 @@ fn an_output_that_takes_nothing() {
     drop(reader);
     assert_eq!(microfaas(&invoke, writer.into()), (Some(1), String::new()));
 }
+
+#[test]
+fn a_worker_that_is_none() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_microfaas"));
+    command
+        .args(["invoke", "echo", "--modules", probe().to_str().unwrap()])
+        .env("MICROFAAS_WORKER", "/bin/true");
+    let ended = command.env("NO_COLOR", "1").stdin(Stdio::null()).output().unwrap();
+    let err = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(err.starts_with("error: worker 0: ") && err.lines().count() == 1, "{err}");
+    assert!(err.ends_with("or what MICROFAAS_WORKER names, of the same build?\n"), "{err}");
+}
