@@ -292,7 +292,7 @@ fn seals_hold() {
 #[test]
 fn holes_are_noticed() {
     let arena = Arena::new();
-    assert_eq!(arena.attack("punch"), "begun");
+    arena.unleash("punch");
     arena.load(Duration::from_millis(200), false);
     arena.wait_until_replaced();
     assert_eq!(arena.node().stats().violations, 1);
