@@ -37,6 +37,8 @@ const SPIN_NS: RangeInclusive<u64> = 0..=1_000_000_000;
 const HEARTBEAT_NS: RangeInclusive<u64> = 10_000_000..=u64::MAX;
 /// A deadline of nothing would never let a call start.
 const DEADLINE_NS: RangeInclusive<u64> = 1..=u64::MAX;
+/// How long the start of a node waits for the namespaces of its workers, before they are left to these. See `SEALED_WITHIN` in `launch`.
+const MADE_WITHIN: Duration = Duration::from_secs(60);
 /// How long a caller waits who sets no deadline.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -374,7 +376,7 @@ impl NodeBuilder {
 
 /// What workers join when they seal themselves in: it costs them nothing then, and the kernel nothing when they end.
 fn shared_namespaces(sandbox: SandboxPolicy) -> Option<Arc<namespaces::Shared>> {
-    let made = sandbox.enabled.then(|| namespaces::Shared::make(!privileges::is_root()))?;
+    let made = sandbox.enabled.then(|| namespaces::Shared::make(!privileges::is_root(), MADE_WITHIN))?;
     made.map(Arc::new)
         .inspect_err(|error| {
             tracing::info!(%error, "namespaces for all workers are refused, each tries to make its own");

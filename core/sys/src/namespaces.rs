@@ -4,10 +4,12 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, chdir, fork, pivot_root};
 
@@ -83,15 +85,22 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Makes them, in a child process that has ended when this returns. `user`: with a namespace of users, which whoever is not root needs for the others.
+    /// Makes them, in a child process that has ended when this returns. `user`: with a namespace of users, which whoever is not root needs for the others. A child that takes
+    /// longer than `within` is killed. No signal is handled in the child: what this process does about one, it does once.
     ///
     /// # Errors
-    /// As [`enter`] and [`empty_root`]; where `/proc` is not there or not of this process's own view; and as `fork(2)`. There are all of them or none.
-    pub fn make(user: bool) -> io::Result<Self> {
+    /// As [`enter`] and [`empty_root`]; `TimedOut`; where `/proc` is not there or not of this process's own view; and as `fork(2)`. There are all of them or none.
+    pub fn make(user: bool, within: Duration) -> io::Result<Self> {
         let (near, far) = socket::pair()?;
         let kinds = if user { &Namespace::ALL[..] } else { &Namespace::ALL[1..] };
+        // The child would run this process's handlers: a Ctrl-C on the terminal is for it, too.
+        let signals = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
         // SAFETY: the child makes system calls only, and neither allocates nor locks, as it must not in a process that may have threads.
-        match unsafe { fork() }? {
+        let forked = unsafe { fork() };
+        if !matches!(forked, Ok(ForkResult::Child)) {
+            signals.thread_set_mask()?;
+        }
+        match forked? {
             ForkResult::Child => {
                 let code = make_and_send(kinds, far.as_raw_fd()).err().map_or(0, |error| error as i32);
                 // SAFETY: nothing of this process is the child's to clean up.
@@ -99,7 +108,10 @@ impl Shared {
             }
             ForkResult::Parent { child } => {
                 drop(far);
-                let packet = socket::recv(near.as_fd(), &mut [0], kinds.len(), None);
+                let packet = socket::recv(near.as_fd(), &mut [0], kinds.len(), Some(within));
+                if packet.is_err() {
+                    let _ = kill(child, Signal::SIGKILL);
+                }
                 let ended = wait(child);
                 let fds = packet?.fds;
                 if fds.len() == kinds.len() { Ok(Self { all: fds }) } else { Err(ended) }

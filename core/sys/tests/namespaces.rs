@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::time::Duration;
 
 use microfaas_sys::namespaces::{Namespace, Shared};
 use microfaas_sys::privileges;
@@ -39,7 +40,7 @@ fn join(all: &[BorrowedFd<'_>], outside: &Path) -> i32 {
 fn processes_join_an_empty_world() {
     let user = !privileges::is_root();
     let before = own();
-    let shared = match Shared::make(user) {
+    let shared = match Shared::make(user, Duration::from_secs(600)) {
         Ok(shared) => shared,
         // As in a container that forbids it.
         Err(error) => return eprintln!("not tested: {error}"),
