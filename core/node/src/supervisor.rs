@@ -241,18 +241,21 @@ impl Supervisor {
         loop {
             for index in 0..self.places.len() {
                 let Some(live) = self.places[index].live() else { continue };
-                if !live.is_retiring()
+                // What it is loading it ends first: it would hear of it only then, and be killed in the middle where that takes long, which is held against the module.
+                let is_full = live.shelf.stayed_bytes() > STAYED_BYTES_MAX
+                    && !live.is_retiring()
+                    && !live.shelf.is_asked()
+                    && self.shared.seats[index].load.outstanding() == 0;
+                if is_full {
+                    self.recycle(index);
+                } else if !live.is_retiring()
                     && let Some(question) = self.rollout.next(Role::Place(index), &mut live.shelf)
                 {
                     live.ask(&self.shared, question, Asker::Rollout);
                 }
+                let Some(live) = self.places[index].live() else { continue };
                 if let Some(reason) = live.unsent() {
                     self.dismiss(index, &reason);
-                } else if live.shelf.stayed_bytes() > STAYED_BYTES_MAX
-                    && !live.is_retiring()
-                    && self.shared.seats[index].load.outstanding() == 0
-                {
-                    self.recycle(index);
                 } else {
                     self.open_when_ready(index);
                 }

@@ -214,6 +214,24 @@ fn a_call_outlives_the_decision_to_replace_its_worker() {
     assert_eq!((stage.restarts(), stage.causes(0)), (vec![1], vec![(RestartCause::Stayed, 1)]));
 }
 
+/// Otherwise it would be killed in the middle of an `init` that takes long, as if the module were to blame.
+#[test]
+fn a_worker_is_not_told_to_end_while_it_loads() {
+    let mut stage = Stage::new(1, 5);
+    let shelf = &mut stage.live(0).shelf;
+    shelf.loads(1);
+    shelf.loaded(0);
+    shelf.unloads(1);
+    shelf.answered();
+    assert!(shelf.unloaded(1, STAYED_BYTES_MAX + 1));
+    shelf.loads(2);
+    stage.supervisor.roll_out();
+    assert!(!stage.live(0).is_retiring());
+    stage.live(0).shelf.answered();
+    stage.supervisor.roll_out();
+    assert!(stage.live(0).is_retiring());
+}
+
 #[test]
 fn one_that_is_to_end_before_it_took_calls_takes_none() {
     let mut stage = Stage::new(1, 5);
