@@ -18,7 +18,9 @@ use core::ffi::c_void;
 use core::sync::atomic::AtomicU32;
 
 /// Version of everything in this crate. A worker loads only modules of exactly this version.
-pub const ABI_VERSION: u32 = 1;
+///
+/// 2: [`CALL_KEEPS_STATE`], which a module of version 1 did not heed.
+pub const ABI_VERSION: u32 = 2;
 
 /// First field of a [`Module`]: `"mfaasmod"` in little-endian.
 pub const MODULE_MAGIC: u64 = u64::from_le_bytes(*b"mfaasmod");

@@ -39,6 +39,7 @@ pub(crate) fn check(elf: &Elf<'_>, bytes: &[u8]) -> Result<(), InspectError> {
     }
     check_segments(endian, segments)?;
     let file = File { endian, bytes, segments, elf };
+    check_thread_locals(&file)?;
     let mut is_checked = false;
     for segment in segments {
         let dynamic = segment.dynamic(endian, bytes).map_err(|_| InspectError::NotElf)?;
@@ -66,6 +67,19 @@ fn check_segments(endian: Endianness, segments: Segments<'_>) -> Result<(), Insp
     }
     if stack_flags & elf::PF_X.0 != 0 {
         return Err(InspectError::ExecutableStack);
+    }
+    Ok(())
+}
+
+/// The loader copies what thread-locals are at first from the module's memory to a block of theirs, in the worker's memory, and looks neither for its end nor for the block's.
+fn check_thread_locals(file: &File<'_>) -> Result<(), InspectError> {
+    let endian = file.endian;
+    for segment in file.segments.iter().filter(|segment| segment.p_type(endian) == elf::PT_TLS) {
+        let (copied, block) = (segment.p_filesz(endian), segment.p_memsz(endian));
+        let has = |bytes: &[u8]| bytes.len() as u64 >= copied;
+        if copied > block || copied > 0 && !file.at(segment.p_vaddr(endian)).is_some_and(has) {
+            return Err(InspectError::NotElf);
+        }
     }
     Ok(())
 }

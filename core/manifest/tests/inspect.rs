@@ -64,7 +64,7 @@ fn other_files_are_told_apart() {
         text(&elf_file(here(), ".note.other", &NOTE)),
         "is not a microfaas module: it has no section .note.microfaas"
     );
-    assert_eq!(text(&module(&other_abi)), "built for module ABI 99, this runtime has 1; build it again");
+    assert_eq!(text(&module(&other_abi)), "built for module ABI 99, this runtime has 2; build it again");
     assert!(matches!(
         inspect_bytes(&module(&other_owner)),
         Err(InspectError::Manifest(ManifestError::NotOurs))

@@ -73,7 +73,7 @@ pub struct Writable {
     ranges: Vec<(usize, usize)>,
     /// The system's loader's number for its thread-locals; `None` where it has none.
     thread_locals: Option<usize>,
-    /// Bytes of their block as long as it is not there.
+    /// What their block takes, as long as it is not there: its bytes, and as many as it may have to be moved by to lie at its multiple.
     missing: usize,
     /// Of all segments of the module.
     mapped: usize,
@@ -112,7 +112,7 @@ impl Writable {
         Self::of_module_at(address).mapped
     }
 
-    /// Bytes in all ranges and in the thread-local block.
+    /// Bytes in all ranges and of the thread-local block.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.ranges.iter().fold(self.missing, |sum, (_, len)| sum.saturating_add(*len))
@@ -158,11 +158,12 @@ extern "C" fn visit(info: *mut dl_phdr_info, _size: size_t, data: *mut c_void) -
             search.found.ranges.push((start, end - start));
         }
     }
-    let thread_local = headers.iter().find(|h| h.p_type == libc::PT_TLS).map_or(0, |h| size(h.p_memsz));
+    let thread_locals = headers.iter().find(|h| h.p_type == libc::PT_TLS);
+    let (thread_local, align) = thread_locals.map_or((0, 0), |h| (size(h.p_memsz), size(h.p_align)));
     if thread_local > 0 && info.dlpi_tls_modid != 0 {
         search.found.thread_locals = Some(info.dlpi_tls_modid);
         if info.dlpi_tls_data.is_null() {
-            search.found.missing = thread_local;
+            search.found.missing = thread_local.saturating_add(align.saturating_sub(1));
         } else {
             search.found.ranges.push((info.dlpi_tls_data.addr(), thread_local));
         }

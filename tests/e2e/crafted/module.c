@@ -1,4 +1,4 @@
-// A module as nobody's tools make it: by hand, and with what the macros THREAD_LOCAL, ENTRY and WORK say. Its function `crafted` answers with one byte.
+// A module as nobody's tools make it: by hand, and with what the macros ABI_VERSION, THREAD_LOCAL, ENTRY and WORK say. Its function `crafted` answers with one byte.
 #include <stddef.h>
 #include <stdint.h>
 
@@ -31,7 +31,7 @@ __attribute__((section(".note.microfaas"), used, aligned(4))) static const struc
     char owner[12];
     uint32_t abi_version, function_count, name_len;
     char name[8];
-} note = {10, 20, 1, "microfaas", 1, 1, 7, "crafted"};
+} note = {10, 20, 1, "microfaas", ABI_VERSION, 1, 7, "crafted"};
 
 THREAD_LOCAL
 
@@ -45,4 +45,4 @@ static void attach(void *runtime) { (void)runtime; }
 
 static const struct function functions[] = {{"crafted", 7, NULL, ENTRY}};
 
-const struct module microfaas_module = {0x646f6d736161666d, 1, 1, functions, attach};
+const struct module microfaas_module = {0x646f6d736161666d, ABI_VERSION, 1, functions, attach};

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use microfaas_abi::ABI_VERSION;
 use microfaas_e2e::{Watchdog, probe_node};
 use microfaas_node::{Node, Request, Status};
 
@@ -19,6 +20,7 @@ fn compile(directory: &Path, name: &str, [thread_local, entry, work]: [&str; 3])
         .args(["-O1", "-fPIC", "-shared", "-nostartfiles", source, "-o"])
         .arg(&file)
         .args([
+            format!("-DABI_VERSION={ABI_VERSION}"),
             format!("-DTHREAD_LOCAL={thread_local}"),
             format!("-DENTRY={entry}"),
             format!("-DWORK={work}"),
@@ -64,6 +66,11 @@ fn thread_locals_of_any_size_are_looked_at_before_they_are_made() {
     let large = "static __thread unsigned char large[1 << 30];";
     let file = compile(directory.path(), "large", [large, "work", "++large[call->body_len]"]);
     let error = node.deploy(file).expect_err("a gibibyte of thread-locals");
+    assert!(error.to_string().contains("writable bytes"), "{error}");
+    // The loader finds room for them beside their bytes, and ends the process where there is none.
+    let aligned = "static __thread unsigned char aligned __attribute__((aligned(1 << 26)));";
+    let file = compile(directory.path(), "aligned", [aligned, "work", "++(&aligned)[call->body_len]"]);
+    let error = node.deploy(file).expect_err("a byte at a multiple of 64 MiB");
     assert!(error.to_string().contains("writable bytes"), "{error}");
     assert_untouched(&node);
 }
