@@ -72,16 +72,15 @@ fn check_segments(endian: Endianness, segments: Segments<'_>) -> Result<(), Insp
 }
 
 /// The loader copies what thread-locals are at first from the module's memory to a block of theirs, in the worker's memory, and looks neither for its end nor for the block's.
+/// Of several segments it takes the last, and the worker, which puts the block back after each call, the first.
 fn check_thread_locals(file: &File<'_>) -> Result<(), InspectError> {
     let endian = file.endian;
-    for segment in file.segments.iter().filter(|segment| segment.p_type(endian) == elf::PT_TLS) {
-        let (copied, block) = (segment.p_filesz(endian), segment.p_memsz(endian));
-        let has = |bytes: &[u8]| bytes.len() as u64 >= copied;
-        if copied > block || copied > 0 && !file.at(segment.p_vaddr(endian)).is_some_and(has) {
-            return Err(InspectError::NotElf);
-        }
-    }
-    Ok(())
+    let mut segments = file.segments.iter().filter(|segment| segment.p_type(endian) == elf::PT_TLS);
+    let Some(segment) = segments.next() else { return Ok(()) };
+    let (copied, block) = (segment.p_filesz(endian), segment.p_memsz(endian));
+    let has = |bytes: &[u8]| bytes.len() as u64 >= copied;
+    let is_there = copied == 0 || file.at(segment.p_vaddr(endian)).is_some_and(has);
+    if is_there && copied <= block && segments.next().is_none() { Ok(()) } else { Err(InspectError::NotElf) }
 }
 
 /// The file as the loader maps it.

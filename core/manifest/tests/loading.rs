@@ -141,16 +141,19 @@ fn a_second_dynamic_table_is_refused() {
 
 #[test]
 fn thread_locals_that_are_not_there_or_have_no_room_are_refused() {
-    let inspect = |at: u64, copied: u64, block: u64| {
+    let inspect_all = |segments: &[[u64; 3]]| {
         let mut bytes = Module::ordinary().bytes();
-        bytes.extend(elf::PT_TLS.0.to_le_bytes());
-        bytes.extend(READ.to_le_bytes());
-        for word in [at, at, at, copied, block, 8] {
-            bytes.extend(word.to_le_bytes());
+        for &[at, copied, block] in segments {
+            bytes.extend(elf::PT_TLS.0.to_le_bytes());
+            bytes.extend(READ.to_le_bytes());
+            for word in [at, at, at, copied, block, 8] {
+                bytes.extend(word.to_le_bytes());
+            }
+            bytes[56] += 1;
         }
-        bytes[56] += 1;
         inspect_bytes(&bytes).map(|_| ()).map_err(|error| error.to_string())
     };
+    let inspect = |at, copied, block| inspect_all(&[[at, copied, block]]);
     let broken = Err("is not an ELF file".to_owned());
     assert_eq!(inspect(0, 64, 64), Ok(()));
     assert_eq!(inspect(1 << 40, 0, 64), Ok(()), "all of them begin as zero");
@@ -158,6 +161,7 @@ fn thread_locals_that_are_not_there_or_have_no_room_are_refused() {
     assert_eq!(inspect(0, 1 << 30, 1 << 30), broken, "beyond the end of the segment");
     assert_eq!(inspect(1 << 40, 64, 64), broken, "nowhere");
     assert_eq!(inspect(u64::MAX, 64, 64), broken);
+    assert_eq!(inspect_all(&[[0, 0, 8], [0, 0, 64]]), broken, "which of them counts, nobody says");
 }
 
 #[test]
