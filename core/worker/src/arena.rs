@@ -9,7 +9,7 @@
 //! more that it can be cut out of that. Of its own class it takes the first few that are listed, if one of them happens to lie well: those of the same size and
 //! alignment do, so a program that takes and frees them does not use the arena up.
 //!
-//! Where nothing fits any more, neighbours that are free [become one](Arena::merge).
+//! Where nothing fits any more, neighbours that are free become one (`merge`).
 //!
 //! Nothing here survives a call, so it need not be consistent when a call is ended inside it: [`reset`](Arena::reset)
 //! looks at nothing that a call could have left half done, but for `dirty`, which only grows and grows first.
