@@ -161,7 +161,7 @@ impl<M: Memory> HostLane<M> {
     }
 
     /// What the worker has asked for, now that something was submitted; once for each time that it has asked. [`Wish::Ring`]: it sleeps; the caller rings
-    /// [`HostWords::worker_bell`] and wakes its word, with the widest mask. [`Wish::Interrupt`]: it has given a call a long slice, of which a signal takes the rest.
+    /// [`HostWords::worker_bell`](crate::words::HostWords::worker_bell) and wakes its word, with the widest mask. [`Wish::Interrupt`]: it has given a call a long slice, of which a signal takes the rest.
     #[inline]
     #[must_use]
     pub fn worker_wish(&self) -> Option<Wish> {
