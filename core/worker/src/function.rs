@@ -11,7 +11,8 @@ pub const COARSE_NS: u64 = 4_000_000;
 /// in four did, and all who waited behind it waited for [`COARSE_NS`]); and short calls that are watched cost one alarm in a quantum.
 const FINE_CALLS: u32 = 512;
 /// Short calls for which a function is watched that is new here: it was deployed, or its module was cold. Of functions that overrun in one call of fourteen, 99 in a hundred
-/// overrun within so many. They cost 64 alarms at most, 1.3 ms in all: less than one call does that is found out at the end of a coarse slice.
+/// overrun within so many. They cost 64 alarms at most, 1.3 ms in all: less than one call does that is found out at the end of a coarse slice. They are looked at
+/// [`OVERRUN_NS`] after their quantum: the first ones find their code in no cache and on no page yet, and are not to be ended for that where the policy is `kill`.
 const PROBATION_CALLS: u32 = 64;
 /// Short calls after which the first overrun that no alarm has found is forgotten. Two that are closer to each other are no accident.
 const SUSPICIOUS: u32 = 128;
@@ -88,8 +89,8 @@ pub struct Function {
     fine_cycles: u64,
     /// From here on a call may have overrun. See [`OVERRUN_NS`].
     overrun_cycles: u64,
-    /// 0: trusted, as far as the end of a coarse slice. Up to [`SUSPICIOUS`]: so still, but for one more overrun. Above that: watched from its quantum on.
-    /// A new function is, and then one more overrun suffices for a while.
+    /// 0: trusted, as far as the end of a coarse slice. Up to [`SUSPICIOUS`]: so still, but for one more overrun. As much as [`PROBATION_CALLS`] above that: watched, and not found
+    /// at fault before it has overrun for sure. Above that: watched from its quantum on.
     suspicion: u32,
 }
 
@@ -131,7 +132,13 @@ impl Function {
     #[inline]
     #[must_use]
     pub fn first_slice(&self) -> u64 {
-        if self.suspicion <= SUSPICIOUS { self.coarse_cycles } else { self.fine_cycles }
+        if self.suspicion <= SUSPICIOUS {
+            self.coarse_cycles
+        } else if self.suspicion <= SUSPICIOUS + PROBATION_CALLS {
+            self.overrun_cycles.min(self.coarse_cycles)
+        } else {
+            self.fine_cycles
+        }
     }
 
     /// Whether a call that took so many cycles was short, whatever else they went to. Else its CPU time says [whether it has overrun](Self::has_overrun).
@@ -201,7 +208,7 @@ mod tests {
     }
 
     fn is_watched(function: &Function) -> bool {
-        function.first_slice() == function.fine_cycles
+        function.first_slice() < function.coarse_cycles
     }
 
     /// Short calls until a first slice is coarse again.
@@ -218,6 +225,7 @@ mod tests {
     fn a_new_function_is_watched_until_so_many_calls_were_short() {
         let mut new = function(QUANTUM_NS);
         assert!(is_watched(&new), "at its first call");
+        assert_eq!(new.first_slice(), new.overrun_cycles, "which may find its code on no page yet");
         assert_eq!(short_calls_until_trusted(&mut new), PROBATION_CALLS);
         new.overran_unseen();
         assert!(is_watched(&new), "it is not known for long");
@@ -225,7 +233,8 @@ mod tests {
             let mut new = function(QUANTUM_NS);
             (0..PROBATION_CALLS / 2).for_each(|_| new.was_short());
             offence(&mut new);
-            assert_eq!(short_calls_until_trusted(&mut new), FINE_CALLS, "it had its chance");
+            assert_eq!(new.first_slice(), new.fine_cycles, "it had its chance");
+            assert_eq!(short_calls_until_trusted(&mut new), FINE_CALLS);
         }
     }
 
@@ -288,5 +297,7 @@ mod tests {
         let function = trusted(2 * COARSE_NS);
         assert_eq!(function.coarse_cycles, function.fine_cycles);
         assert!(function.is_short(function.first_slice()), "an alarm finds it before");
+        let new = self::function(2 * COARSE_NS);
+        assert_eq!(new.first_slice(), new.fine_cycles);
     }
 }
