@@ -326,7 +326,7 @@ fn a_call_goes_to_where_its_module_is_loaded() {
         node(&directory, 0..2).workers(2).socket(&socket).function("version_slow", config).start().unwrap();
     let host = Node::connect(&socket).unwrap();
     for (number, caller) in [(0, &node), (1, &host)] {
-        let mut busy = slow(caller, 500);
+        let mut busy = slow(caller, 2000);
         assert_eq!(busy.worker(), Some(0));
         call(caller, number);
         assert!(busy.try_take().is_none(), "the first worker is busy meanwhile");
