@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use microfaas_node::{Call, Request, Status};
+use microfaas_node::{Call, CallError, Request, Status};
 
 use crate::experiments::hosts::stage_with_socket;
 use crate::role::connect;
@@ -14,13 +14,21 @@ const DUE: Duration = Duration::from_millis(100);
 /// Hosts that attach at the same time.
 const HOSTS: usize = 4;
 
-/// As many calls as there is room for.
-fn fill(stage: &Stage, function: &str, deadline: Duration) -> Vec<Call> {
+/// As many calls as there is room for, when the slots of those before are free.
+fn fill(stage: &Stage, trial: &mut Trial, function: &str, deadline: Duration) -> Vec<Call> {
+    let has_room = stage.is_idle(HEAL);
+    trial.expect(has_room, || "calls that are over have slots".to_owned());
     let mut calls = Vec::new();
-    while let Ok(call) = stage.node.submit(function, Request::new(b"").deadline(deadline)) {
-        calls.push(call);
-    }
+    let refused = loop {
+        match stage.node.submit(function, Request::new(b"").deadline(deadline)) {
+            Ok(call) => calls.push(call),
+            Err(error) => break error,
+        }
+    };
     stage.aside.refuse();
+    let is_full = !calls.is_empty() && matches!(refused, CallError::Overloaded { .. });
+    trial
+        .expect(is_full, || format!("after {} calls of {function} there is no more: {refused}", calls.len()));
     calls
 }
 
@@ -31,7 +39,7 @@ pub(super) fn ends(trial: &mut Trial) -> Result<(), Stop> {
     let mut rounds = 0;
     while rounds == 0 || !trial.is_over(0.6) {
         trial.event();
-        for call in fill(&stage, "spin", DUE) {
+        for call in fill(&stage, trial, "spin", DUE) {
             let answer = call.wait();
             stage.aside.enter(&answer);
             trial.expect(matches!(answer.status, Status::Timeout | Status::Expired), || {
@@ -40,7 +48,7 @@ pub(super) fn ends(trial: &mut Trial) -> Result<(), Stop> {
         }
         // Nobody ends a call that has started but its worker, when it is due or has spent its budget.
         for (function, deadline) in [("answer", HEAL), ("spin", DUE)] {
-            let calls = fill(&stage, function, deadline);
+            let calls = fill(&stage, trial, function, deadline);
             std::thread::sleep(trial.some_time(Duration::from_millis(5)));
             for call in calls {
                 let _ = call.cancel();
