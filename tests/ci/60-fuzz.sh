@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Each fuzz target for FUZZ_SECONDS (30), from its seeds.
+# Each fuzz target for FUZZ_SECONDS (20), from its seeds.
 #   60-fuzz.sh [TARGET…]
 # A crash leaves its input in fuzz/artifacts/TARGET: make it a unit test.
 source "$(dirname "$0")/lib.sh"
 
-FUZZ_SECONDS="${FUZZ_SECONDS:-30}"
+FUZZ_SECONDS="${FUZZ_SECONDS:-20}"
 REQUIRED=(message_decode lane_hostile_worker lane_hostile_host metrics_region control_packets module_inspect)
 need cargo-fuzz "run tests/ci/00-install.sh"
 
