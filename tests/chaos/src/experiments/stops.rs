@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use crate::experiments::hosts::{SOCKET, Served};
 use crate::footprint::{descendants, parent_and_state};
-use crate::load::Load;
+use crate::load::{Load, Running};
 use crate::role::{Manner, Role, told};
 use crate::stage::{HEAL, Stage};
 use crate::trial::{Stop, Trial};
@@ -16,8 +16,8 @@ use crate::victim::{Worker, until};
 const STALL: Duration = Duration::from_millis(300);
 const DEADLINE: Duration = Duration::from_millis(200);
 
-/// K03. Calls end at their deadlines, the worker is replaced, and what it would say after it is continued counts for nothing: it is dead.
-pub(super) fn longer_than_a_stall(trial: &mut Trial) -> Result<(), Stop> {
+/// Under load, with workers that are replaced when they are stopped for longer than [`STALL`], and calls that have ended by then.
+fn stage_with_stalls(trial: &mut Trial) -> Result<(Stage, Running), Stop> {
     let stage = Stage::start_with(trial, |builder| builder.stall(STALL))?;
     let stage = stage.loses(&[RestartCause::Hung, RestartCause::Silent]);
     let load = Load {
@@ -26,6 +26,12 @@ pub(super) fn longer_than_a_stall(trial: &mut Trial) -> Result<(), Stop> {
         ..Load::default()
     };
     let running = stage.load(&load, trial);
+    Ok((stage, running))
+}
+
+/// K03. Calls end at their deadlines, the worker is replaced, and what it would say after it is continued counts for nothing: it is dead.
+pub(super) fn longer_than_a_stall(trial: &mut Trial) -> Result<(), Stop> {
+    let (stage, running) = stage_with_stalls(trial)?;
     let mut stops = 0;
     while !trial.is_over(0.6) {
         std::thread::sleep(trial.some_time(Duration::from_millis(50)));
@@ -72,14 +78,7 @@ pub(super) fn shorter_than_a_stall(trial: &mut Trial) -> Result<(), Stop> {
 /// S02. As by a debugger at its prompt: whatever is done to the worker, its end is the debugger's to take. It is replaced all the same, the node goes on, and when the debugger
 /// has let go of it nothing is left.
 pub(super) fn traced(trial: &mut Trial) -> Result<(), Stop> {
-    let stage = Stage::start_with(trial, |builder| builder.stall(STALL))?;
-    let stage = stage.loses(&[RestartCause::Hung, RestartCause::Silent]);
-    let load = Load {
-        deadline: DEADLINE..2 * DEADLINE,
-        may_end: &[Status::Timeout, Status::Expired, Status::WorkerLost],
-        ..Load::default()
-    };
-    let running = stage.load(&load, trial);
+    let (stage, running) = stage_with_stalls(trial)?;
     let mut version = 0;
     while version == 0 || !trial.is_over(0.6) {
         let Some(worker) = Worker::of(&stage.node, trial.random.usize(..2))? else { continue };
