@@ -159,8 +159,13 @@ impl Spares {
     }
 
     /// Takes one and moves it to this core: one that has all that calls may ask for, where there is one. Those that cannot serve are dropped. None where no spare can be
-    /// moved there.
-    pub(crate) fn take(&mut self, cpu: Option<u32>, has_all: impl Fn(&Shelf) -> bool) -> Option<Spare> {
+    /// moved there. The board shows it no more from here on: who sees a worker sees no spare in it.
+    pub(crate) fn take(
+        &mut self,
+        cpu: Option<u32>,
+        board: &SpareBoard,
+        has_all: impl Fn(&Shelf) -> bool,
+    ) -> Option<Spare> {
         let now = Instant::now();
         self.barred.retain(|(_, until)| *until > now);
         if self.barred.iter().any(|(core, _)| Some(*core) == cpu) {
@@ -188,7 +193,7 @@ impl Spares {
                 return None;
             }
             self.adopted += 1;
-            self.is_news = true;
+            self.show(board);
             self.rest();
             return Some(spare);
         }
@@ -391,24 +396,24 @@ mod tests {
     #[test]
     fn a_core_that_no_spare_can_be_moved_to_is_no_matter_of_the_others() {
         let (shared, _) = node(1);
-        let mut spares = Spares::new(1, 5);
+        let (mut spares, board) = (Spares::new(1, 5), SpareBoard::default());
         spares.ready.push_back(spare(&shared, Shelf::default()));
-        assert!(spares.take(Some(NO_CORE), |_| true).is_none());
+        assert!(spares.take(Some(NO_CORE), &board, |_| true).is_none());
         assert_eq!((spares.wanted, spares.ready.len(), spares.ended), (1, 1, 0));
         // It is not tried again at once.
         assert_eq!(spares.barred.len(), 1);
-        assert!(spares.take(Some(NO_CORE), |_| true).is_none());
+        assert!(spares.take(Some(NO_CORE), &board, |_| true).is_none());
         assert_eq!(spares.barred.len(), 1);
         let core = affinity::allowed().unwrap()[0];
-        let taken = spares.take(Some(core), |_| true).unwrap();
-        assert!(spares.take(Some(core), |_| true).is_none(), "there is none left");
+        let taken = spares.take(Some(core), &board, |_| true).unwrap();
+        assert!(spares.take(Some(core), &board, |_| true).is_none(), "there is none left");
         end(&taken.live.process);
     }
 
     #[test]
     fn one_that_has_all_comes_before_one_that_loads_and_the_dead_are_passed_over() {
         let (shared, _) = node(1);
-        let mut spares = Spares::new(3, 5);
+        let (mut spares, board) = (Spares::new(3, 5), SpareBoard::default());
         let has_all = |shelf: &Shelf| shelf.knows(1);
         for parts in [0, 1, 1] {
             let mut shelf = Shelf::default();
@@ -421,8 +426,15 @@ mod tests {
         let pids: Vec<u32> = spares.ready.iter().map(|spare| spare.live.process.pid()).collect();
         spares.ready[1].live.process.kill().unwrap();
         spares.ready[1].live.process.wait(None).unwrap();
-        let taken: Vec<Spare> = (0..2).map(|_| spares.take(None, has_all).unwrap()).collect();
-        assert_eq!([&taken[0], &taken[1]].map(|spare| spare.live.process.pid()), [pids[2], pids[0]]);
+        spares.show(&board);
+        let mut take = || spares.take(None, &board, has_all).unwrap();
+        let shown = || board.look().ready;
+        assert_eq!(shown(), pids);
+        let first = take();
+        assert_eq!((first.live.process.pid(), shown()), (pids[2], vec![pids[0]]));
+        let second = take();
+        assert_eq!((second.live.process.pid(), shown()), (pids[0], vec![]));
+        let taken = [first, second];
         assert_eq!((spares.adopted, spares.ended), (2, 1));
         taken.iter().map(|spare| &spare.live.process).chain(&spares.dropped).for_each(end);
     }

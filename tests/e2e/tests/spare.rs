@@ -32,8 +32,12 @@ fn signal(pid: u32, signal: Signal) {
 
 /// A spare that can take a place; waits for it.
 fn spare(node: &Node) -> u32 {
-    until("a spare", || !node.spares().ready.is_empty());
-    node.spares().ready[0]
+    let mut ready = None;
+    until("a spare", || {
+        ready = node.spares().ready.first().copied();
+        ready.is_some()
+    });
+    ready.unwrap()
 }
 
 /// Kills the first worker and waits for the next; the process ids of both.

@@ -80,7 +80,8 @@ impl Supervisor {
     pub(super) fn fill(&mut self, index: usize) -> Result<(), LaunchError> {
         let seat = &self.shared.seats[index];
         let info = seat.info();
-        if let Some(mut spare) = self.spares.take(info.cpu, |shelf| self.rollout.may_open(shelf)) {
+        let may_open = |shelf: &Shelf| self.rollout.may_open(shelf);
+        if let Some(mut spare) = self.spares.take(info.cpu, &self.shared.spares, may_open) {
             let pid = spare.live.process.pid();
             seat.update(|info| {
                 info.pid = Some(pid);
