@@ -1,9 +1,9 @@
 //! attack  : 110_hole_thread_pointer
 //! class   : hole
-//! what    : Moves the thread pointer away (where the processor lets it) and returns: thread-locals of the worker and of signal handlers are gone.
+//! what    : Moves the thread pointer away (where the processor lets it) and returns: thread-locals of the worker and of signal handlers are gone. An alarm that comes in between puts it right.
 //! profile : std   (smallest guest profile in which this compiles)
 //! calls   : ""
-//! expect.status = FAULT
+//! expect.status = FAULT|OK
 //! expect.worker = same|restarted
 //! expect.next_ok = true
 //! expect.fd_delta = 0
