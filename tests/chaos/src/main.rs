@@ -11,7 +11,7 @@ use microfaas_chaos::experiments::{ALL, Experiment, find};
 use microfaas_chaos::footprint::descendants;
 use microfaas_chaos::ledger::Counts;
 use microfaas_chaos::modules::{Modules, make, make_shim};
-use microfaas_chaos::stage::SETTLE;
+use microfaas_chaos::stage::HEAL;
 use microfaas_chaos::trial::{Stop, Trial, Verdict};
 use microfaas_chaos::victim::{Victim, until};
 use microfaas_chaos::{log, place, role};
@@ -139,7 +139,7 @@ fn apart(cli: &Cli, experiment: &Experiment, modules: &std::path::Path, seed: u6
     let reap =
         || while !matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Err(_) | Ok(WaitStatus::StillAlive)) {};
     // What was killed last may be on its way.
-    until(SETTLE, || {
+    until(HEAL, || {
         reap();
         descendants(std::process::id()).is_empty()
     });

@@ -29,7 +29,7 @@ pub const LOG: &str = "log";
 /// Of a served node: it has time to end calls that take long, and one function's may.
 const SETTINGS: &str = "[node]\nstop_timeout = \"60s\"\n\n[function.answer_again]\nbudget = \"60s\"\n";
 /// After which a worker of a hasty host counts as hung.
-const STALL: Duration = Duration::from_millis(300);
+const STALL: Duration = Duration::from_millis(600);
 const REQUESTS: usize = 1 << 18;
 
 /// A process that has said that it is ready. Killed when dropped.

@@ -12,7 +12,7 @@ use microfaas_node::{
 use tempfile::TempDir;
 
 use crate::books::{self, Aside, Known, Said};
-use crate::footprint::Footprint;
+use crate::footprint::{Footprint, descendants};
 use crate::ledger::Ledger;
 use crate::load::{Load, Running};
 use crate::log;
@@ -22,8 +22,8 @@ use crate::victim::until;
 
 /// For workers that were ended to serve again, longest pauses included. A watchdog, not a promise.
 pub const HEAL: Duration = Duration::from_secs(60);
-/// For what was held to be given back (invariant I5), from when all workers serve.
-pub const SETTLE: Duration = Duration::from_secs(5);
+/// For what was held to be given back (invariant I5), from when all workers serve. A watchdog too: how long it took is a figure.
+pub const SETTLE: Duration = Duration::from_secs(30);
 /// The file that the functions come from.
 pub const MODULE: &str = "chaos.so";
 /// A file with another module, that experiments deploy and remove.
@@ -202,8 +202,9 @@ impl Stage {
         let mut processes: Vec<u32> = self.node.workers().iter().filter_map(|worker| worker.pid).collect();
         processes.extend(self.node.spares().ready);
         self.node.shutdown(Duration::from_secs(1));
-        let left: Vec<u32> =
-            processes.into_iter().filter(|pid| Path::new(&format!("/proc/{pid}")).exists()).collect();
+        // Others may have their numbers by now.
+        let ours = descendants(std::process::id());
+        let left: Vec<_> = ours.into_iter().filter(|(pid, _)| processes.contains(pid)).collect();
         trial.expect(left.is_empty(), || format!("processes {left:?} are left of a node that was stopped"));
     }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use microfaas_node::{Request, RestartCause, Status};
 use nix::sys::signal::Signal;
@@ -14,7 +14,7 @@ use crate::modules::SHIM;
 use crate::role::{Role, told};
 use crate::stage::{HEAL, Stage};
 use crate::trial::{Stop, Trial};
-use crate::victim::{Victim, Worker};
+use crate::victim::{Victim, Worker, until};
 
 /// What reads the wall clock, as it is spelled in sources.
 const WALL_CLOCK: [&str; 3] = ["SystemTime", "CLOCK_REALTIME", "gettimeofday"];
@@ -25,6 +25,8 @@ const BACK: Duration = Duration::from_secs(3600);
 const FORTH: Duration = Duration::from_secs(86_400);
 /// Longer than the shim needs for all that it does.
 const ALL_TURNS: Duration = Duration::from_millis(200);
+/// Between two looks at a clock that jumps.
+const LOOK: Duration = Duration::from_millis(5);
 const KILLS: usize = 4;
 
 /// K26. No namespace has a wall clock of its own, and a machine's is not set for a test: so this process and its workers have a library before the system's that moves it.
@@ -65,13 +67,13 @@ pub(super) fn wall_clock(trial: &mut Trial) -> Result<(), Stop> {
 
 /// Whether a clock is seen to be so far back and forth of what it was, by somebody who has seen it right.
 fn jumps(now: impl Fn() -> SystemTime) -> bool {
-    let (start, mut seen) = (Instant::now(), Vec::new());
-    while start.elapsed() < ALL_TURNS {
-        seen.push(now());
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let (Some(first), Some(last)) = (seen.iter().min(), seen.iter().max()) else { return false };
-    last.duration_since(*first).is_ok_and(|most| most >= BACK + FORTH)
+    let (mut first, mut last) = (now(), now());
+    until(HEAL, || {
+        std::thread::sleep(LOOK);
+        let seen = now();
+        (first, last) = (first.min(seen), last.max(seen));
+        last.duration_since(first).is_ok_and(|most| most >= BACK + FORTH)
+    })
 }
 
 /// Nobody asks for it in the sources, but to say when something was.
@@ -119,7 +121,8 @@ pub(super) fn monotonic_clock(trial: &mut Trial) -> Result<(), Stop> {
     trial.expect(years >= 99, || format!("the clock is {years} years ahead"));
     deadlines(trial)?;
     deaths::one_at_a_time(trial)?;
-    let stage = Stage::start_with(trial, |builder| builder.stall(Duration::from_millis(500)))?;
+    // A stall is longer by far: that they wake late is nobody's fault.
+    let stage = Stage::start_with(trial, |builder| builder.stall(Duration::from_secs(5)))?;
     let load = Load {
         deadline: Duration::from_millis(200)..Duration::from_millis(300),
         may_end: &[Status::Timeout, Status::Expired, Status::WorkerLost],
@@ -127,6 +130,7 @@ pub(super) fn monotonic_clock(trial: &mut Trial) -> Result<(), Stop> {
     };
     let running = stage.load(&load, trial);
     let workers = [Worker::of(&stage.node, 0)?, Worker::of(&stage.node, 1)?];
+    trial.event();
     for signal in [Signal::SIGSTOP, Signal::SIGCONT] {
         for worker in workers.iter().flatten() {
             worker.process.send(signal)?;
@@ -139,7 +143,7 @@ pub(super) fn monotonic_clock(trial: &mut Trial) -> Result<(), Stop> {
 }
 
 /// Longer than a call's deadline, and the time after which a worker counts as hung, together.
-const FROZEN: Duration = Duration::from_millis(1500);
+const FROZEN: Duration = Duration::from_millis(2000);
 
 /// A node and its workers stand still, as in a machine that is paused, until every call is long overdue. When they go on, no worker is to blame.
 fn freeze(trial: &mut Trial) -> Result<(), Stop> {

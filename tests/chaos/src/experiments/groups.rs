@@ -30,12 +30,22 @@ impl Group {
         ] {
             let group = Self { path: Path::new(root).join(&name), limit, usage };
             match std::fs::create_dir(&group.path) {
-                Ok(()) if group.path.join(limit).exists() => return Ok(group),
+                Ok(()) if group.path.join(limit).exists() => {
+                    group.keep_in_memory();
+                    return Ok(group);
+                }
                 Ok(()) => refusal = format!("{root} has no {limit}"),
                 Err(error) => refusal = format!("{root}: {error}"),
             }
         }
         Err(Stop::Skip(format!("no memory group can be made: {refusal}")))
+    }
+
+    /// What has no room ends, and is not put on a disk: where there is none, neither file need be there.
+    fn keep_in_memory(&self) {
+        for file in ["memory.swappiness", "memory.swap.max"] {
+            let _ = self.write(file, 0);
+        }
     }
 
     /// Takes this process in, and all that it starts from now on. It leaves when the result is dropped.

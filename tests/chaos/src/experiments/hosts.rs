@@ -299,6 +299,7 @@ pub(super) fn graceful_stop(trial: &mut Trial) -> Result<(), Stop> {
         let stage = Stage::start(trial)?;
         let running = stage.load(&Load { hang_up: 20, ..Load::default() }, trial);
         std::thread::sleep(trial.some_time(Duration::from_millis(100)));
+        trial.event();
         let before = descendants(std::process::id()).len();
         trial.expect(before == 3, || format!("{before} processes of two workers and a spare"));
         // Longer than any call's deadline: so all that was accepted ends OK.

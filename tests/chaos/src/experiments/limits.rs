@@ -44,15 +44,32 @@ pub(super) fn memory(trial: &mut Trial) -> Result<(), Stop> {
     Ok(())
 }
 
-/// A time without descriptors.
+/// A time without descriptors, but for those that others give back.
 pub(super) fn without_descriptors(time: Duration) -> Result<(), Stop> {
-    let mut limit = Limit::set(Resource::RLIMIT_NOFILE, Holdings::of(std::process::id()).descriptors)?;
-    let start = Instant::now();
+    let limit = Limit::set(Resource::RLIMIT_NOFILE, Holdings::of(std::process::id()).descriptors)?;
+    let (start, mut taken) = (Instant::now(), Vec::new());
     while start.elapsed() < time {
-        limit.take_descriptors();
+        taken.extend(std::iter::from_fn(|| File::open("/dev/null").ok()));
         std::thread::sleep(Duration::from_millis(1));
     }
+    drop(taken);
+    drop(limit);
     Ok(())
+}
+
+/// More than a node or a host waits for at once, since the kernel lets nobody wait for more than he may have.
+const LOW: u64 = 64;
+
+/// Takes all descriptors below [`LOW`]. With these gone a limit of that many leaves none, whatever is given back meanwhile: it is by number.
+fn take_low_descriptors() -> std::io::Result<Vec<File>> {
+    let mut taken = Vec::new();
+    loop {
+        let file = File::open("/dev/null")?;
+        if u64::try_from(file.as_raw_fd()).unwrap_or(u64::MAX) >= LOW {
+            return Ok(taken);
+        }
+        taken.push(file);
+    }
 }
 
 /// A limit of this process that is as it was when this is dropped.
@@ -60,28 +77,18 @@ struct Limit {
     resource: Resource,
     soft: u64,
     hard: u64,
-    /// What takes up the rest of what may be had.
-    fill: Vec<File>,
 }
 
 impl Limit {
     fn set(resource: Resource, to: u64) -> Result<Self, Stop> {
         let (soft, hard) = getrlimit(resource)?;
         setrlimit(resource, to.min(hard), hard)?;
-        Ok(Self { resource, soft, hard, fill: Vec::new() })
-    }
-
-    /// Takes every descriptor that there is, also those that others have just given back.
-    fn take_descriptors(&mut self) {
-        if self.resource == Resource::RLIMIT_NOFILE {
-            self.fill.extend(std::iter::from_fn(|| File::open("/dev/null").ok()));
-        }
+        Ok(Self { resource, soft, hard })
     }
 }
 
 impl Drop for Limit {
     fn drop(&mut self) {
-        self.fill.clear();
         // What it was it can be again.
         let _ = setrlimit(self.resource, self.soft, self.hard);
     }
@@ -107,8 +114,7 @@ fn starve(
     std::thread::sleep(trial.time.mul_f64(0.2));
     let ok = stage.ledger.outcomes(Status::Ok);
     trial.event();
-    let mut limit = limit()?;
-    limit.take_descriptors();
+    let limit = limit()?;
     meanwhile(trial)?;
     worker.process.kill()?;
     // Which needs nothing that there is not.
@@ -121,11 +127,7 @@ fn starve(
     for spare in &spares {
         spare.kill()?;
     }
-    let start = Instant::now();
-    while start.elapsed() < ATTEMPTS {
-        limit.take_descriptors();
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    std::thread::sleep(ATTEMPTS);
     let info = stage.node.workers()[0];
     // Else nothing was short.
     trial.expect(info.generation == second || info.state != WorkerState::Serving, || {
@@ -135,6 +137,7 @@ fn starve(
     trial.expect(others, || "the other worker does not serve".to_owned());
     let served = until(HEAL, || stage.ledger.outcomes(Status::Ok) > ok);
     trial.expect(served, || "nothing is answered while a worker cannot be replaced".to_owned());
+    drop(limit);
     Ok(())
 }
 
@@ -146,21 +149,18 @@ fn load() -> Load {
 
 /// K10. A deployment fails with the system's word for it, who wants in waits, and an attached host is served on.
 pub(super) fn descriptors(trial: &mut Trial) -> Result<(), Stop> {
+    let low = take_low_descriptors()?;
     let folder = tempfile::tempdir()?;
     let socket_path = folder.path().join("socket");
     let mut stage = Stage::start_with(trial, |builder| builder.socket(&socket_path))?.loses(LIMITED);
     stage.guests = true;
     let running = stage.load(&load(), trial);
     let mut attached = Role::host(&socket_path, Manner::Load, trial.random.u64(..))?;
-    let limit = || {
-        let open = Holdings::of(std::process::id()).descriptors;
-        Limit::set(Resource::RLIMIT_NOFILE, open + 3)
-    };
     let path = stage.put_version(1, trial)?;
     // Made while there are descriptors: then only the node's side of the connection is missing.
     let knock = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
     let address = UnixAddr::new(&socket_path)?;
-    starve(&stage, trial, limit, |trial| {
+    starve(&stage, trial, || Limit::set(Resource::RLIMIT_NOFILE, LOW), |trial| {
         let said = stage.node.deploy(&path).map(|_| ()).map_err(|error| error.to_string());
         let clear = said.as_ref().is_err_and(|error| error.contains("open files"));
         trial.expect(clear, || format!("a deployment without descriptors: {said:?}"));
@@ -179,6 +179,7 @@ pub(super) fn descriptors(trial: &mut Trial) -> Result<(), Stop> {
     }
     drop((attached, late));
     stage.finish(vec![running], trial);
+    drop(low);
     Ok(())
 }
 

@@ -15,6 +15,8 @@ use crate::victim::{Worker, until};
 
 const STALL: Duration = Duration::from_millis(300);
 const DEADLINE: Duration = Duration::from_millis(200);
+/// After which workers are to blame that are not stopped: they have to have had the core by then.
+const PATIENCE: Duration = Duration::from_millis(600);
 
 /// Under load, with workers that are replaced when they are stopped for longer than [`STALL`], and calls that have ended by then.
 fn stage_with_stalls(trial: &mut Trial) -> Result<(Stage, Running), Stop> {
@@ -106,7 +108,7 @@ pub(super) fn attached_host(trial: &mut Trial) -> Result<(), Stop> {
     let folder = tempfile::tempdir()?;
     let socket = folder.path().join(SOCKET);
     let mut stage =
-        Stage::start_with(trial, |builder| builder.socket(&socket).stall(STALL).heartbeat(STALL))?;
+        Stage::start_with(trial, |builder| builder.socket(&socket).stall(PATIENCE).heartbeat(PATIENCE))?;
     stage.guests = true;
     let running = stage.load(&Load::default(), trial);
     let mut host = Role::host(&socket, Manner::Load, trial.random.u64(..))?;
@@ -114,7 +116,7 @@ pub(super) fn attached_host(trial: &mut Trial) -> Result<(), Stop> {
         std::thread::sleep(trial.some_time(Duration::from_millis(50)));
         trial.event();
         host.process.send(Signal::SIGSTOP)?;
-        std::thread::sleep(2 * STALL);
+        std::thread::sleep(PATIENCE + STALL);
         host.process.send(Signal::SIGCONT)?;
     }
     std::thread::sleep(Duration::from_millis(50));
