@@ -156,7 +156,7 @@ mod tests {
         read(body, limit, Duration::from_millis(20)).await
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn up_to_the_limit() {
         assert_eq!(read_all(&mut pieces(&[]), 0).await.unwrap(), "");
         assert_eq!(read_all(&mut pieces(&[b"abc"]), 3).await.unwrap(), "abc");
@@ -164,14 +164,14 @@ mod tests {
         assert_eq!(read_all(&mut pieces(&[b"abcd"]), 3).await, Err(BodyError::TooLarge));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn not_read_past_the_limit() {
         let mut body = pieces(&[b"ab", b"cd", b"ef", b"gh"]);
         assert_eq!(read_all(&mut body, 3).await, Err(BodyError::TooLarge));
         assert_eq!(body.left.len(), 2);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn an_announced_size_is_refused_unread() {
         let mut body = pieces(&[b"ab"]);
         body.hint = SizeHint::with_exact(4);
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(body.left.len(), 1);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_body_that_stops_or_breaks() {
         let mut body = pieces(&[b"ab"]);
         body.then_silence = true;

@@ -155,8 +155,12 @@ impl<B: Backend> Gateway<B> {
 
         drop(listener);
         let stop_timeout = service.config().stop_timeout;
-        if tokio::time::timeout(stop_timeout, graceful.shutdown()).await.is_err() {
-            tracing::warn!(timeout_ms = stop_timeout.as_millis(), "requests did not end in time");
+        match tokio::time::timeout(stop_timeout, graceful.shutdown()).await {
+            // The connections have ended, their tasks are about to.
+            Ok(()) => while connections.join_next().await.is_some() {},
+            Err(_) => {
+                tracing::warn!(timeout_ms = stop_timeout.as_millis(), "requests did not end in time");
+            }
         }
         while connections.try_join_next().is_some() {}
         let connections_cut = connections.len();

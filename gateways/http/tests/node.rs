@@ -48,8 +48,9 @@ async fn serve(settings: impl FnOnce(NodeBuilder) -> NodeBuilder) -> Served {
     Served { node, addr }
 }
 
-/// Runs a test under the watchdog, on one thread, as the command does.
+/// Runs a test under the watchdog, on one thread, as the command does. The module is there before: a compiler may take longer than any test.
 fn run(test: impl Future<Output = ()>) {
+    LazyLock::force(&MODULES);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { tokio::time::timeout(WATCHDOG, test).await.expect("the test hangs") });
 }
@@ -80,6 +81,15 @@ async fn call(addr: SocketAddr, function: &str, body: impl Into<Bytes>) -> (u16,
     (http, body)
 }
 
+/// Microseconds of a call that no test waits for.
+const ENDLESS: &str = "3600000000";
+
+/// Calls of `sleep_spin` have no end by budget or deadline.
+fn endless(node: NodeBuilder) -> NodeBuilder {
+    let limits = Limits { budget_ns: 3_600_000_000_000, ..Limits::default() };
+    node.function("sleep_spin", FunctionConfig::default().limits(limits).deadline(Duration::from_secs(3600)))
+}
+
 fn status_in(body: &[u8]) -> String {
     let body: serde_json::Value = serde_json::from_slice(body).unwrap();
     body["error"]["status"].as_str().unwrap().to_owned()
@@ -100,15 +110,16 @@ fn bodies_of_every_size_come_back() {
 #[test]
 fn each_end_that_a_probe_can_bring_about() {
     run(async {
-        let served = serve(|node| node).await;
+        let served = serve(endless).await;
         let (http, body) = call(served.addr, "fail", "short and stout").await;
         assert_eq!((http, status_in(&body).as_str()), (418, "ERROR"));
         let (http, body) = call(served.addr, "panic", "oh").await;
         assert_eq!((http, status_in(&body).as_str()), (500, "PANIC"));
         let (http, body) = call(served.addr, "nobody", "").await;
         assert_eq!((http, status_in(&body).as_str()), (404, "NOT_FOUND"));
-        let mut late = request(served.addr, "sleep_spin", "300000");
-        late.headers_mut().insert("x-microfaas-deadline-ms", "20".parse().unwrap());
+        // Time enough for it to begin: what waits past its deadline is EXPIRED.
+        let mut late = request(served.addr, "sleep_spin", ENDLESS);
+        late.headers_mut().insert("x-microfaas-deadline-ms", "3000".parse().unwrap());
         let (http, _, body) = send(late).await;
         assert_eq!((http, status_in(&body).as_str()), (504, "TIMEOUT"));
         // The worker goes on.
@@ -157,9 +168,10 @@ fn many_at_once_over_one_connection() {
 #[test]
 fn no_slot_is_free() {
     run(async {
-        let served = serve(|node| node.slots(2, 0)).await;
-        // Two calls hold the two slots while the worker is busy with the first.
-        let busy: Vec<_> = (0..2).map(|_| tokio::spawn(call(served.addr, "sleep_spin", "400000"))).collect();
+        let served = serve(|node| endless(node).slots(2, 0)).await;
+        // Two calls hold the two slots, for longer than any machine needs to refuse a third.
+        let busy: Vec<_> =
+            (0..2).map(|_| tokio::spawn(call(served.addr, "sleep_spin", "4000000"))).collect();
         while served.node.stats().outstanding < 2 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -202,13 +214,13 @@ fn a_queued_call_whose_client_is_gone_never_runs() {
 #[test]
 fn a_worker_that_dies() {
     run(async {
-        let served = serve(|node| node).await;
-        let running = tokio::spawn(call(served.addr, "sleep_spin", "30000000"));
+        let served = serve(endless).await;
+        let running = tokio::spawn(call(served.addr, "sleep_spin", ENDLESS));
         while served.node.stats().outstanding < 1 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        // Lets the worker begin with it; a call that never started would be given to the next worker.
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        // A call that never started would be given to the next worker. Neither function has used anything, so they begin in the order in which they came.
+        assert_eq!(call(served.addr, "echo", "behind it").await.0, 200);
         let pid = served.node.workers()[0].pid.unwrap();
         assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success());
         let (http, body) = running.await.unwrap();

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
 /// No test takes this long unless something hangs.
-pub(crate) const WATCHDOG: Duration = Duration::from_secs(20);
+pub(crate) const WATCHDOG: Duration = Duration::from_secs(60);
 
 /// | function | answer |
 /// | --- | --- |
@@ -33,7 +33,7 @@ pub(crate) struct Fake {
     pub(crate) changed: Notify,
     holds_metrics: AtomicBool,
     pub(crate) breaks_metrics: AtomicBool,
-    release: Notify,
+    release: Arc<Notify>,
 }
 
 /// While this lives, no page of metrics is finished.
@@ -51,6 +51,7 @@ impl Fake {
         Making(Arc::clone(self))
     }
 
+    /// Answers all that were submitted to `hold`, also those that nobody waits for yet.
     pub(crate) fn release(&self) {
         self.release.notify_waiters();
     }
@@ -95,6 +96,8 @@ impl Backend for FakeNode {
     type Call = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
     fn submit(&self, request: CallRequest<'_>) -> Result<Self::Call, Refused> {
+        // Before anybody is told of the call: what is released from now on is meant for it, too.
+        let released = Arc::clone(&self.0.release).notified_owned();
         self.0.submitted.fetch_add(1, Ordering::SeqCst);
         self.0.changed.notify_waiters();
         let ready = match request.function.split_once('.').unwrap_or((request.function, "")) {
@@ -121,9 +124,7 @@ impl Backend for FakeNode {
             ("hold", _) => {
                 let mut held = Held(Some(Arc::clone(&self.0)));
                 return Ok(Box::pin(async move {
-                    if let Some(fake) = &held.0 {
-                        fake.release.notified().await;
-                    }
+                    released.await;
                     drop(held.0.take());
                     answer(Status::Ok, b"released", Vec::new())
                 }));

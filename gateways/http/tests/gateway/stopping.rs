@@ -55,3 +55,22 @@ fn what_does_not_end_is_cut() {
         assert!(held.await.unwrap().is_err());
     });
 }
+
+/// The gateway's threads do not agree on when a connection has ended: it is over before its task is.
+#[test]
+fn what_has_ended_was_not_cut() {
+    run(async {
+        for _ in 0..100 {
+            let mut served = serve(Config::default()).await;
+            let mut idle = Vec::new();
+            for _ in 0..4 {
+                let mut client = http1(served.addr).await;
+                let sent = request(served.addr, "GET", "/fn/echo", b"");
+                assert_eq!(Got::of(client.send_request(sent).await.unwrap()).await.http, 200);
+                idle.push(client);
+            }
+            served.begin_stop();
+            assert_eq!(served.stopped().await, Stopped { connections_cut: 0 });
+        }
+    });
+}
