@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use microfaas_node::BUILD;
 use microfaas_node::message::check_pair;
 
 use crate::bench;
@@ -36,7 +37,7 @@ Examples:
 /// A function is a small Rust crate without `unsafe`. `build` makes a module of it, a shared library. A node loads modules into
 /// worker processes, one per core, and hands them calls through shared memory: from a program, from this command, or over HTTP.
 #[derive(Debug, Parser)]
-#[command(name = "microfaas", version, after_help = EXIT_STATUS, styles = STYLES, max_term_width = 110)]
+#[command(name = "microfaas", version = BUILD, after_help = EXIT_STATUS, styles = STYLES, max_term_width = 110)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use microfaas_node::{FunctionStats, NodeStats, SpareStats, WorkerStats};
+use microfaas_node::{AttachedStats, FunctionStats, NodeStats, SpareStats, WorkerStats};
 
 use crate::args::{AtNode, Stats};
 use crate::deploy;
@@ -37,7 +37,14 @@ fn table(stats: &NodeStats) -> String {
     for worker in &stats.workers {
         text.push_str(&worker_line(worker, width));
     }
-    text + "\n" + &spares(&stats.spares) + "\n"
+    text = text + "\n" + &spares(&stats.spares) + "\n";
+    if !stats.hosts.is_empty() {
+        text.push_str(&format!("\n{:width$} {:>12} {:>10}  WITHOUT A WORKER\n", "HOST", "USER", "FOR"));
+    }
+    for host in &stats.hosts {
+        text.push_str(&host_line(host, width));
+    }
+    text
 }
 
 /// What there is of processes that wait to take a worker's place.
@@ -73,6 +80,13 @@ fn worker_line(worker: &WorkerStats, width: usize) -> String {
         worker.modules.cold_loads,
         worker.modules.evictions,
     )
+}
+
+fn host_line(host: &AttachedStats, width: usize) -> String {
+    let AttachedStats { pid, uid, for_ms, decided } = host;
+    let decided: Vec<_> = decided.iter().map(|(status, count)| format!("{status} {count}")).collect();
+    let decided = if decided.is_empty() { "-".to_owned() } else { decided.join(", ") };
+    format!("{pid:<width$} {uid:>12} {:>10}  {decided}\n", time(for_ms.saturating_mul(1_000_000)))
 }
 
 /// Calls that ended, however they did.
@@ -141,6 +155,15 @@ mod tests {
         assert_eq!(words("0 serving"), ["0", "serving", "7", "0", "0"]);
         let spares =
             SpareStats { wanted: 2, ready: vec![7], backing_off: true, ended: 9, ..SpareStats::default() };
+        assert!(!text.contains("HOST"), "{text}");
+        let decided = BTreeMap::from([("OVERLOADED".to_owned(), 3), ("WORKER_LOST".to_owned(), 1)]);
+        let hosts =
+            vec![AttachedStats { pid: 77, uid: 1000, for_ms: 12_300, decided }, AttachedStats::default()];
+        let text = table(&NodeStats { hosts, ..NodeStats::default() });
+        let rows: Vec<Vec<_>> =
+            text.lines().rev().take(2).map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(rows[1], ["77", "1000", "12.3", "s", "OVERLOADED", "3,", "WORKER_LOST", "1"]);
+        assert_eq!(rows[0].last(), Some(&"-"));
         let text = self::spares(&spares);
         assert_eq!(
             text,

@@ -76,7 +76,8 @@ pub enum Complaint {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ToHost {
-    /// The host is let in.
+    /// The host is let in. Descriptor, to one that gets lanes, where the node could make it: what the host counts in that it decides of its calls without a worker
+    /// (`microfaas_metrics::Region`).
     Welcome(Welcome),
     /// A part of the table of functions.
     Functions {

@@ -21,6 +21,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::sandbox::{SandboxPolicy, SandboxReport};
 
+/// The version, and a digest of the sources of what a node and a worker say to each other: in messages, in lanes, in what is counted. A node gives it to its workers as their
+/// one argument, since programs that differ here may not understand each other's messages, nor that they do not.
+pub const BUILD: &str = env!("MICROFAAS_BUILD");
 /// Descriptor number of the control socket in a new worker.
 pub const CONTROL_FD: i32 = 3;
 /// Most bytes in one packet.

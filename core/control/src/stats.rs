@@ -22,6 +22,9 @@ pub struct NodeStats {
     /// Processes that wait to take a worker's place. They are no workers until then.
     #[serde(default)]
     pub spares: SpareStats,
+    /// Hosts that are attached, those that have been for longest first.
+    #[serde(default)]
+    pub hosts: Vec<AttachedStats>,
     /// Counts of the node as a host of its own.
     pub host: HostStats,
 }
@@ -150,6 +153,19 @@ pub struct SpareStats {
     pub adopted: u64,
     /// How many have ended without that.
     pub ended: u64,
+}
+
+/// A host that is attached.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachedStats {
+    /// Its process.
+    pub pid: u32,
+    /// Its user.
+    pub uid: u32,
+    /// For how long, in milliseconds.
+    pub for_ms: u64,
+    /// Its calls that had their end without a worker (refused, taken back, lost), by name of the status, as it says.
+    pub decided: BTreeMap<String, u64>,
 }
 
 /// What the node knows of the calls that it has submitted itself.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use microfaas_control::sandbox::SandboxPolicy;
 use microfaas_control::{BUDGET_NS_MAX, Limits, Loading, QUANTUM_NS_MIN, SUSPENDED_MAX};
 use microfaas_lane::layout::Geometry;
+use microfaas_sys::program::Program;
 use microfaas_sys::{affinity, namespaces, privileges};
 
 use crate::attach::door::Door;
@@ -261,7 +262,8 @@ impl NodeBuilder {
         self
     }
 
-    /// The worker's program. Default: see [`WORKER_VARIABLE`](crate::WORKER_VARIABLE).
+    /// The worker's program, of the same build as the node. Default: see [`WORKER_VARIABLE`](crate::WORKER_VARIABLE). All workers of a node are of the program that is
+    /// there when it is started, also those that are started after another build was installed.
     pub fn worker_binary(mut self, program: impl Into<PathBuf>) -> Self {
         self.worker_binary = Some(program.into());
         self
@@ -298,6 +300,8 @@ impl NodeBuilder {
         check_settings(&settings)?;
         let (registry, versions) = deploy::first(&self.sources, settings)?;
         let program = find_worker::find(self.worker_binary.as_deref())?;
+        let program = Program::hold(&program)
+            .map_err(|source| NodeError::System { what: "cannot open the worker's program", source })?;
 
         let spin_ns = nanoseconds(self.spin);
         let hub = Hub::new(spin_ns)

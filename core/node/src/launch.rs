@@ -4,15 +4,17 @@
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use microfaas_control::sandbox::{LayerState, SandboxPolicy, SandboxReport};
-use microfaas_control::{CONTROL_FD, LaneSpec, PACKET_BYTES_MAX, Start, ToNode, ToWorker, decode, encode};
+use microfaas_control::{
+    BUILD, CONTROL_FD, LaneSpec, PACKET_BYTES_MAX, Start, ToNode, ToWorker, decode, encode,
+};
 use microfaas_lane::layout::Geometry;
 use microfaas_metrics::Region;
 use microfaas_sys::process::{self, Process, Spawn};
+use microfaas_sys::program::Program;
 use microfaas_sys::{eventfd, namespaces, socket};
 
 use crate::LaunchError;
@@ -42,7 +44,7 @@ const REASON_CHARS_MAX: usize = 256;
 /// What all workers of a node have in common.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    pub(crate) program: PathBuf,
+    pub(crate) program: Program,
     pub(crate) env: Vec<(OsString, OsString)>,
     pub(crate) geometry: Geometry,
     pub(crate) spin_ns: u64,
@@ -142,13 +144,13 @@ impl Launch {
         socket::refuse_descriptors(mine.as_fd()).map_err(LaunchError::Socket)?;
         let spawn = Spawn {
             program: &plan.program,
-            args: &[],
+            args: &[BUILD.into()],
             env: &plan.env,
             fd: theirs.as_fd(),
             number: CONTROL_FD,
         };
         let process = process::spawn(&spawn)
-            .map_err(|source| LaunchError::Spawn { program: plan.program.clone(), source })?;
+            .map_err(|source| LaunchError::Spawn { program: plan.program.path().to_owned(), source })?;
         if let Err(error) = process.sacrifice(OOM_SCORE) {
             tracing::warn!(%error, pid = process.pid(), "when memory is out, the kernel may end the node before this worker");
         }

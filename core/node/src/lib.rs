@@ -63,7 +63,7 @@ mod version;
 mod warm;
 mod watch;
 
-pub use attach::{ConnectError, HOSTS_MAX, SocketConfig, SocketError, administrate, stats};
+pub use attach::{ConnectError, HOSTS_MAX, HostInfo, SocketConfig, SocketError, administrate, stats};
 pub use ban::{Ban, BanCause};
 pub use builder::NodeBuilder;
 pub use call::{Call, FunctionHandle, Prepared, Request};
@@ -79,9 +79,10 @@ pub use microfaas_control::admin::{
 };
 pub use microfaas_control::sandbox::{Layer, LayerState, SandboxPolicy, SandboxReport};
 pub use microfaas_control::stats::{
-    FunctionStats, HostStats, Latency, ModuleStats, NodeStats, ShareStats, SpareStats, WorkerStats,
+    AttachedStats, FunctionStats, HostStats, Latency, ModuleStats, NodeStats, ShareStats, SpareStats,
+    WorkerStats,
 };
-pub use microfaas_control::{BUDGET_NS_MAX, Limits, Loading, Policy, QUANTUM_NS_MIN, SUSPENDED_MAX};
+pub use microfaas_control::{BUDGET_NS_MAX, BUILD, Limits, Loading, Policy, QUANTUM_NS_MIN, SUSPENDED_MAX};
 pub use microfaas_lane::layout::Geometry;
 pub use microfaas_lane::message;
 pub use microfaas_lane::{Status, Violation};

@@ -1,23 +1,28 @@
 //! What calls have used, by function and worker: read from where the workers count it, and added up over the workers that a place has had.
 //!
 //! Each worker counts what it ran in a region of its own (`microfaas_metrics`), whichever host the calls came from. When it has ended, the supervisor adds its
-//! numbers to those of its place, once, and the next one gets a new region. What this host has decided without a worker (refused, taken back,
-//! lost) it counts itself. Every call that was accepted is in one of the two, once; one that its worker did not live to count is in neither.
+//! numbers to those of its place, once, and the next one gets a new region. What a host has decided without a worker (refused, taken back,
+//! lost) it counts itself, one that is attached where its node reads it (`attach::ledger`). Every call that was accepted is in one of the two, once; one that its worker, or
+//! its host, did not live to count is in neither.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
+use arc_swap::ArcSwapOption;
 use microfaas_lane::Status;
-use microfaas_metrics::{FUNCTIONS, Region, Usage};
+use microfaas_metrics::{FUNCTIONS, Recorder, Region, Usage};
 
+use crate::attach::HostInfo;
 use crate::node::Shared;
 use crate::seat::Seat;
 use crate::{SpareInfo, Stats, Stocked, WorkerInfo};
 
 /// Statuses of calls.
 const STATUSES: usize = Status::ALL.len();
+/// Calls by status, in the order of [`Status::ALL`].
+pub(crate) type Counts = [u64; STATUSES];
 /// Functions whose counts are allocated together.
 const CHUNK: usize = 64;
 
@@ -33,6 +38,8 @@ pub struct Metrics {
     pub workers: Vec<WorkerMetrics>,
     /// Processes that wait to take a worker's place.
     pub spares: SpareInfo,
+    /// Hosts that are attached.
+    pub hosts: Vec<HostInfo>,
     /// Counts of the whole node.
     pub stats: Stats,
 }
@@ -45,7 +52,7 @@ pub struct FunctionMetrics {
     pub name: String,
     /// What was run, by worker, in the order of their numbers.
     pub workers: Vec<Usage>,
-    /// What this host has decided without a worker, by status in the order of [`Status::ALL`].
+    /// What hosts have decided without a worker, by status in the order of [`Status::ALL`]: this one, and those that are or were attached to it.
     pub decided: [u64; STATUSES],
 }
 
@@ -208,8 +215,15 @@ fn usage((region, since): &(Region, Instant), number: u32) -> Option<Usage> {
 const OTHERS: u32 = u32::MAX;
 
 /// The numbers that are counted apart, of those below `numbers`, and the others.
-fn counted(numbers: usize) -> impl Iterator<Item = u32> {
+pub(crate) fn counted(numbers: usize) -> impl Iterator<Item = u32> {
     (0..OTHERS).take(numbers.min(FUNCTIONS)).chain([OTHERS])
+}
+
+/// Adds up what may be any numbers.
+pub(crate) fn add(to: &mut Counts, from: &Counts) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = to.saturating_add(*from);
+    }
 }
 
 /// Counts of neighbouring function numbers, by status.
@@ -219,11 +233,14 @@ type Chunk = [[AtomicU64; STATUSES]; CHUNK];
 #[derive(Debug)]
 pub(crate) struct Decided {
     chunks: Box<[OnceLock<Box<Chunk>>]>,
+    /// Where the node reads it that this host is attached to.
+    ledger: ArcSwapOption<Recorder>,
 }
 
 impl Default for Decided {
     fn default() -> Self {
-        Self { chunks: (0..=FUNCTIONS / CHUNK).map(|_| OnceLock::new()).collect() }
+        let chunks = (0..=FUNCTIONS / CHUNK).map(|_| OnceLock::new()).collect();
+        Self { chunks, ledger: ArcSwapOption::empty() }
     }
 }
 
@@ -235,6 +252,14 @@ impl Decided {
         let chunk = self.chunks[number / CHUNK]
             .get_or_init(|| Box::new(std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0)))));
         chunk[number % CHUNK][status as usize].fetch_add(1, Ordering::Relaxed);
+        if let Some(ledger) = &*self.ledger.load() {
+            ledger.count(function, status);
+        }
+    }
+
+    /// From now on it is counted there, too.
+    pub(crate) fn tell(&self, ledger: Option<Recorder>) {
+        self.ledger.store(ledger.map(Arc::new));
     }
 
     pub(crate) fn of(&self, number: u32) -> [u64; STATUSES] {
@@ -253,11 +278,10 @@ impl Shared {
         let mut functions: BTreeMap<&str, FunctionMetrics> = BTreeMap::new();
         let mut others = None;
         for number in counted(catalog.owners.len()) {
-            let found = FunctionMetrics {
-                name: String::new(),
-                workers: self.seats.iter().map(|seat| seat.tally.usage(number)).collect(),
-                decided: self.hub.decided.of(number),
-            };
+            let mut decided = self.hub.decided.of(number);
+            add(&mut decided, &self.ledgers.of(number));
+            let workers = self.seats.iter().map(|seat| seat.tally.usage(number)).collect();
+            let found = FunctionMetrics { name: String::new(), workers, decided };
             if found.total().calls_total() == 0 {
                 continue;
             }
@@ -278,6 +302,7 @@ impl Shared {
             others,
             workers: workers.collect(),
             spares: self.spares.look(),
+            hosts: self.ledgers.hosts(catalog.owners.len()),
             stats: self.stats(),
         }
     }

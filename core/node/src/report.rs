@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use microfaas_control::stats::{
-    FunctionStats, HostStats, Latency, ModuleStats, NodeStats, ShareStats, SpareStats, WorkerStats,
+    AttachedStats, FunctionStats, HostStats, Latency, ModuleStats, NodeStats, ShareStats, SpareStats,
+    WorkerStats,
 };
 use microfaas_lane::Status;
 use microfaas_metrics::{Histogram, Usage, bucket_of, lower_bound_ns};
 
+use crate::attach::HostInfo;
 use crate::metrics::{FunctionMetrics, Metrics, RestartCause, WorkerMetrics};
 use crate::seat::WorkerState;
 use crate::spare::SpareInfo;
@@ -26,6 +28,7 @@ impl Metrics {
             others: self.others.as_ref().map(function),
             workers: workers.collect(),
             spares: spares(&self.spares),
+            hosts: self.hosts.iter().map(host).collect(),
             host: HostStats {
                 completed: by_status(&self.stats.completed),
                 abandoned: self.stats.abandoned,
@@ -42,6 +45,11 @@ impl Metrics {
 fn spares(info: &SpareInfo) -> SpareStats {
     let SpareInfo { wanted, ready, starting, adopted, ended, backing_off } = info.clone();
     SpareStats { wanted, ready, starting, backing_off, adopted, ended }
+}
+
+fn host(info: &HostInfo) -> AttachedStats {
+    let for_ms = u64::try_from(info.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+    AttachedStats { pid: info.pid, uid: info.uid, for_ms, decided: by_status(&info.decided) }
 }
 
 /// A histogram again, of what was sent.

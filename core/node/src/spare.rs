@@ -364,6 +364,7 @@ mod tests {
     use std::path::Path;
 
     use microfaas_sys::process::{self, Spawn};
+    use microfaas_sys::program::Program;
     use microfaas_sys::socket;
 
     use super::*;
@@ -377,8 +378,8 @@ mod tests {
     fn spare(shared: &Shared, shelf: Shelf) -> Spare {
         let (near, far) = socket::pair().unwrap();
         let args = ["-c".into(), "read line <&3".into()];
-        let spawn =
-            Spawn { program: Path::new("/bin/sh"), args: &args, env: &[], fd: far.as_fd(), number: 3 };
+        let program = Program::hold(Path::new("/bin/sh")).unwrap();
+        let spawn = Spawn { program: &program, args: &args, env: &[], fd: far.as_fd(), number: 3 };
         let process = process::spawn(&spawn).unwrap();
         let live = Live::new(process, Talk::new(near, NO_GENERATION), lane(shared, 0).0, shelf);
         Spare {

@@ -16,5 +16,6 @@ pub mod namespaces;
 pub mod poll;
 pub mod privileges;
 pub mod process;
+pub mod program;
 pub mod slice;
 pub mod socket;

@@ -5,7 +5,6 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +14,13 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
 use crate::poll;
+use crate::program::Program;
 
 /// What to start, and with what.
 #[derive(Debug, Clone, Copy)]
 pub struct Spawn<'a> {
-    /// Path of the program.
-    pub program: &'a Path,
+    /// What to execute. The child's list of arguments begins with its path, whatever is there by now.
+    pub program: &'a Program,
     /// Its arguments, without the program's name.
     pub args: &'a [OsString],
     /// Its whole environment.
@@ -72,13 +72,15 @@ impl std::fmt::Display for Exit {
 /// # Errors
 /// As `fork(2)` and `execve(2)`.
 pub fn spawn(spawn: &Spawn<'_>) -> io::Result<Process> {
-    let program = spawn.program.canonicalize()?;
     // While the number is taken here, no descriptor that the standard library opens for its own use can be where the child's goes.
     let _placeholder = fcntl(spawn.fd, FcntlArg::F_DUPFD_CLOEXEC(spawn.number))
         // SAFETY: the kernel has just opened it for this call alone.
         .map(|number| unsafe { OwnedFd::from_raw_fd(number) })?;
+    // A descriptor that is opened now is not where the child's goes, either.
+    let (program, _held) = spawn.program.to_execute()?;
     let mut command = Command::new(program);
     command
+        .arg0(spawn.program.path())
         .args(spawn.args)
         .env_clear()
         .envs(spawn.env.iter().map(|(name, value)| (name, value)))
@@ -282,12 +284,15 @@ impl Signaller {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::socket;
 
     fn shell(script: &str, fd: BorrowedFd<'_>) -> Process {
         let (args, env) = (["-c".into(), script.into()], [("WORD".into(), "hello".into())]);
-        spawn(&Spawn { program: Path::new("/bin/sh"), args: &args, env: &env, fd, number: 3 }).unwrap()
+        let program = Program::hold(Path::new("/bin/sh")).unwrap();
+        spawn(&Spawn { program: &program, args: &args, env: &env, fd, number: 3 }).unwrap()
     }
 
     #[test]
@@ -295,11 +300,13 @@ mod tests {
         let (mine, theirs) = socket::pair().unwrap();
         // As a host may have it: inheritable.
         let stray = nix::unistd::dup(theirs.as_fd()).unwrap();
-        let process =
-            shell("echo $WORD $HOME >&3; ls /proc/$$/fd | wc -l >&3; pwd >&3; exit 7", theirs.as_fd());
+        // No pipe, of which the shell has both ends for a moment.
+        let script = "echo $WORD $HOME >&3; set -- /proc/$$/fd/*; echo $# >&3; pwd >&3; exit 7";
+        let process = shell(script, theirs.as_fd());
         drop((theirs, stray));
         let mut buffer = [0; 64];
-        for expected in ["hello\n", "4\n", "/\n", ""] {
+        // The fifth is of the folder, while the shell looks.
+        for expected in ["hello\n", "5\n", "/\n", ""] {
             let packet = socket::recv(mine.as_fd(), &mut buffer, 0, Some(Duration::from_secs(60))).unwrap();
             assert_eq!(std::str::from_utf8(&buffer[..packet.len]).unwrap(), expected);
         }
@@ -382,11 +389,36 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_program_is_an_error() {
-        let (_mine, theirs) = socket::pair().unwrap();
-        let program = Path::new("/nonexistent/worker");
-        let error =
-            spawn(&Spawn { program, args: &[], env: &[], fd: theirs.as_fd(), number: 3 }).unwrap_err();
+    fn a_program_that_cannot_be_started_is_an_error() {
+        let error = Program::hold(Path::new("/nonexistent/worker")).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        let (_mine, theirs) = socket::pair().unwrap();
+        let program = Program::hold(Path::new("/etc/passwd")).unwrap();
+        let error = spawn(&Spawn { program: &program, args: &[], env: &[], fd: theirs.as_fd(), number: 3 });
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+    }
+
+    /// As when a package is upgraded while its programs run.
+    #[test]
+    fn a_program_stays_what_it_was_when_another_is_put_in_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("program");
+        let put = |from: &str| {
+            let new = folder.path().join("new");
+            std::fs::copy(from, &new).unwrap();
+            std::fs::rename(new, &path).unwrap();
+        };
+        put("/bin/true");
+        let program = Program::hold(&path).unwrap();
+        let exit = || {
+            let (_mine, theirs) = socket::pair().unwrap();
+            let fd = theirs.as_fd();
+            spawn(&Spawn { program: &program, args: &[], env: &[], fd, number: 3 }).unwrap().reap().unwrap()
+        };
+        assert_eq!(exit(), Exit::Code(0));
+        put("/bin/false");
+        assert_eq!(exit(), Exit::Code(0));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(exit(), Exit::Code(0));
     }
 }

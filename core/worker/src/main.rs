@@ -2,12 +2,17 @@
 
 use std::process::ExitCode;
 
+use microfaas_control::BUILD;
+
 fn main() -> ExitCode {
-    if std::env::args().nth(1).is_some_and(|a| a == "--version") {
+    let argument = std::env::args().nth(1);
+    if argument.as_deref() == Some("--version") {
         use std::io::Write as _;
-        let _ = writeln!(std::io::stdout(), "microfaas-worker {}", env!("CARGO_PKG_VERSION"));
+        let _ = writeln!(std::io::stdout(), "microfaas-worker {BUILD}");
         return ExitCode::SUCCESS;
     }
+    // It may have been started by a descriptor, whose number nobody knows it by.
+    let _ = std::fs::write("/proc/self/comm", env!("CARGO_BIN_NAME"));
     let socket = match microfaas_worker::control::inherited() {
         Ok(socket) => socket,
         Err(error) => {
@@ -17,7 +22,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match microfaas_worker::serve::serve(socket) {
+    match microfaas_worker::serve::serve(socket, argument.as_deref().unwrap_or("unknown")) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.told {

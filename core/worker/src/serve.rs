@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use microfaas_control::rate::{FAULTS_PER_SECOND, Rate};
-use microfaas_control::{POKE_SIGNAL, Start, ToNode, ToWorker};
+use microfaas_control::{BUILD, POKE_SIGNAL, Start, ToNode, ToWorker};
 use microfaas_lane::Status;
 use microfaas_lane::state;
 use microfaas_lane::sync::Ordering;
@@ -84,12 +84,20 @@ impl Failure {
     }
 }
 
-/// Runs a worker on this thread until the node closes the control socket.
+/// Runs a worker on this thread until the node closes the control socket. `build` is what the node has given as its [`BUILD`].
 ///
 /// # Errors
-/// What makes it impossible to go on.
-pub fn serve(socket: OwnedFd) -> Result<(), Failure> {
+/// What makes it impossible to go on: that node and worker are of different builds, for one.
+pub fn serve(socket: OwnedFd, build: &str) -> Result<(), Failure> {
     let mut control = Control::new(socket);
+    if build != BUILD {
+        let program = std::env::current_exe().unwrap_or_default();
+        let program = program.display();
+        let mismatch = format!(
+            "the worker program `{program}` is of build {BUILD}, its node of build {build}; install both of one build"
+        );
+        return Err(Failure::tell(io::Error::other(mismatch), &control));
+    }
     let (settings, fds) = match control.wait() {
         Ok(Heard::Message(ToWorker::Start(settings), fds)) => (settings, fds),
         Ok(Heard::End) => return Ok(()),

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use microfaas_e2e::host::Host;
 use microfaas_e2e::{Watchdog, hostile_node, probe_node};
-use microfaas_node::{Node, Request, RestartCause, Status, Usage, WorkerState};
+use microfaas_node::{FunctionConfig, Node, Request, RestartCause, Status, Usage, WorkerState};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -136,6 +137,39 @@ fn calls_of_attached_hosts_count() {
     }
     until("the last count", || calls(&node, "echo", Status::Ok) == 50);
     assert_eq!(usage(&node, "echo").total.count(), 50);
+}
+
+/// Whoever looks at the node is to see that its hosts are refused, or give up.
+#[test]
+fn what_attached_hosts_decide_counts_also_when_they_are_gone() {
+    let _watchdog = Watchdog::new(LIMIT);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let config = FunctionConfig::default().concurrency(1);
+    let node = probe_node().function("sleep_spin", config).socket(&path).start().unwrap();
+    assert_eq!(node.metrics().hosts, []);
+    let mut killed = Host::attach(&path).unwrap();
+    killed.ask("submit sleep_spin 30000000");
+    for _ in 0..3 {
+        let said = killed.ask("call sleep_spin 1");
+        assert!(said.starts_with("OVERLOADED "), "{said}");
+    }
+    let host = Node::connect(&path).unwrap();
+    let late = Request::new(b"").deadline(Duration::ZERO);
+    assert_eq!(host.call("echo", late).status, Status::Expired);
+    let hosts = node.metrics().hosts;
+    let of = |status, at: usize| hosts[at].decided[status as usize];
+    assert_eq!((hosts.len(), hosts[0].pid, hosts[1].pid), (2, killed.pid(), std::process::id()));
+    assert_eq!((of(Status::Overloaded, 0), of(Status::Expired, 1)), (3, 1));
+    let seen = || (calls(&node, "sleep_spin", Status::Overloaded), calls(&node, "echo", Status::Expired));
+    assert_eq!(seen(), (3, 1));
+    killed.kill();
+    until("the end of the one", || node.metrics().hosts.len() == 1);
+    assert_eq!(seen(), (3, 1));
+    host.shutdown(Duration::ZERO);
+    until("the end of the other", || node.metrics().hosts.is_empty());
+    assert_eq!(seen(), (3, 1));
+    assert_eq!(node.stats().accepted(), 0, "the node has called nothing itself");
 }
 
 #[test]

@@ -97,7 +97,8 @@ fn draw(frame: &mut Frame<'_>, view: &View) {
     let [head, middle, body, foot] = Layout::vertical(parts).areas(frame.area());
     let calls: f64 = functions.iter().map(|row| row.calls_per_s).sum();
     let cores: f64 = functions.iter().map(|row| row.cores).sum();
-    let title = format!("node {}   {} calls/s   {cores:.2} cores in calls", view.now.pid, rate(calls));
+    let (pid, hosts, calls) = (view.now.pid, view.now.hosts.len(), rate(calls));
+    let title = format!("node {pid}   {calls} calls/s   {cores:.2} cores in calls   {hosts} hosts attached");
     let spares = Line::from(crate::stats::spares(&view.now.spares)).dim();
     frame.render_widget(Text::from(vec![Line::from(title).bold(), spares]), head);
 

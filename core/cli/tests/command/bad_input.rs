@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -172,6 +173,26 @@ fn an_output_that_takes_nothing() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     assert_eq!(microfaas(&invoke, writer.into()), (Some(1), String::new()));
+}
+
+#[test]
+fn a_worker_of_another_build() {
+    let dir = tempfile::tempdir().unwrap();
+    let (script, worker) = (dir.path().join("worker"), Path::new(env!("CARGO_BIN_EXE_microfaas")));
+    let worker = worker.with_file_name("microfaas-worker");
+    fs::write(&script, format!("#!/bin/sh\nexec {} 0.0.9+other\n", worker.display())).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_microfaas"));
+    command.args(["invoke", "echo", "--modules", probe().to_str().unwrap()]).env("MICROFAAS_WORKER", &script);
+    let ended = command.env("NO_COLOR", "1").stdin(Stdio::null()).output().unwrap();
+    let err = String::from_utf8(ended.stderr).unwrap();
+    let version = run(dir.path(), &["--version"]).ok();
+    let build = version.text().trim().strip_prefix("microfaas ").unwrap();
+    let expected = format!(
+        "error: worker 0: the worker program `{}` is of build {build}, its node of build 0.0.9+other; install both of one build\n",
+        worker.display()
+    );
+    assert_eq!((ended.status.code(), err), (Some(1), expected));
 }
 
 #[test]

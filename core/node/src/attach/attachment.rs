@@ -53,9 +53,10 @@ pub(crate) struct Attachment {
 
 /// Attaches to the node at `path`.
 pub(crate) fn connect(path: &Path) -> Result<Node, ConnectError> {
-    let session = Session::open(path, || true)?;
+    let mut session = Session::open(path, || true)?;
     let failed = |what| move |source| ConnectError::System { what, source };
     let hub = Hub::new(session.welcome.spin_ns).map_err(failed("cannot make the event descriptors"))?;
+    hub.decided.tell(session.ledger.take());
     let seats = (0..session.welcome.workers).map(|index| Seat::new(index, None)).collect();
     let (shared, _) = Shared::new(seats, Arc::new(hub));
     let mut mirror = Mirror::default();
@@ -131,7 +132,8 @@ impl Attachment {
                 tracing::error!(path = %self.path.display(), %error, "the node cannot be used");
                 self.next_attempt = Instant::now() + PAUSE_MAX;
             }
-            Ok(session) => {
+            Ok(mut session) => {
+                self.shared.hub.decided.tell(session.ledger.take());
                 tracing::info!(path = %self.path.display(), "attached to the node again");
                 self.live = Some(Live::new(session));
                 self.pause = PAUSE_MIN;

@@ -11,6 +11,7 @@ pub(crate) mod attachment;
 pub(crate) mod bulletin;
 pub(crate) mod door;
 mod guest;
+pub(crate) mod ledger;
 mod mirror;
 mod numbers;
 mod outbox;
@@ -21,6 +22,7 @@ mod stats;
 use std::path::{Path, PathBuf};
 
 pub use door::SocketError;
+pub use ledger::HostInfo;
 pub use session::{ConnectError, administrate};
 pub use stats::stats;
 

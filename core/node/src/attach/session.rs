@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use microfaas_control::admin::{AdminAnswer, AdminRequest};
 use microfaas_control::attach::{FDS_MAX, FromHost, Function, ToHost, VERSION, Welcome};
 use microfaas_control::{PACKET_BYTES_MAX, decode, encode};
+use microfaas_metrics::Recorder;
 use microfaas_sys::{local, socket};
 use thiserror::Error;
 
@@ -86,6 +87,8 @@ pub(crate) struct Session {
     pub(crate) socket: OwnedFd,
     pub(crate) welcome: Welcome,
     pub(crate) functions: Vec<Function>,
+    /// What it may count in, for the node.
+    pub(crate) ledger: Option<Recorder>,
 }
 
 /// A packet with what came beside it.
@@ -127,9 +130,12 @@ impl Session {
         let packet = encode(&hello).map_err(|_| ConnectError::Protocol { path: path.to_owned() })?;
         // A node that has refused already has said why, which is read next.
         let _ = socket::send(socket.as_fd(), &packet, &[]);
-        let (ToHost::Welcome(welcome), _) = next(&socket, path, by, is_wanted)? else {
+        let (ToHost::Welcome(welcome), fds) = next(&socket, path, by, is_wanted)? else {
             return Err(ConnectError::Protocol { path: path.to_owned() });
         };
+        let ledger = fds.first().map(|fd| Recorder::map(fd.as_fd())).transpose();
+        let ledger = ledger
+            .map_err(|source| ConnectError::System { what: "cannot map what the node reads", source })?;
         if welcome.version != VERSION || welcome.workers == 0 {
             return Err(ConnectError::Protocol { path: path.to_owned() });
         }
@@ -142,7 +148,7 @@ impl Session {
                     }
                     functions.extend(part);
                     if last {
-                        return Ok(Self { socket, welcome, functions });
+                        return Ok(Self { socket, welcome, functions, ledger });
                     }
                 }
                 _ => return Err(ConnectError::Protocol { path: path.to_owned() }),

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 
 use crate::CallError;
 use crate::attach::bulletin::Bulletin;
+use crate::attach::ledger::Ledgers;
 use crate::call::FunctionHandle;
 use crate::catalog::Catalog;
 use crate::command::{Command, Desk};
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) stock: Arc<Stock>,
     /// What the supervisor lets the attach server know.
     pub(crate) bulletin: Bulletin,
+    /// What attached hosts have counted.
+    pub(crate) ledgers: Ledgers,
     pub(crate) spares: SpareBoard,
     pub(crate) closed: AtomicBool,
     /// How often the supervisor has come round.
@@ -59,6 +62,7 @@ impl Shared {
             hub,
             desk,
             bulletin: Bulletin::default(),
+            ledgers: Ledgers::default(),
             spares: SpareBoard::default(),
             closed: AtomicBool::new(false),
             rounds: AtomicU64::new(0),

@@ -12,6 +12,7 @@ use microfaas_lane::Status;
 use microfaas_lane::layout::Geometry;
 use microfaas_metrics::Region;
 use microfaas_sys::process::{self, Spawn};
+use microfaas_sys::program::Program;
 use microfaas_sys::socket;
 
 use super::*;
@@ -55,7 +56,7 @@ impl Stage {
         std::fs::write(&program, PROGRAM).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         let plan = Plan {
-            program,
+            program: Program::hold(&program).unwrap(),
             env: Vec::new(),
             geometry: Geometry::default(),
             spin_ns: 0,
@@ -97,8 +98,8 @@ impl Stage {
     fn process(&mut self, lane: Arc<Lane>) -> Live {
         let (near, far) = socket::pair().unwrap();
         let args = ["600".into()];
-        let spawn =
-            Spawn { program: Path::new("/bin/sleep"), args: &args, env: &[], fd: far.as_fd(), number: 3 };
+        let program = Program::hold(Path::new("/bin/sleep")).unwrap();
+        let spawn = Spawn { program: &program, args: &args, env: &[], fd: far.as_fd(), number: 3 };
         let process = process::spawn(&spawn).unwrap();
         self.ends.push(far);
         Live::new(process, Talk::new(near, 1), lane, Shelf::default())

@@ -54,6 +54,7 @@ impl Collector for Page {
         functions(&mut encoder, &totals)?;
         workers::shares(&mut encoder, metrics)?;
         workers::workers(&mut encoder, metrics)?;
+        hosts(&mut encoder, metrics)?;
         node(&mut encoder, metrics)
     }
 }
@@ -109,6 +110,12 @@ fn functions(encoder: &mut DescriptorEncoder, totals: &Totals) -> fmt::Result {
         }
     }
     Ok(())
+}
+
+fn hosts(encoder: &mut DescriptorEncoder, metrics: &Metrics) -> fmt::Result {
+    let help = "Hosts that are attached";
+    let mut hosts = encoder.encode_descriptor("microfaas_hosts", help, None, MetricType::Gauge)?;
+    hosts.encode_gauge(&(metrics.hosts.len() as u64))
 }
 
 fn node(encoder: &mut DescriptorEncoder, metrics: &Metrics) -> fmt::Result {

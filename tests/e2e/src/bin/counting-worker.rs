@@ -50,5 +50,6 @@ fn main() -> std::io::Result<()> {
     let mapping = microfaas_sys::mapping::Mapping::shared_rw(file.as_fd(), 4096, 4096)?;
     COUNT.store(mapping.base().as_ptr().cast(), Ordering::Relaxed);
     std::mem::forget(mapping);
-    microfaas_worker::serve::serve(socket).map_err(std::io::Error::other)
+    let build = std::env::args().nth(1).unwrap_or_default();
+    microfaas_worker::serve::serve(socket, &build).map_err(std::io::Error::other)
 }

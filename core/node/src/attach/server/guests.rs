@@ -116,20 +116,25 @@ impl Server {
         let news: Vec<ToHost> = (0..self.posts.len()).filter_map(|worker| self.news(worker)).collect();
         let table = self.table();
         let guest = self.guests.get_mut(&number).ok_or(None)?;
+        let mut beside = Vec::new();
         guest.stage = if lanes { Stage::Attached { ready: false } } else { Stage::Asking };
         if lanes {
             tracing::info!(pid = guest.pid, uid = guest.uid, "host attaches");
             self.shared.bulletin.attached(1);
+            match self.shared.ledgers.open(number, guest.pid, guest.uid) {
+                Ok(ledger) => beside.push(Arc::new(ledger)),
+                Err(error) => {
+                    tracing::warn!(%error, pid = guest.pid, "what a host decides will not be counted")
+                }
+            }
         }
-        say(
-            guest,
-            &ToHost::Welcome(Welcome {
-                version: VERSION,
-                workers: u32::try_from(self.posts.len()).unwrap_or(u32::MAX),
-                spin_ns: self.terms.spin_ns,
-                stall_ns: self.terms.stall_ns,
-            }),
-        )?;
+        let welcome = ToHost::Welcome(Welcome {
+            version: VERSION,
+            workers: u32::try_from(self.posts.len()).unwrap_or(u32::MAX),
+            spin_ns: self.terms.spin_ns,
+            stall_ns: self.terms.stall_ns,
+        });
+        say_with(guest, &welcome, beside)?;
         guest.say_table(&table).map_err(dismissal)?;
         news.iter().try_for_each(|message| say(guest, message))
     }
@@ -151,6 +156,7 @@ impl Server {
         }
         if guest.is_attached() {
             self.shared.bulletin.attached(-1);
+            self.shared.ledgers.close(number, self.shared.catalog.load().owners.len());
         }
         for lane in std::mem::take(&mut guest.lanes).into_values() {
             self.let_go(lane);

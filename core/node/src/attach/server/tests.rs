@@ -39,7 +39,7 @@ fn a_panic_ends_all_connections_and_takes_their_lanes_back() {
     assert_eq!(question.message, ToWorker::RemoveLane { lane: 1 });
     // What it was told, and then the end.
     let mut buffer = vec![0; PACKET_BYTES_MAX];
-    while microfaas_sys::socket::recv(host.as_fd(), &mut buffer, 0, None).unwrap().len > 0 {}
+    while microfaas_sys::socket::recv(host.as_fd(), &mut buffer, 1, None).unwrap().len > 0 {}
 }
 
 fn guest(stall_ns: u64) -> (tempfile::TempDir, Server, OwnedFd, u64) {
