@@ -170,8 +170,7 @@ fn no_slot_is_free() {
     run(async {
         let served = serve(|node| endless(node).slots(2, 0)).await;
         // Two calls hold the two slots, for longer than any machine needs to refuse a third.
-        let busy: Vec<_> =
-            (0..2).map(|_| tokio::spawn(call(served.addr, "sleep_spin", "4000000"))).collect();
+        let busy: Vec<_> = (0..2).map(|_| tokio::spawn(call(served.addr, "sleep_spin", "4000000"))).collect();
         while served.node.stats().outstanding < 2 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
