@@ -80,7 +80,10 @@ impl LaneMemory {
             if memfd::bytes(fd.as_fd())? != bytes as u64 {
                 return Err(io::Error::other("a region of another size"));
             }
-            Mapping::shared_rw(fd.as_fd(), bytes, populate)
+            let mapping = Mapping::shared_rw(fd.as_fd(), bytes, populate)?;
+            // A child would write submissions of its own among its parent's.
+            mapping.keep_from_children()?;
+            Ok(mapping)
         };
         let down = map(&fds.down, geometry.down_bytes(), geometry.down_bytes())?;
         let bulk = map(&fds.bulk, geometry.bulk_bytes(), size_of::<Header>())?;

@@ -26,6 +26,9 @@ use crate::seat::Seat;
 use crate::{CallError, Completion, NodeBuilder, Response, WorkerInfo};
 
 /// One machine's runtime, in this process: its workers and its functions. Cheap to clone; the last one dropped shuts it down at once.
+///
+/// It belongs to the process that has started it, or attached. A child of that which is forked may drop its copy and look at it, which does nothing to its parent's; a call there is a
+/// fault, since the memory that requests are written to is not the child's. It can start or attach a node of its own once it has executed a program.
 #[derive(Debug, Clone)]
 pub struct Node {
     inner: Arc<Inner>,
@@ -37,6 +40,8 @@ struct Inner {
     /// Or an attached host's thread.
     supervisor: Mutex<Option<JoinHandle<()>>>,
     server: Mutex<Option<JoinHandle<()>>>,
+    /// Whose those threads are.
+    pid: u32,
 }
 
 impl Node {
@@ -57,7 +62,7 @@ impl Node {
 
     pub(crate) fn new(shared: Arc<Shared>, supervisor: JoinHandle<()>) -> Self {
         let (supervisor, server) = (Mutex::new(Some(supervisor)), Mutex::new(None));
-        Self { inner: Arc::new(Inner { shared, supervisor, server }) }
+        Self { inner: Arc::new(Inner { shared, supervisor, server, pid: std::process::id() }) }
     }
 
     /// This thread lets hosts attach, until the node is over.
@@ -214,7 +219,7 @@ impl Node {
     }
 
     /// Takes no more calls, waits at most `grace` for those on their way, and ends the workers. What is left then is answered
-    /// [`Status::Cancelled`](crate::Status::Cancelled). Returns when no worker is left.
+    /// [`Status::Cancelled`](crate::Status::Cancelled). Returns when no worker is left. Does nothing in a forked child.
     pub fn shutdown(&self, grace: Duration) {
         self.inner.shutdown(grace);
     }
@@ -222,6 +227,10 @@ impl Node {
 
 impl Inner {
     fn shutdown(&self, grace: Duration) {
+        if std::process::id() != self.pid {
+            // In a copy of that process: its threads are not here, and what they do is not to be ended from here.
+            return;
+        }
         self.shared.closed.store(true, Ordering::Release);
         let now = Instant::now();
         let stop_by = now.checked_add(grace).unwrap_or(now + Duration::from_secs(1 << 32));

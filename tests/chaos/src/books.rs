@@ -14,6 +14,7 @@ const STATUSES: usize = Status::ALL.len();
 pub struct Aside {
     ended: [AtomicU64; STATUSES],
     refused: AtomicU64,
+    in_doubt: AtomicU64,
     hung_up: AtomicU64,
 }
 
@@ -30,6 +31,11 @@ impl Aside {
     /// Notes one that was refused.
     pub fn refuse(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes one whose function was not there, or went while the call was made: a node counts what has to do with a function that it has.
+    pub fn doubt(&self) {
+        self.in_doubt.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Notes one that was taken back.
@@ -49,6 +55,8 @@ pub struct Known {
     pub hung_up: u64,
     /// Calls that were not accepted.
     pub refused: u64,
+    /// Others, which the node may have counted as not found.
+    pub in_doubt: u64,
 }
 
 impl Known {
@@ -66,6 +74,7 @@ impl Known {
     /// Adds others.
     pub fn add_aside(&mut self, aside: &Aside) {
         self.refused += aside.refused.load(Ordering::Relaxed);
+        self.in_doubt += aside.in_doubt.load(Ordering::Relaxed);
         let hung_up = aside.hung_up.load(Ordering::Relaxed);
         self.hung_up += hung_up;
         self.accepted += hung_up;
@@ -131,7 +140,7 @@ impl Said {
                 found.push(format!("the node exports {exported} {what}, callers know of {known}"));
             }
         };
-        check("calls and refusals", self.exported.iter().sum(), all, 0);
+        check("calls and refusals", self.exported.iter().sum(), all, known.in_doubt);
         for status in Status::ALL {
             let i = status as usize;
             match status {
@@ -139,6 +148,9 @@ impl Said {
                 Status::Timeout | Status::Expired | Status::Cancelled => {}
                 Status::Overloaded => {
                     check(status.name(), self.exported[i], known.ended[i] + known.refused, known.unseen());
+                }
+                Status::NotFound => {
+                    check(status.name(), self.exported[i], known.ended[i], known.unseen() + known.in_doubt);
                 }
                 _ => check(status.name(), self.exported[i], known.ended[i], known.unseen()),
             }

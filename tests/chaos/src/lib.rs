@@ -6,12 +6,14 @@
 pub mod books;
 pub mod experiments;
 pub mod footprint;
+pub mod forker;
 pub mod ledger;
 pub mod load;
 pub mod log;
 pub mod modules;
 pub mod place;
 pub mod question;
+pub mod raw;
 pub mod role;
 pub mod stage;
 pub mod trial;

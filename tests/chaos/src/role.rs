@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use microfaas_node::{Node, Status};
@@ -13,6 +14,7 @@ use nix::sys::ptrace;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::forker::fork_until;
 use crate::ledger::{Counts, GRACE, Ledger};
 use crate::load::{Load, Running, p50_p99_ms};
 use crate::modules::{Modules, put};
@@ -24,7 +26,9 @@ use crate::victim::{Victim, until};
 const COMMAND_VARIABLE: &str = "MICROFAAS_COMMAND";
 /// Else it lies beside this one.
 const COMMAND: &str = "microfaas";
-/// In the folder of its modules: what a served node has logged.
+/// In the folder of its modules: the settings of a served node.
+pub const SETTINGS_FILE: &str = "microfaas.toml";
+/// There too: what it has logged.
 pub const LOG: &str = "log";
 /// Of a served node: it has time to end calls that take long, and one function's may.
 const SETTINGS: &str = "[node]\nstop_timeout = \"60s\"\n\n[function.answer_again]\nbudget = \"60s\"\n";
@@ -51,6 +55,8 @@ pub enum Manner {
     Load,
     /// Takes every slot that it can have, and gives none back.
     Leak,
+    /// As `Load`, and forks all the time. Its children live until it is told that it is enough, or dropped.
+    Fork,
 }
 
 impl Role {
@@ -93,7 +99,7 @@ impl Role {
             return Err(Stop::Skip(format!("`{}` is not built", program.display())));
         }
         let mut command = Command::new(program);
-        let settings = modules.join("microfaas.toml");
+        let settings = modules.join(SETTINGS_FILE);
         std::fs::write(&settings, SETTINGS)?;
         command.args(["serve", "--workers", "2", "--config"]).arg(settings);
         command.arg("--modules").arg(modules).arg("--socket").arg(socket);
@@ -110,6 +116,7 @@ impl Role {
         let manner = match manner {
             Manner::Load => "load",
             Manner::Leak => "leak",
+            Manner::Fork => "fork",
         };
         Self::of_this_program([OsStr::new(manner), socket.as_os_str(), OsStr::new(&seed.to_string())])
     }
@@ -137,6 +144,18 @@ impl Role {
     /// Where it may not.
     pub fn tracer(of: &Victim) -> Result<Self, Stop> {
         Self::of_this_program(["tracer", "", &of.pid.to_string()])
+    }
+
+    /// As [`embedded`](Self::embedded), and forks all the time.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn embedded_forking(modules: &Path, seed: u64) -> Result<Self, Stop> {
+        Self::of_this_program([
+            OsStr::new("embedded-fork"),
+            modules.as_os_str(),
+            OsStr::new(&seed.to_string()),
+        ])
     }
 
     /// As [`embedded`](Self::embedded), with short deadlines and little patience.
@@ -213,6 +232,12 @@ pub fn play(arguments: &[String]) -> Result<(), Stop> {
             until(GRACE, || ledger.outcomes(Status::Ok) > 0);
             tell(&node, running, &ledger)
         }
+        "fork" => fork(&connect(&path)?, &load, &mut random),
+        "embedded-fork" => {
+            let folder = tempfile::tempdir()?;
+            put(folder.path(), MODULE, &Modules::read(&path)?.version(0))?;
+            fork(&builder(folder.path()).start()?, &load, &mut random)
+        }
         "leak" => {
             let node = connect(&path)?;
             while let Ok(slot) = node.prepare("answer", 64, 0) {
@@ -256,6 +281,25 @@ pub fn play(arguments: &[String]) -> Result<(), Stop> {
             tell(&node, running, &ledger)
         }
         other => Err(Stop::Failed(format!("there is no role `{other}`"))),
+    }
+}
+
+/// Calls and forks until it is told that it is enough.
+fn fork(node: &Node, load: &Load, random: &mut fastrand::Rng) -> Result<(), Stop> {
+    let ledger = Arc::new(Ledger::new(REQUESTS));
+    let running = load.start(node, &ledger, random);
+    let is_over = AtomicBool::new(false);
+    let began = || drop(say("ready"));
+    let problems = std::thread::scope(|scope| {
+        let forks = scope.spawn(|| fork_until(&is_over, node, began));
+        wait_for_end();
+        until(GRACE, || ledger.outcomes(Status::Ok) > 0);
+        is_over.store(true, Ordering::Relaxed);
+        forks.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    match problems.first() {
+        Some(problem) => say(problem),
+        None => tell(node, running, &ledger),
     }
 }
 

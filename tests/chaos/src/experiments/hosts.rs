@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use microfaas_node::{Node, Request, RestartCause, Status};
 use nix::sys::signal::Signal;
@@ -198,7 +198,7 @@ pub(super) struct Served {
     pub(super) host: Node,
     pub(super) ledger: Arc<Ledger>,
     before: Footprint,
-    socket: PathBuf,
+    pub(super) socket: PathBuf,
     pub(super) folder: TempDir,
 }
 
@@ -218,6 +218,11 @@ impl Served {
         until(HEAL, || descendants(server.process.pid).len() == 3);
         let before = Footprint::now();
         Ok(Self { server: Some(server), host, ledger, before, socket, folder })
+    }
+
+    /// What is held now is what is to be held at the end.
+    pub(super) fn measure(&mut self) {
+        self.before = Footprint::now();
     }
 
     /// Kills the node and starts another in its place. Its processes end with it; the host, which is refused meanwhile, comes back.
@@ -264,11 +269,12 @@ impl Served {
 
     /// Ends it; what it held is given back.
     pub(super) fn finish(mut self, trial: &mut Trial) {
-        let mut more = Vec::new();
+        let (start, mut more) = (Instant::now(), Vec::new());
         until(SETTLE, || {
             more = Footprint::now().beyond(&self.before);
             more.is_empty()
         });
+        trial.figure("settle_ms", start.elapsed().as_secs_f64() * 1000.0);
         trial.verdict.problems.extend(more);
         drop(self.server.take());
         self.check_log(trial);

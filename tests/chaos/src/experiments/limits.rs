@@ -160,12 +160,17 @@ pub(super) fn descriptors(trial: &mut Trial) -> Result<(), Stop> {
     // Made while there are descriptors: then only the node's side of the connection is missing.
     let knock = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
     let address = UnixAddr::new(&socket_path)?;
-    starve(&stage, trial, || Limit::set(Resource::RLIMIT_NOFILE, LOW), |trial| {
-        let said = stage.node.deploy(&path).map(|_| ()).map_err(|error| error.to_string());
-        let clear = said.as_ref().is_err_and(|error| error.contains("open files"));
-        trial.expect(clear, || format!("a deployment without descriptors: {said:?}"));
-        Ok(connect(knock.as_raw_fd(), &address)?)
-    })?;
+    starve(
+        &stage,
+        trial,
+        || Limit::set(Resource::RLIMIT_NOFILE, LOW),
+        |trial| {
+            let said = stage.node.deploy(&path).map(|_| ()).map_err(|error| error.to_string());
+            let clear = said.as_ref().is_err_and(|error| error.contains("open files"));
+            trial.expect(clear, || format!("a deployment without descriptors: {said:?}"));
+            Ok(connect(knock.as_raw_fd(), &address)?)
+        },
+    )?;
     drop(knock);
     let healed = until(HEAL, || serves(&stage.node));
     trial.expect(healed, || "the worker is not replaced when it can be".to_owned());

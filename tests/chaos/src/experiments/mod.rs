@@ -4,11 +4,14 @@ mod clocks;
 mod cold;
 mod deaths;
 mod deploys;
+mod forks;
 mod groups;
 mod hosts;
 mod limits;
 mod mix;
+mod operators;
 mod overload;
+mod signals;
 mod starts;
 mod stops;
 mod storage;
@@ -64,6 +67,10 @@ pub const ALL: &[Experiment] = &[
         "attached hosts and workers are killed in the middle of calls",
         hosts::hosts_and_workers_are_killed,
     ),
+    experiment("F01", "hosts fork in the middle of their calls, and are killed", forks::hosts_fork),
+    experiment("G01", "every thread of a host is interrupted all the time", signals::interrupted),
+    experiment("G02", "workers get their own signals all the time", signals::alarmed),
+    experiment("P01", "the cores that everybody may use come and go", signals::cores_come_and_go),
     experiment("K06", "the node is killed under attached hosts, and started again", hosts::node_is_killed),
     experiment("K08", "functions allocate for ever", limits::memory),
     experiment("K10", "the host runs out of descriptors while workers die", limits::descriptors),
@@ -116,6 +123,12 @@ pub const ALL: &[Experiment] = &[
         "the node is told to stop in the middle of a deployment",
         hosts::stopped_while_deploying,
     ),
+    experiment(
+        "N03",
+        "settings, modules and the socket are wrong, and the node is hung up on",
+        operators::mistakes,
+    ),
+    experiment("N04", "several deploy, roll back and remove at the same moment", operators::several_at_once),
     experiment("X01", "all calls are due, or taken back, at the same moment", storms::ends),
     experiment("X02", "hosts attach, call and go, several at a time", storms::hosts_come_and_go),
     Experiment {
