@@ -72,8 +72,8 @@ pub(crate) enum Command {
     Invoke(Invoke),
     /// Print what the calls of a node have used
     ///
-    /// Calls by status, CPU time, bytes and latencies of each function since the node was started, and its workers. The CPU time is that of the calls, not of the
-    /// workers' lives. With --json, one object has all of it, histograms included, and what each worker has had of each function; times are in nanoseconds.
+    /// Calls by status, CPU time, bytes and latencies of each function since the node was started, its workers, and the hosts that are attached, with what they say became of
+    /// calls that no worker had. The CPU time is that of the calls, not of the workers' lives; SLOTS are those that the node's own calls have, which come over HTTP. With --json, one object has all of it, histograms included, and what each worker has had of each function; times are in nanoseconds.
     /// Only the node's own user and root may ask.
     #[command(after_help = STATS_HELP)]
     Stats(Stats),
@@ -84,7 +84,8 @@ pub(crate) enum Command {
     /// Deploy a module, or every module of a directory, at a node that serves
     ///
     /// All of them or none. A module is known by its file's name: one that is there is replaced, others stay. New calls get the new version at once, calls that
-    /// run end on the old one. What cannot be loaded, or fails in its `init`, is refused, and nothing changes.
+    /// run end on the old one. What cannot be loaded, or fails in its `init`, is refused, and nothing changes. What is deployed holds until the node is restarted or reads its
+    /// settings again (SIGHUP): then what is in its directories of modules does, so put the file there, too.
     #[command(after_help = NODE_HELP)]
     Deploy(PathToDeploy),
     /// List the modules of a node that serves

@@ -73,10 +73,11 @@ pub(crate) fn ls(node: &AtNode) -> Result<(), Failure> {
     if node.json { print_json(&list) } else { print(&table(&list.modules)) }
 }
 
-/// The node reads the file itself, from its own directory.
+/// The node reads the file itself, from its own directory. A module is known by the name that it has here, also where that is a link to another.
 fn absolute(path: &Path) -> Result<String, Failure> {
     let read = |source| Failure::Data { file: path.to_owned(), source };
-    let whole = path.canonicalize().map_err(read)?;
+    path.metadata().map_err(read)?;
+    let whole = std::path::absolute(path).map_err(read)?;
     let odd = |_| read(std::io::Error::other("its path is not UTF-8"));
     whole.into_os_string().into_string().map_err(odd)
 }
@@ -185,6 +186,10 @@ fn description(described: &FunctionDescription) -> String {
     let duration = |ns| humantime::format_duration(Duration::from_nanos(ns)).to_string();
     let deadline = described.deadline_ns.map_or_else(|| "none".to_owned(), duration);
     let policy = format!("{:?}", limits.policy).to_lowercase();
+    let concurrency = match described.concurrency {
+        0 => "no limit".to_owned(),
+        calls => format!("{calls} of each host"),
+    };
     let mut rows = vec![
         ("function", name.clone()),
         ("number", id.to_string()),
@@ -194,6 +199,7 @@ fn description(described: &FunctionDescription) -> String {
         ("policy", policy),
         ("stateful", limits.stateful.to_string()),
         ("idempotent", idempotent.to_string()),
+        ("concurrency", concurrency),
         ("module", module.name.clone()),
         ("path", module.path.clone()),
         ("digest", module.digest.clone()),

@@ -13,7 +13,11 @@ const MODULES: &str = "modules";
 
 /// The settings, with the directories of modules that hold.
 pub(crate) fn settings(sources: &Sources) -> Result<Settings, Failure> {
-    let mut settings = read_settings(sources.config.as_deref())?;
+    settings_of(sources, sources.config.as_deref())
+}
+
+fn settings_of(sources: &Sources, file: Option<&Path>) -> Result<Settings, Failure> {
+    let mut settings = read_settings(file)?;
     if !sources.modules.is_empty() {
         settings.node.modules.clone_from(&sources.modules);
     }
@@ -38,9 +42,13 @@ pub(crate) fn read_settings(file: Option<&Path>) -> Result<Settings, Failure> {
 /// Puts the modules, the settings of functions and the list of who may attach as they are now in place of those that the node has. Gives the settings beside what was done.
 ///
 /// # Errors
-/// Any mistake in them; the node has what it had then.
-pub(crate) fn reload(node: &Node, sources: &Sources) -> Result<(Deployed, Settings), Failure> {
-    let settings = settings(sources)?;
+/// Any mistake in them, or that the file is gone by which the node was `started`; the node has what it had then.
+pub(crate) fn reload(
+    node: &Node,
+    sources: &Sources,
+    started: &Settings,
+) -> Result<(Deployed, Settings), Failure> {
+    let settings = settings_of(sources, sources.config.as_deref().or(started.file.as_deref()))?;
     if let Some(known) = known_functions(&settings.node.modules) {
         settings.check_functions(&known)?;
     }

@@ -16,7 +16,13 @@ pub(crate) fn ready(node: &Node) {
     say(&[NotifyState::Ready, NotifyState::Status(&status)]);
 }
 
-/// Settings and modules are read again; [`ready`] says when that is over.
+/// As [`ready`], after a reload that was refused: whoever looks at the service sees why.
+pub(crate) fn not_reloaded(why: &str) {
+    let status = format!("serving as before, the reload was refused: {why}");
+    say(&[NotifyState::Ready, NotifyState::Status(&status)]);
+}
+
+/// Settings and modules are read again; [`ready`] or [`not_reloaded`] says when that is over.
 pub(crate) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => say(&[NotifyState::Reloading, now]),

@@ -174,6 +174,9 @@ pub struct FunctionDescription {
     pub deadline_ns: Option<u64>,
     /// Running it twice does no harm.
     pub idempotent: bool,
+    /// Most of its calls that a host may have on their way; 0 for no limit.
+    #[serde(default)]
+    pub concurrency: u32,
     /// How long its calls may have the core.
     pub limits: Limits,
     /// Why it is banned, where it is.

@@ -43,6 +43,7 @@ impl Catalog {
             id: info.id,
             deadline_ns: Some(nanoseconds(info.deadline)).filter(|&ns| ns != u64::MAX),
             idempotent: info.idempotent,
+            concurrency: info.concurrency,
             limits: info.limits,
             module,
             banned: None,

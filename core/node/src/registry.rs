@@ -59,8 +59,8 @@ pub(crate) struct Registry {
     settings: Settings,
     active: BTreeMap<String, Arc<Version>>,
     previous: HashMap<String, Arc<Image>>,
-    /// Modules that were removed and can be brought back, the oldest first.
-    removed: VecDeque<String>,
+    /// Modules that were removed and can be brought back, the oldest first; each with the image that it had before the one that it had last.
+    removed: VecDeque<(String, Option<Arc<Image>>)>,
 }
 
 impl Registry {
@@ -322,8 +322,8 @@ impl Registry {
         for name in plan.gone {
             let Some(version) = self.active.remove(&name) else { continue };
             done.modules.push(change(&name, Outcome::Removed, None, Some(&version)));
-            self.previous.insert(name.clone(), Arc::clone(&version.image));
-            self.removed.push_back(name);
+            let earlier = self.previous.insert(name.clone(), Arc::clone(&version.image));
+            self.removed.push_back((name, earlier));
             old.push(version);
         }
         for version in plan.put {
@@ -336,11 +336,18 @@ impl Registry {
                     self.previous.insert(name, Arc::clone(&before.image));
                 }
                 old.push(before);
+            } else if self.previous.get(&name).is_some_and(|last| last.digest == version.image.digest) {
+                // It is as if it had not been removed.
+                let earlier = self.removed.iter().find(|(removed, _)| *removed == name);
+                match earlier.and_then(|(_, earlier)| earlier.clone()) {
+                    Some(earlier) => self.previous.insert(name, earlier),
+                    None => self.previous.remove(&name),
+                };
             }
         }
-        self.removed.retain(|name| !self.active.contains_key(name));
+        self.removed.retain(|(name, _)| !self.active.contains_key(name));
         while self.removed.len() > REMOVED_MAX
-            && let Some(name) = self.removed.pop_front()
+            && let Some((name, _)) = self.removed.pop_front()
         {
             self.previous.remove(&name);
         }

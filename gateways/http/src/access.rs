@@ -63,14 +63,14 @@ impl Access {
         if !self.enabled {
             return;
         }
-        // What a client chose is written with `?`, so that it cannot end the line.
+        // What a client chose is text, which both forms of the log escape: it cannot end the line. `%` would write it as it is.
         tracing::info!(
             target: "microfaas::access",
             id = %self.id,
             peer = %self.peer,
             method = %self.method,
-            path = ?self.path,
-            function = ?self.function,
+            path = self.path.as_str(),
+            function = self.function.as_str(),
             status = self.status,
             http,
             bytes_in = self.bytes_in,

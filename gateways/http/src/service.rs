@@ -178,10 +178,10 @@ impl<B: Backend> Service<B> {
             tracing::warn!(
                 target: "microfaas::call",
                 id = %access.id(),
-                function = ?name,
+                function = name,
                 status = answer.status.name(),
                 worker = answer.worker,
-                detail = ?answer::detail(&answer),
+                detail = answer::detail(&answer),
                 "a call failed",
             );
         }

@@ -81,19 +81,24 @@ async fn serve(settings: Arc<Settings>, sources: Sources) -> Result<(), Failure>
         // Attached hosts are told at once, so that their calls end while those over HTTP do.
         node.turn_hosts_away();
     };
-    match gateway {
-        Some(gateway) => {
-            gateway.serve(stopped).await;
+    let connections_cut = match gateway {
+        Some(gateway) => gateway.serve(stopped).await.connections_cut,
+        None => {
+            stopped.await;
+            0
         }
-        None => stopped.await,
-    }
+    };
     let Some(told) = told.get() else { return Err(Failure::NodeOver) };
     watched.abort();
     let left = settings.node.stop_timeout.unwrap_or(STOP_TIMEOUT).saturating_sub(told.elapsed());
     // Another thread, so that a second signal is still heard.
     let stopping = tokio::task::spawn_blocking(move || node.shutdown(left));
-    if let Err(error) = stopping.await {
-        tracing::warn!(%error, "the node did not stop in order");
+    match stopping.await {
+        Ok(()) => {
+            let after_ms = u64::try_from(told.elapsed().as_millis()).unwrap_or(u64::MAX);
+            tracing::info!(after_ms, connections_cut, "stopped");
+        }
+        Err(error) => tracing::warn!(%error, "the node did not stop in order"),
     }
     Ok(())
 }

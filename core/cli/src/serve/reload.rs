@@ -23,7 +23,7 @@ pub(super) async fn on(mut hangups: Signal, node: Weak<Node>, sources: Arc<Sourc
 
 fn reload(node: &Node, sources: &Sources, started: &Settings) {
     notify::reloading();
-    match launch::reload(node, sources) {
+    match launch::reload(node, sources, started) {
         Ok((done, settings)) => {
             let changed = done.modules.iter().filter(|module| module.outcome != Outcome::Unchanged).count();
             tracing::info!(changed, took_us = done.took_us, "reloaded");
@@ -39,7 +39,11 @@ fn reload(node: &Node, sources: &Sources, started: &Settings) {
                 );
             }
         }
-        Err(error) => tracing::error!(%error, "reload refused, all is as it was"),
+        Err(error) => {
+            tracing::error!(%error, "reload refused, all is as it was");
+            // A line each is what the manager takes.
+            return notify::not_reloaded(&error.to_string().lines().collect::<Vec<_>>().join(" "));
+        }
     }
     notify::ready(node);
 }

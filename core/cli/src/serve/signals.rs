@@ -27,7 +27,7 @@ impl Signals {
     /// Passes on the first one's number; the second ends the process, as a shell would report it.
     pub(super) async fn watch(mut self, first: Sender<i32>) {
         let number = self.next().await;
-        tracing::info!("stopping; a second signal ends at once");
+        tracing::info!(signal = number, "stopping; a second signal ends at once");
         notify::stopping();
         let _ = first.send(number);
         let number = self.next().await;

@@ -61,11 +61,32 @@ fn modules_are_deployed_listed_rolled_back_and_removed() {
     assert_eq!(server.end("-TERM").exit, Some(0));
 }
 
+/// As where modules are links to releases.
+#[test]
+fn a_module_has_the_name_of_its_link() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let mut server = serve(dir);
+    put_probe(&dir.join("releases"), 1);
+    fs::rename(dir.join("releases/probe.so"), dir.join("releases/probe-1.2.3.so")).unwrap();
+    fs::remove_file(dir.join("modules/probe.so")).unwrap();
+    std::os::unix::fs::symlink("../releases/probe-1.2.3.so", dir.join("modules/probe.so")).unwrap();
+    let done = at(dir, &["deploy", "modules/probe.so"]).ok();
+    assert!(done.text().starts_with("replaced  probe.so"), "{}", done.text());
+    let done = at(dir, &["deploy", "modules"]).ok();
+    assert!(done.text().starts_with("unchanged probe.so"), "{}", done.text());
+    assert_eq!(server.end("-TERM").exit, Some(0));
+}
+
 #[test]
 fn what_is_loaded_where_is_shown() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    fs::write(dir.join("microfaas.toml"), "[node]\nload = \"first-call\"\nmodules_max = 1\n").unwrap();
+    fs::write(
+        dir.join("microfaas.toml"),
+        "[node]\nload = \"first-call\"\nmodules_max = 1\n[function.echo]\nconcurrency = 3\n",
+    )
+    .unwrap();
     let mut server = serve(dir);
     let loaded = || {
         let list = at(dir, &["ls"]).ok();
@@ -74,7 +95,9 @@ fn what_is_loaded_where_is_shown() {
     };
     assert_eq!(loaded(), ("LOADED".to_owned(), "0/1".to_owned()));
     let described = at(dir, &["describe", "echo"]).ok();
-    for line in ["load        first-call\n", "loaded      in 0 of 1 workers\n"] {
+    for line in
+        ["concurrency 3 of each host\n", "load        first-call\n", "loaded      in 0 of 1 workers\n"]
+    {
         assert!(described.text().contains(line), "{}", described.text());
     }
     assert_eq!(at(dir, &["invoke", "echo", "--data", "on"]).ok().text(), "on");

@@ -46,6 +46,30 @@ fn a_hangup_reads_settings_and_modules_again() {
     assert!(said.len() == 1 && said[0].ends_with("keys=\"[node] workers, [http] access_log\""), "{said:?}");
 }
 
+/// What there is without the file is not what anybody has asked for: no limits, and nobody on the list.
+#[test]
+fn settings_that_are_gone_are_not_read_as_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    fs::write(dir.join("microfaas.toml"), "[function.echo]\ndeadline = \"7s\"\n").unwrap();
+    let mut server = serve(dir);
+    let deadline = || at(dir, &["describe", "echo", "--json"]).ok().json()["deadline_ns"].clone();
+    fs::rename(dir.join("microfaas.toml"), dir.join("elsewhere")).unwrap();
+    put_probe(&dir.join("modules"), 1);
+    let first = digest(dir);
+    server.signal("-HUP");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!((digest(dir), deadline()), (first.clone(), 7_000_000_000_u64.into()));
+    fs::rename(dir.join("elsewhere"), dir.join("microfaas.toml")).unwrap();
+    server.signal("-HUP");
+    until("the reload", || digest(dir) != first);
+    let ended = server.end("-TERM");
+    let refused =
+        ended.err.lines().filter(|line| line.contains("reload refused") && line.contains("microfaas.toml"));
+    assert_eq!(refused.count(), 1, "{}", ended.err);
+    assert_eq!(ended.exit, Some(0));
+}
+
 /// What the warning of a reload is that takes `[socket]` away.
 const STAYS: &str = "the settings have no [socket] any more: the socket stays until a restart, and only the node's own user and root may attach";
 

@@ -41,7 +41,15 @@ fn the_service_manager_is_told() {
     heard(&manager, "WATCHDOG=1\n");
     server.signal("-HUP");
     assert!(heard(&manager, "RELOADING=1\n").contains("MONOTONIC_USEC="));
-    heard(&manager, "READY=1\n");
+    heard(&manager, "READY=1\nSTATUS=serving ");
+    std::fs::write(dir.path().join("microfaas.toml"), "[nod]\n").unwrap();
+    server.signal("-HUP");
+    heard(&manager, "RELOADING=1\n");
+    let refused = heard(&manager, "READY=1\n");
+    assert!(
+        refused.contains("STATUS=serving as before") && refused.contains("unknown key `nod`"),
+        "{refused}"
+    );
     server.signal("-TERM");
     heard(&manager, "STOPPING=1\n");
     assert_eq!(server.ended().exit, Some(0));

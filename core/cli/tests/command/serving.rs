@@ -119,6 +119,11 @@ fn the_log_can_be_json() {
     let ended = server.end("-TERM");
     let lines: Vec<serde_json::Value> =
         ended.err.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let last = lines.last().unwrap();
+    assert!(
+        last["message"] == "stopped" && last["after_ms"].is_u64() && last["connections_cut"] == 0,
+        "{last}"
+    );
     let access: Vec<_> = lines.iter().filter(|line| line["target"] == "microfaas::access").collect();
     let [line] = access[..] else { panic!("{lines:?}") };
     assert_eq!(
@@ -126,6 +131,7 @@ fn the_log_can_be_json() {
         (&"POST".into(), &"OK".into(), &200.into())
     );
     assert_eq!((&line["bytes_in"], &line["bytes_out"], &line["worker"]), (&5.into(), &5.into(), &0.into()));
+    assert_eq!((&line["path"], &line["function"]), (&"/fn/echo".into(), &"echo".into()));
     assert!(line["total_us"].is_u64() && line["cpu_us"].is_u64() && line["id"].is_string(), "{line}");
 }
 
