@@ -20,7 +20,7 @@ for block in "$blocks"/*.sh; do
     count=$((count + 1))
     mkdir "$blocks/$count"
     printf -- '-- quickstart %d\n' "$count"
-    answer="$(cd "$blocks/$count" && timeout 300 bash -euo pipefail "$block" 2>&1)" || die "quickstart $count failed: $answer"
+    answer="$(cd "$blocks/$count" && timeout 1200 bash -euo pipefail "$block" 2>&1)" || die "quickstart $count failed: $answer"
     printf '%s\n' "$answer" | tail -n 3
     grep -q 'world' <<<"$answer" || die "quickstart $count does not greet the world"
 done

@@ -6,7 +6,7 @@ source "$(dirname "$0")/lib.sh"
 EXAMPLES=core/sdk/examples
 DATA="$EXAMPLES/data"
 MODULES="$TARGET/modules"
-WAIT_SECONDS=20
+WAIT_SECONDS=60
 
 need curl "run tests/ci/00-install.sh"
 need python3 "run tests/ci/00-install.sh"
@@ -30,7 +30,7 @@ title() { printf '\n-- %s\n' "$*"; }
 call() {
     local want="$1" path="/fn/$2" got
     shift 2
-    got="$(curl --silent --show-error --max-time 10 --output "$scratch/body" --dump-header "$scratch/head" \
+    got="$(curl --silent --show-error --max-time "$WAIT_SECONDS" --output "$scratch/body" --dump-header "$scratch/head" \
         --write-out '%{http_code}' "$@" "$base$path")" || die "$path: no answer"
     if [[ $got == "$want" ]]; then
         pass "$path answers $got"
@@ -88,7 +88,7 @@ show() {
 }
 
 # ready: whether the server says so.
-ready() { curl --silent --fail --max-time 2 --output /dev/null "$base/healthz"; }
+ready() { curl --silent --fail --max-time "$WAIT_SECONDS" --output /dev/null "$base/healthz"; }
 
 # stopped: whether the server is gone.
 stopped() { ! kill -0 "$server" 2>/dev/null; }
@@ -113,11 +113,12 @@ CARGO_TARGET_DIR="$(realpath -m "$TARGET/examples")" "$microfaas" build "${folde
 ls "$MODULES" | sed 's/^/      /'
 
 title "serve"
-port="$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')"
-base="http://127.0.0.1:$port"
-"$microfaas" serve --modules "$MODULES" --http "127.0.0.1:$port" </dev/null >"$scratch/log" 2>&1 &
+"$microfaas" serve --modules "$MODULES" --http 127.0.0.1:0 </dev/null >"$scratch/said" 2>"$scratch/log" &
 server=$!
-within "$WAIT_SECONDS" ready || { tail -20 "$scratch/log" >&2; die "the server did not answer /healthz in $WAIT_SECONDS s"; }
+within "$WAIT_SECONDS" grep -q '^ready$' "$scratch/said" ||
+    { tail -20 "$scratch/log" >&2; die "the server was not ready in $WAIT_SECONDS s"; }
+base="$(sed -n 's/^listening on //p' "$scratch/said")"
+expect "it says that it is well" ready
 echo "      $base, process $server"
 
 title "hello: a greeting"

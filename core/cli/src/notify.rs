@@ -5,9 +5,13 @@ use std::time::Duration;
 
 use microfaas_node::Node;
 use sd_notify::NotifyState;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
 
 /// How often it is looked whether the node still lives, at least.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long the manager may take to read what it is told, when it is waited for.
+const READ_WITHIN: Duration = Duration::from_secs(1);
 
 /// Requests are taken.
 pub(crate) fn ready(node: &Node) {
@@ -35,6 +39,12 @@ pub(crate) fn stopping() {
     say(&[NotifyState::Stopping, NotifyState::Status("finishing what is in flight")]);
 }
 
+/// Tells it on another thread, and waits for that for a second at most: a manager that does not read holds up whoever tells it something, and that is not to be the gateway's
+/// only thread.
+pub(crate) async fn apart(tell: impl FnOnce() + Send + 'static) {
+    let _ = timeout(READ_WITHIN, spawn_blocking(tell)).await;
+}
+
 /// Says that all is well twice in each period of the manager's watchdog, where it has one: that this runtime turns, and that the thread does that watches the workers.
 /// Returns where the node has ended.
 pub(crate) async fn keep_alive(node: Arc<Node>) {
@@ -42,13 +52,15 @@ pub(crate) async fn keep_alive(node: Arc<Node>) {
     let every =
         watchdog.map_or(LOOK_EVERY, |period| (period / 2).clamp(Duration::from_millis(1), LOOK_EVERY));
     let mut tick = tokio::time::interval(every);
-    let mut before = None;
+    let (mut before, mut telling) = (None, None::<JoinHandle<()>>);
     while !node.is_over() {
         if watchdog.is_some() {
             // It was asked to come round at the last look.
             let rounds = Some(node.rounds());
-            if std::mem::replace(&mut before, rounds) != rounds {
-                say(&[NotifyState::Watchdog]);
+            if std::mem::replace(&mut before, rounds) != rounds
+                && telling.as_ref().is_none_or(JoinHandle::is_finished)
+            {
+                telling = Some(spawn_blocking(|| say(&[NotifyState::Watchdog])));
             }
         }
         tick.tick().await;

@@ -100,6 +100,14 @@ impl Counters {
         counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
+    /// As [`told`](Self::told): the owner of a call that was counted gave it up at that moment.
+    #[cold]
+    pub(crate) fn given_up(&self, call: &Completed) {
+        let wanted = self.told.counter(&Completed { abandoned: false, ..*call });
+        wanted.store(wanted.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+        self.told(call);
+    }
+
     /// A call came back without its worker.
     #[cold]
     pub(crate) fn settled(&self, call: &Completed) {
@@ -302,5 +310,17 @@ mod tests {
         let mut stats = crate::Stats::default();
         counters.add_to(&mut stats);
         assert_eq!((stats.abandoned, stats.completed(Status::Timeout)), (CALLS, CALLS));
+    }
+    #[test]
+    fn a_call_that_is_given_up_as_it_comes_back_is_counted_once() {
+        let counters = Counters::default();
+        let ticket = Ticket { slot: 0, generation: 1 };
+        let call = |abandoned| Completed { ticket, status: Status::Ok, abandoned, is_unsafe: false };
+        counters.told(&call(false));
+        counters.told(&call(false));
+        counters.given_up(&call(true));
+        let mut stats = crate::Stats::default();
+        counters.add_to(&mut stats);
+        assert_eq!((stats.abandoned, stats.completed(Status::Ok)), (1, 1));
     }
 }

@@ -66,7 +66,8 @@ async fn serve(settings: Arc<Settings>, sources: Sources) -> Result<(), Failure>
     let new_gateway = |listener| Gateway::new(listener, gateway_config(&settings), Arc::clone(&node));
     let gateway = listener.map(new_gateway).transpose()?;
     announce(&node, &settings, gateway.as_ref());
-    notify::ready(&node);
+    let ready = Arc::clone(&node);
+    notify::apart(move || notify::ready(&ready)).await;
 
     let mut watched = tokio::spawn(notify::keep_alive(Arc::clone(&node)));
     tokio::spawn(reload::on(hangups, Arc::downgrade(&node), Arc::new(sources), Arc::clone(&settings)));

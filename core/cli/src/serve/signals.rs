@@ -28,7 +28,7 @@ impl Signals {
     pub(super) async fn watch(mut self, first: Sender<i32>) {
         let number = self.next().await;
         tracing::info!(signal = number, "stopping; a second signal ends at once");
-        notify::stopping();
+        notify::apart(notify::stopping).await;
         let _ = first.send(number);
         let number = self.next().await;
         log::flush();

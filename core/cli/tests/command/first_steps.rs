@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::run::{run, with_probe, with_probe_and_input};
+use crate::run::{probe, run, with_probe, with_probe_and_input};
 
 #[test]
 fn new_then_build_then_invoke() {
@@ -79,8 +79,11 @@ fn every_end_has_its_status() {
 
 #[test]
 fn a_deadline_ends_the_wait() {
-    let args = ["invoke", "sleep_spin", "--data", "600000", "--deadline", "50ms", "--json"];
-    let ended = with_probe(&args);
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("microfaas.toml"), "[function.sleep_spin]\nbudget = \"1h\"\n").unwrap();
+    // Time enough for it to begin: what waits past its deadline is EXPIRED.
+    let args = ["invoke", "sleep_spin", "--data", "3600000000", "--deadline", "3s", "--json", "--modules"];
+    let ended = run(dir.path(), &[&args[..], &[probe().to_str().unwrap()]].concat());
     assert_eq!((ended.exit, &ended.json()["status"]), (Some(1), &json!("TIMEOUT")), "{}", ended.err);
 }
 

@@ -85,6 +85,8 @@ fn a_call_that_is_lost_is_logged_with_its_request() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let modules = probe().to_str().unwrap();
+    let settings = "[function.sleep_spin]\ndeadline = \"1h\"\nbudget = \"1h\"\n";
+    std::fs::write(dir.join("microfaas.toml"), settings).unwrap();
     let args = [
         "serve",
         "--modules",
@@ -100,12 +102,14 @@ fn a_call_that_is_lost_is_logged_with_its_request() {
     ];
     let (mut server, said) = Running::start(dir, &args);
     let addr = said.iter().find_map(|line| line.strip_prefix("listening on http://")).unwrap();
-    let stream = send(addr.parse().unwrap(), "/fn/sleep_spin", "x-request-id: my-own-1\r\n", "600000");
-    // It is on its way once the worker has a slot in use.
+    let addr = addr.parse().unwrap();
+    let stream = send(addr, "/fn/sleep_spin", "x-request-id: my-own-1\r\n", "3600000000");
+    // It is on its way once the worker has a slot in use, and has begun once another has that came after it: neither function has used anything before.
     until("the call", || {
         let stats = run(dir, &["stats", "--socket", "s", "--json"]).ok().json();
         stats["workers"][0]["slots_in_use"] == 1
     });
+    assert!(call_get(addr, "/fn/echo").starts_with("HTTP/1.1 200 "));
     kill(worker(dir));
     assert!(answer(stream).starts_with("HTTP/1.1 502 "));
     let ended = server.end("-TERM");

@@ -26,7 +26,9 @@ const BELOW: u64 = 256 << 10;
 fn address(pid: u32, name: &str) -> u64 {
     let program = env!("CARGO_BIN_EXE_microfaas");
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-    let base = maps.lines().find(|line| line.ends_with(program)).unwrap();
+    // The kernel knows it by its own name, whatever links lead there.
+    let whole = fs::canonicalize(program).unwrap();
+    let base = maps.lines().find(|line| line.ends_with(whole.to_str().unwrap())).unwrap();
     let base = u64::from_str_radix(base.split_once('-').unwrap().0, 16).unwrap();
     let bytes = fs::read(program).unwrap();
     let file = object::File::parse(&*bytes).unwrap();

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, Command, Stdio};
-use std::sync::{LazyLock, mpsc};
+use std::sync::{Arc, LazyLock, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -40,7 +40,9 @@ impl Ended {
 pub(crate) struct Running {
     child: Child,
     out: mpsc::Receiver<String>,
-    err: Option<thread::JoinHandle<Vec<u8>>>,
+    /// What was read of its standard error, in whole lines.
+    log: Arc<Mutex<Vec<u8>>>,
+    reader: Option<thread::JoinHandle<()>>,
     /// Where nobody reads it.
     unread: Option<ChildStderr>,
 }
@@ -126,12 +128,24 @@ impl Running {
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| send.send(line)));
         let unread = child.stderr.take();
-        Self { child, out, err: None, unread }
+        Self { child, out, log: Arc::default(), reader: None, unread }
     }
 
     /// From now on its standard error is read.
     pub(crate) fn read_log(&mut self) {
-        self.err = self.unread.take().map(read_all);
+        let Some(mut lines) = self.unread.take().map(BufReader::new) else { return };
+        let log = Arc::clone(&self.log);
+        self.reader = Some(thread::spawn(move || {
+            let mut line = Vec::new();
+            while lines.read_until(b'\n', &mut line).unwrap() > 0 {
+                log.lock().unwrap().append(&mut line);
+            }
+        }));
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&self.log.lock().unwrap()).into_owned()
     }
 
     /// Waits for the line `ready`; gives the lines before it.
@@ -167,8 +181,10 @@ impl Running {
     /// Waits for the end.
     pub(crate) fn ended(&mut self) -> Ended {
         let exit = wait(&mut self.child);
-        let err = self.err.take().map_or_else(Vec::new, |thread| thread.join().unwrap());
-        Ended { exit, out: Vec::new(), err: String::from_utf8_lossy(&err).into_owned() }
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
+        Ended { exit, out: Vec::new(), err: self.log() }
     }
 }
 

@@ -101,8 +101,15 @@ fn what_is_in_flight_is_finished_on_a_signal() {
 
 #[test]
 fn a_second_signal_ends_it_at_once() {
-    let (mut server, addr, _) = start(&[]);
-    let _running = send_surely(addr, "/fn/sleep_spin", "8000000");
+    let dir = tempfile::tempdir().unwrap();
+    let settings = "[node]\nstop_timeout = \"1h\"\n[http]\nstop_timeout = \"1h\"\n\
+         [function.sleep_spin]\ndeadline = \"1h\"\nbudget = \"1h\"\n";
+    fs::write(dir.path().join("microfaas.toml"), settings).unwrap();
+    let args = ["serve", "--modules", probe().to_str().unwrap(), "--http", "127.0.0.1:0"];
+    let (mut server, said) = Running::start(dir.path(), &args);
+    let addr =
+        said.iter().find_map(|line| line.strip_prefix("listening on http://")).unwrap().parse().unwrap();
+    let _running = send_surely(addr, "/fn/sleep_spin", "3600000000");
     server.signal("-TERM");
     // The port closes when the first signal was heard.
     while TcpStream::connect(addr).is_ok() {
@@ -140,9 +147,9 @@ fn settings_hold_and_flags_win() {
     let dir = tempfile::tempdir().unwrap();
     let settings = format!(
         "[node]\nmodules = [{:?}]\nworkers = 2\n\
-         [http]\nlisten = \"127.0.0.1:1\"\nbody_limit = 4\naccess_log = false\nhead_timeout = \"3s\"\n\
+         [http]\nlisten = \"127.0.0.1:1\"\nbody_limit = 10\naccess_log = false\nhead_timeout = \"3s\"\n\
          routes = [{{ path = \"/say\", function = \"echo\" }}]\n\
-         [function.sleep_spin]\ndeadline = \"30ms\"\n",
+         [function.sleep_spin]\ndeadline = \"30ms\"\nbudget = \"1h\"\n",
         probe()
     );
     fs::write(dir.path().join("microfaas.toml"), settings).unwrap();
@@ -150,9 +157,9 @@ fn settings_hold_and_flags_win() {
         Running::start(dir.path(), &["serve", "--http", "127.0.0.1:0", "--workers", "1"]);
     let addr =
         said.iter().find_map(|line| line.strip_prefix("listening on http://")).unwrap().parse().unwrap();
-    assert!(call(addr, "/say/it", "four").ends_with("\r\n\r\nfour"));
-    assert!(call(addr, "/say/it", "fives").starts_with("HTTP/1.1 413 "));
-    assert!(call(addr, "/fn/sleep_spin", "400").starts_with("HTTP/1.1 200 "));
+    assert!(call(addr, "/say/it", "ten bytes!").ends_with("\r\n\r\nten bytes!"));
+    assert!(call(addr, "/say/it", "11 in bytes").starts_with("HTTP/1.1 413 "));
+    assert!(call(addr, "/fn/sleep_spin", "3600000000").starts_with("HTTP/1.1 504 "));
     assert!(call_get(addr, "/healthz").contains("\"workers\":1,"));
     // Who never ends the head is cut, and so is not waited for at the end.
     let mut endless = TcpStream::connect(addr).unwrap();

@@ -69,7 +69,8 @@ impl<M: Memory> HostLane<M> {
         self.poll_with(reader, |_| ())
     }
 
-    /// As [`poll`](Self::poll); `first` is told of a completion that was checked, before its owner can find the outcome. It does not know yet whether there is one.
+    /// As [`poll`](Self::poll); `first` is told of a completion that was checked, before its owner can find the outcome. One that is wanted then may be given up still: then
+    /// what is returned says so.
     ///
     /// # Errors
     /// As [`poll`](Self::poll).
@@ -86,9 +87,11 @@ impl<M: Memory> HostLane<M> {
         let Some(entry) = self.ring(Region::Up).read(reader.head)? else { return Ok(None) };
         let (ticket, outcome, is_unsafe) = self.check(&entry)?;
         self.prefetch_after(reader.head, ticket.slot);
-        first(&Completed { ticket, status: outcome.status, abandoned: false, is_unsafe });
+        let record = &self.records()[ticket.slot as usize];
+        let abandoned = !record.is_wanted(ticket.generation);
+        first(&Completed { ticket, status: outcome.status, abandoned, is_unsafe });
         let refused = Violation::NotInFlight { slot: ticket.slot, generation: ticket.generation };
-        let abandoned = match self.records()[ticket.slot as usize].settle(ticket.generation, &outcome) {
+        let abandoned = match record.settle(ticket.generation, &outcome) {
             Settled::Done => false,
             Settled::Abandoned => {
                 self.free.give_back(ticket.slot);

@@ -4,7 +4,7 @@
 
 mod pair;
 
-use microfaas_lane::host::{CPU_NS_MAX, ReserveError};
+use microfaas_lane::host::{CPU_NS_MAX, Completed, ReserveError};
 use microfaas_lane::layout::{LINE, RING, WORKER_WORDS};
 use microfaas_lane::message::{MessageError, check_pair};
 use microfaas_lane::slots::Outcome;
@@ -328,6 +328,19 @@ fn released_twice() {
     assert!(!pair.host.abandon(first));
     assert_eq!(pair.host.free_slots(), GEOMETRY.slots() - 1);
     pair.settle(&[second]);
+}
+
+/// Else who counts calls would learn of an answer after its owner.
+#[test]
+fn who_is_told_first_knows_whether_anybody_waits() {
+    for given_up in [false, true] {
+        let Pair { host, reader, .. } = &mut Pair::new().with_a_call_that_is_done(given_up);
+        let ticket = host.in_flight().next().unwrap();
+        let mut told = None;
+        let first = |completed: &Completed| told = Some((completed.abandoned, host.outcome(ticket)));
+        let done = host.poll_with(reader, first).unwrap().unwrap();
+        assert_eq!((told, done.abandoned), (Some((given_up, None)), given_up));
+    }
 }
 
 #[test]

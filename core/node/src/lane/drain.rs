@@ -47,13 +47,21 @@ impl Lane {
             let mut settled = 0;
             let mut violation = None;
             while count < BATCH {
-                let mut is_here = true;
-                match self.host.poll_with(reader, |completed| is_here = self.judge(completed)) {
+                let (mut is_here, mut was_wanted) = (true, false);
+                // Before the owner knows: whoever has an answer finds it counted.
+                let first = |completed: &Completed| {
+                    is_here = self.judge(completed);
+                    was_wanted = !completed.abandoned;
+                    if is_here {
+                        self.counters.told(completed);
+                    }
+                };
+                match self.host.poll_with(reader, first) {
                     Ok(None) => break,
                     Ok(Some(completed)) => {
                         settled += 1;
-                        if is_here {
-                            self.counters.told(&completed);
+                        if is_here && was_wanted && completed.abandoned {
+                            self.counters.given_up(&completed);
                         }
                         if is_here && !completed.abandoned && Some(completed.ticket) != own {
                             batch[count] = completed.ticket;

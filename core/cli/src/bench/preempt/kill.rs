@@ -1,6 +1,6 @@
 //! How far past its budget a call is ended: its CPU time when the worker has taken the core from it, less the budget.
 
-use microfaas_node::Completion;
+use microfaas_node::{Completion, Status};
 
 use super::figure::Figure;
 use super::subject::{Name, Subject};
@@ -33,8 +33,14 @@ impl Kills {
             }
         }
         for _ in 0..FIRST {
-            for _ in 0..HONEST {
-                subject.hash(Name::Kill1ms, 1, &mut completion)?;
+            let mut honest = 0;
+            while honest < HONEST {
+                subject.submit(Name::Kill1ms, 1)?.wait_into(&mut completion);
+                // One that the machine has held up for a quantum was ended by the policy: then it begins anew.
+                honest = if completion.status == Status::Timeout { 0 } else { honest + 1 };
+                if honest > 0 {
+                    subject.check(&completion, 1)?;
+                }
             }
             self.first.add(subject.kill(Name::Kill1ms, &mut completion)? / 1e3);
         }

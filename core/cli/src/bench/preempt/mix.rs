@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use microfaas_node::{Call, CallError, Completion, Status};
+use microfaas_node::{BUDGET_NS_MAX, Call, CallError, Completion, Status};
 use microfaas_sys::clock::cycles;
 
 use super::figure::Figure;
@@ -114,7 +114,7 @@ pub(super) struct Mix {
     pub(super) windows: [Figure; 6],
     /// How late calls were submitted, in nanoseconds: what the caller itself, held up by the machine, has added.
     late: Histogram<u64>,
-    /// Short calls that the policy `kill` has ended: whom the machine held up for a quantum, in interrupts or outside the virtual machine.
+    /// Short calls that the policy `kill` or a budget has ended: whom the machine held up for as long, in interrupts or outside the virtual machine.
     short_killed: u64,
 }
 
@@ -218,7 +218,7 @@ impl Mix {
         }
     }
 
-    /// Whether a call ended as it should. One that is stopped for its length under `kill` is no failure, it is the policy.
+    /// Whether a call ended as it should. One that is stopped for its length is no failure, it is the policy.
     fn check(
         &mut self,
         subject: &Subject,
@@ -229,7 +229,7 @@ impl Mix {
         if count == ENDLESS {
             return check_killed(completion);
         }
-        if policy.name == Name::Kill100us && completion.status == Status::Timeout {
+        if policy.name.budget_ns() < BUDGET_NS_MAX && completion.status == Status::Timeout {
             self.short_killed += u64::from(count == self.short_count);
             return Ok(());
         }
@@ -251,7 +251,7 @@ impl Mix {
         self.late.len()
     }
 
-    /// How many short calls were ended by the policy `kill`.
+    /// How many short calls were ended by the policy `kill` or a budget.
     pub(super) fn killed(&self) -> f64 {
         float(self.short_killed)
     }

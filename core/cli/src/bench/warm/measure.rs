@@ -16,7 +16,7 @@ const WARM_UP: u32 = 500;
 /// Longer than a worker spins.
 const UNTIL_ASLEEP_NS: u64 = 200_000;
 /// Time that a worker has to go to sleep.
-const AWAKE_NS_MAX: u64 = 1_000_000_000;
+const AWAKE_NS_MAX: u64 = 30_000_000_000;
 
 /// A node, its echo function and a clock.
 #[derive(Debug)]
