@@ -162,10 +162,7 @@ impl Rollout {
                     part.lost.store(0, Ordering::Relaxed);
                 }
                 if let Role::Place(worker) = role {
-                    self.stock.loaded(worker, module, bytes, self.functions(module));
-                    if let Some(waited) = waited {
-                        self.stock.warmed(worker, waited);
-                    }
+                    self.stock.loaded(worker, (module, bytes), waited, self.functions(module));
                 }
                 tracing::debug!(?role, module, ?waited, writable_bytes, init_bytes, bytes, "loaded");
             }
@@ -205,9 +202,6 @@ impl Rollout {
             News::Wanted { part } => (part, shelf.wants(part)),
             News::Unloaded { part, stayed_bytes } => (part, shelf.unloaded(part, stayed_bytes)),
             News::Evicted { part, stayed_bytes } => {
-                if let Role::Place(worker) = role {
-                    self.stock.evicted(worker);
-                }
                 tracing::debug!(?role, module = part, stayed_bytes, "unloaded to make room");
                 (part, shelf.evicted(part, stayed_bytes))
             }
@@ -216,7 +210,8 @@ impl Rollout {
             return Err(format!("module {part} is {}", news.name()));
         }
         if let (News::Unloaded { .. } | News::Evicted { .. }, Role::Place(worker)) = (news, role) {
-            self.stock.unloaded(worker, part, self.functions(part));
+            let makes_room = matches!(news, News::Evicted { .. });
+            self.stock.unloaded(worker, part, makes_room, self.functions(part));
         }
         Ok(())
     }

@@ -86,11 +86,22 @@ impl Stock {
         self.change(worker, |row, _| row.loading = functions.collect());
     }
 
-    /// The worker has loaded this.
-    pub(crate) fn loaded(&self, worker: usize, part: u32, bytes: u64, functions: impl Iterator<Item = u32>) {
+    /// The worker has loaded this, for calls that have waited for so long where they did. Who sees that it is loaded sees it counted.
+    pub(crate) fn loaded(
+        &self,
+        worker: usize,
+        (part, bytes): (u32, u64),
+        waited: Option<Duration>,
+        functions: impl Iterator<Item = u32>,
+    ) {
         self.change(worker, |row, warm| {
             row.loading.clear();
             row.has.insert(part, bytes);
+            if let Some(waited) = waited {
+                row.counts.cold_loads += 1;
+                let waited_ns = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
+                row.counts.cold_load_ns = row.counts.cold_load_ns.saturating_add(waited_ns);
+            }
             functions.for_each(|function| warm.add(function));
         });
     }
@@ -103,10 +114,17 @@ impl Stock {
         });
     }
 
-    /// The worker has unloaded this.
-    pub(crate) fn unloaded(&self, worker: usize, part: u32, functions: impl Iterator<Item = u32>) {
+    /// The worker has unloaded this: to make room, or since it was told to.
+    pub(crate) fn unloaded(
+        &self,
+        worker: usize,
+        part: u32,
+        makes_room: bool,
+        functions: impl Iterator<Item = u32>,
+    ) {
         self.change(worker, |row, warm| {
             row.has.remove(&part);
+            row.counts.evictions += u64::from(makes_room);
             functions.for_each(|function| warm.remove(function));
         });
     }
@@ -129,29 +147,9 @@ impl Stock {
         self.rows().get(worker).map_or_else(Vec::new, |row| row.loading.clone())
     }
 
-    fn count(&self, worker: usize, count: impl FnOnce(&mut Stocked)) {
-        if let Some(row) = self.rows().get_mut(worker) {
-            count(&mut row.counts);
-        }
-    }
-
-    /// A module was loaded for calls that have waited for so long.
-    pub(crate) fn warmed(&self, worker: usize, waited: Duration) {
-        self.count(worker, |counts| {
-            counts.cold_loads += 1;
-            let waited_ns = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
-            counts.cold_load_ns = counts.cold_load_ns.saturating_add(waited_ns);
-        });
-    }
-
     /// One that was wanted could not be loaded.
     pub(crate) fn failed(&self, worker: usize) {
-        self.count(worker, |counts| counts.cold_load_failures += 1);
-    }
-
-    /// A module was unloaded to make room.
-    pub(crate) fn evicted(&self, worker: usize) {
-        self.count(worker, |counts| counts.evictions += 1);
+        self.change(worker, |row, _| row.counts.cold_load_failures += 1);
     }
 
     /// In how many of these workers all of the parts are loaded.
@@ -197,11 +195,13 @@ mod tests {
         assert_eq!((stock.of(1).modules, stock.of(1).bytes, stock.of(0).modules), (1, 30, 0));
         stock.loads(1, of(4));
         assert_eq!((stock.loading(1), stock.loading(0)), (vec![8, 9], vec![]));
-        stock.loaded(1, 4, 5, of(4));
+        stock.loaded(1, (4, 5), Some(Duration::from_nanos(7)), of(4));
         assert!(is_warm(&stock, 4) && stock.loading(1).is_empty());
         assert_eq!((stock.of(1).modules, stock.of(1).bytes), (2, 35));
-        stock.unloaded(1, 3, of(3));
+        assert_eq!((stock.of(1).cold_loads, stock.of(1).cold_load_ns), (1, 7));
+        stock.unloaded(1, 3, true, of(3));
         assert!(!is_warm(&stock, 3) && stock.loaded_in(&[4], |_| true) == 1);
+        assert_eq!((stock.of(1).evictions, stock.of(0).evictions), (1, 0));
         // Expected of the first call of each, and not so.
         of(5).for_each(|function| stock.expects(1, function));
         assert!(is_warm(&stock, 5) && stock.of(1).modules == 1);

@@ -88,10 +88,11 @@ impl Lane {
         if counts {
             self.hub.decided.count(function, self.verdict(completed.status));
         }
-        self.load.sub(1);
+        // Before it is outstanding no more: who sees that none is left finds them all counted.
         if is_here {
             self.counters.settled(&completed);
         }
+        self.load.sub(1);
         if is_here && !completed.abandoned {
             self.tell(&[ticket]);
         }

@@ -358,12 +358,12 @@ fn what_waits_for_a_load_stays_unless_it_is_loaded_elsewhere() {
     shared.stock.loads(0, [FUNCTION].into_iter());
     from.send_waiting(&shared, to);
     assert_eq!(gone(), 0);
-    shared.stock.loaded(1, 5, 1, [FUNCTION].into_iter());
+    shared.stock.loaded(1, (5, 1), None, [FUNCTION].into_iter());
     from.send_waiting(&shared, to);
     assert_eq!(gone(), 1, "half of what waits");
     // Nothing is being loaded any more.
-    shared.stock.unloaded(1, 5, [FUNCTION].into_iter());
-    shared.stock.loaded(0, 5, 1, [FUNCTION].into_iter());
+    shared.stock.unloaded(1, 5, false, [FUNCTION].into_iter());
+    shared.stock.loaded(0, (5, 1), None, [FUNCTION].into_iter());
     from.send_waiting(&shared, to);
     assert_eq!(gone(), 2);
 }

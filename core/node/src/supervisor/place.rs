@@ -244,10 +244,11 @@ impl Supervisor {
             Place::Launching(launch) => {
                 self.rollout.lost(&self.shared, Role::Place(index), &launch.shelf, true, false);
                 let exit = reap(&launch.process);
+                let why = launch.last_words().unwrap_or(LaunchError::Died(exit));
                 if exit == Exit::Unknown {
                     self.held.push(launch.process);
                 }
-                self.launch_failed_after(index, LaunchError::Died(exit));
+                self.launch_failed_after(index, why);
             }
             Place::Serving { mut live, .. } => {
                 self.hear_out(index, &mut live);
@@ -256,16 +257,17 @@ impl Supervisor {
                 self.shared.stock.leaves(index);
                 live.lane.shut_down(Shut::Lost);
                 seat.tally.end();
-                // Callers wait for the next one. All the rest comes after.
+                // Callers wait for the next one.
                 let pause = match live.is_retiring() {
                     true => self.restarts[index].retired(Instant::now()),
                     false => self.restarts[index].ended(Instant::now()),
                 };
                 self.replace(index, RestartCause::Died, pause);
-                self.shared.see_to_orphans();
-                // What lies behind another question was never begun.
+                // What lies behind another question was never begun. Before its calls go elsewhere: what is banned for this does not.
                 let began = live.step() == "load";
                 self.rollout.lost(&self.shared, Role::Place(index), &live.shelf, began, live.is_silent());
+                self.shared.see_to_orphans();
+                // All the rest comes after.
                 self.unfolded.push(index);
                 tracing::warn!(worker = index, pid = live.process.pid(), "worker ended");
                 self.dying.push(live.process);

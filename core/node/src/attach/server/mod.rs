@@ -139,10 +139,7 @@ impl Server {
     pub(crate) fn run(mut self) {
         self.look_at_workers();
         while !self.shared.bulletin.is_over() {
-            let is_leaving = self.shared.is_closed() || self.shared.bulletin.turns_away();
-            if is_leaving && self.door.take().is_some() {
-                self.tell_all(&ToHost::Closing);
-            }
+            self.close_door();
             if let Some((door, (users, groups))) =
                 self.door.as_mut().zip(self.shared.bulletin.take_admitted())
             {
@@ -157,6 +154,16 @@ impl Server {
             self.offer_lanes();
             self.tell_who_is_ready();
             self.look_at_limits();
+        }
+        // A node that gives its calls no time may be over before this thread has come round once.
+        self.close_door();
+    }
+
+    /// Where the node is on its way out, its hosts are told so, once.
+    fn close_door(&mut self) {
+        let is_leaving = self.shared.is_closed() || self.shared.bulletin.turns_away();
+        if is_leaving && self.door.take().is_some() {
+            self.tell_all(&ToHost::Closing);
         }
     }
 

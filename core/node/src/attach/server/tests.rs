@@ -116,3 +116,23 @@ fn a_lane_stays_where_the_worker_may_only_just_have_woken() {
     server.shared.bulletin.forgive(Duration::ZERO);
     assert!(!pong(&mut server), "it has lost the call");
 }
+
+/// Its calls were cancelled and not lost, which is all that they are told.
+#[test]
+fn hosts_of_a_node_that_ends_at_once_are_told_that_it_does() {
+    let (_folder, mut server, host, number) = guest(0);
+    server.greet(number, VERSION, true).unwrap();
+    // Both before the server's thread runs again.
+    server.shared.closed.store(true, std::sync::atomic::Ordering::Relaxed);
+    server.shared.bulletin.end();
+    server.run();
+    let (mut buffer, mut last) = (vec![0; PACKET_BYTES_MAX], None);
+    loop {
+        let packet = microfaas_sys::socket::recv(host.as_fd(), &mut buffer, 1, None).unwrap();
+        if packet.len == 0 {
+            break;
+        }
+        last = Some(microfaas_control::decode::<ToHost>(&buffer[..packet.len]).unwrap());
+    }
+    assert_eq!(last, Some(ToHost::Closing));
+}
