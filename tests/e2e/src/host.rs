@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Lines, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 /// The program `attached-host`; killed when dropped.
 #[derive(Debug)]
@@ -94,11 +95,13 @@ impl Drop for Host {
     }
 }
 
-/// A copy of a program in a folder that everybody can read.
+/// A copy of a program in a folder that everybody can read. It is made by another process: one that this process forks while it writes the copy could not be told from one
+/// that is writing it, and a program that is being written is not started.
 fn reachable(name: &str, folder: &Path) -> PathBuf {
     let copy = folder.join(name);
     if !copy.exists() {
-        std::fs::copy(crate::program(name), &copy).expect("a copy of the program");
+        let status = Command::new("cp").arg(crate::program(name)).arg(&copy).status();
+        assert!(status.expect("there is `cp`").success(), "a copy of the program");
     }
     copy
 }
@@ -116,6 +119,29 @@ pub fn hostile(user: Option<u32>, folder: &Path, socket: &Path, deed: &str) -> S
     let output = command.arg(socket).arg(deed).stderr(Stdio::inherit()).output().expect("it starts");
     assert!(output.status.success(), "hostile-host {deed}: {}", output.status);
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// CPU time that a process of one thread has used, in nanoseconds; `None` where it has gone.
+#[must_use]
+pub fn cpu_ns(pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+    text.split(' ').next()?.parse().ok()
+}
+
+/// Does something that makes this worker work, and waits until it is at it: a call that was submitted may not have been started yet. For calls that use
+/// far more of the core than 10 ms, of a worker that was idle before.
+///
+/// # Panics
+/// Where there is no such process.
+pub fn at_work<T>(pid: u32, begin: impl FnOnce() -> T) -> T {
+    const STARTED: u64 = 10_000_000;
+    let used = || cpu_ns(pid).expect("the worker lives");
+    let before = used();
+    let begun = begin();
+    while used() - before < STARTED {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    begun
 }
 
 /// What a process holds: descriptors, mappings, and KiB of resident memory.

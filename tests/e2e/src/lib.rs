@@ -6,11 +6,11 @@ pub mod inside;
 pub mod raw_host;
 pub mod versions;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use microfaas_abi::manifest;
-use microfaas_node::NodeBuilder;
+use microfaas_node::{Completion, Node, NodeBuilder, Request, Status};
 use object::write::{Object, StandardSegment};
 use object::{Architecture, BinaryFormat, Endianness, SectionKind, elf};
 use tempfile::TempDir;
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 /// Environment variable that tells the hostile worker how to behave while it is set up; see its source.
 pub const BEHAVIOUR: &str = "MICROFAAS_TEST_BEHAVIOUR";
 
-/// Environment variable with the path of the file to which the hostile worker appends the body of each `echo` that it runs.
+/// Environment variable with the path of the file to which the hostile worker appends the body of each `echo` that it runs, and of each `hang` that it has begun.
 pub const LEDGER: &str = "MICROFAAS_TEST_LEDGER";
 
 /// Environment variable with the path of the file that `counting-worker` counts its allocations in: one number, in a page.
@@ -108,6 +108,28 @@ pub fn hostile_node(behaviour: &str) -> (NodeBuilder, TempDir) {
         .spares(0)
         .workers(1);
     (builder, directory)
+}
+
+/// A program in this folder that is a worker's, and the path of a file: while that is there, the program ends at once and says nothing.
+///
+/// # Panics
+/// Where it cannot be written.
+#[must_use]
+pub fn breakable(worker: &Path, folder: &Path) -> (PathBuf, PathBuf) {
+    use std::os::unix::fs::PermissionsExt;
+    let (program, broken) = (folder.join("worker"), folder.join("broken"));
+    let (is_broken, exec) = (broken.display(), worker.display());
+    let script = format!("#!/bin/sh\n[ -e '{is_broken}' ] && exit 1\nexec '{exec}' \"$@\"\n");
+    std::fs::write(&program, script).expect("writing into a folder for tests");
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&program, mode).expect("it is this user's own");
+    (program, broken)
+}
+
+/// How a call ends that was started before its deadline. On a busy machine that may be over before, which says nothing of what is asked: then another one is made.
+pub fn started(node: &Node, function: &str, request: Request<'_>) -> Completion {
+    let call = || node.call(function, request);
+    std::iter::repeat_with(call).find(|done| done.status != Status::Expired).expect("there is no last one")
 }
 
 /// Ends the test program with a message where it is not dropped in time: a hang is a failure, not a wait.

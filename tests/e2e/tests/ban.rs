@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use microfaas_e2e::{Watchdog, attacks, probe_node};
+use microfaas_e2e::{Watchdog, attacks, breakable, probe_node, program, started};
 use microfaas_node::{
     BanCause, CallError, Completion, FunctionConfig, Node, NodeBuilder, Request, Status, WorkerState,
 };
@@ -69,7 +69,7 @@ fn only_faults_and_forbidden_system_calls_count() {
     }
     let late = Request::new(b"").deadline(Duration::from_millis(20));
     for _ in 0..3 {
-        assert_eq!(node.call("spin_forever", late).status, Status::Timeout);
+        assert_eq!(started(&node, "spin_forever", late).status, Status::Timeout);
     }
     assert_eq!(bans(&node), []);
     assert_eq!((status(&node, "abort"), status(&node, "abort")), (Status::Fault, Status::Banned));
@@ -124,9 +124,13 @@ fn a_module_that_breaks_memory_safety_is_banned_at_once() {
 #[test]
 fn a_banned_function_is_banned_also_while_there_is_no_worker() {
     let _watchdog = Watchdog::new(LIMIT);
-    let node = probe_node().restarts(0).spares(0).function("abort", banned_after(1)).start().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (worker, broken) = breakable(&program("microfaas-worker"), folder.path());
+    let builder = probe_node().worker_binary(worker).restarts(0).spares(0);
+    let node = builder.function("abort", banned_after(1)).start().unwrap();
     assert_eq!((status(&node, "abort"), bans(&node).len()), (Status::Fault, 1));
-    // Its replacement waits.
+    // Its replacement waits, and does not come up.
+    std::fs::write(broken, "").unwrap();
     let pid = node.workers()[0].pid.unwrap();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGKILL)
         .unwrap();

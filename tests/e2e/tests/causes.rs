@@ -1,10 +1,9 @@
 //! Why a worker was replaced is counted by cause.
 #![expect(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails the test")]
 
-use std::path::Path;
 use std::time::Duration;
 
-use microfaas_e2e::{Watchdog, hostile_node, hostile_worker, probe_node};
+use microfaas_e2e::{Watchdog, breakable, hostile_node, hostile_worker, probe_node, started};
 use microfaas_node::{Node, NodeBuilder, Request, RestartCause, WorkerState};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -44,8 +43,9 @@ fn hostile(change: fn(NodeBuilder) -> NodeBuilder) -> (Node, tempfile::TempDir) 
 #[test]
 fn one_that_does_not_let_go_of_a_call_hangs() {
     let _watchdog = Watchdog::new(LIMIT);
-    let (node, _directory) = hostile(|builder| builder.stall(Duration::from_millis(50)));
-    let _ = node.call("hang", Request::new(b"").deadline(Duration::from_millis(20)));
+    let (node, _directory) = hostile(|builder| builder.stall(Duration::from_secs(1)));
+    // It is started before its time is up, or nothing hangs.
+    let _ = started(&node, "hang", Request::new(b"").deadline(Duration::from_millis(100)));
     replaced(&node, RestartCause::Hung);
 }
 
@@ -60,7 +60,7 @@ fn one_that_lies_breaks_the_protocol_of_the_lane() {
 #[test]
 fn one_that_is_stopped_is_silent() {
     let _watchdog = Watchdog::new(LIMIT);
-    let node = probe_node().heartbeat(Duration::from_millis(50)).spares(0).start().unwrap();
+    let node = probe_node().heartbeat(Duration::from_secs(1)).spares(0).start().unwrap();
     signal(&node, Signal::SIGSTOP);
     let call = node.submit("echo", Request::new(b"").deadline(LIMIT)).unwrap();
     replaced(&node, RestartCause::Silent);
@@ -72,19 +72,12 @@ fn one_that_does_not_come_up_is_another_cause_than_the_end_of_the_one_before() {
     let _watchdog = Watchdog::new(LIMIT);
     let (builder, _directory) = hostile_node("echo");
     let folder = tempfile::tempdir().unwrap();
-    let program = folder.path().join("worker");
-    let put = |from: &Path| {
-        let next = folder.path().join("next");
-        std::fs::copy(from, &next).unwrap();
-        std::fs::rename(next, &program).unwrap();
-    };
-    put(&hostile_worker());
+    let (program, broken) = breakable(&hostile_worker(), folder.path());
     let node = builder.worker_binary(&program).start().unwrap();
-    // Ends at once and says nothing.
-    put(Path::new("/bin/false"));
+    std::fs::write(&broken, "").unwrap();
     signal(&node, Signal::SIGKILL);
     until("a launch that fails", || times(&node, RestartCause::Launch) > 0);
-    put(&hostile_worker());
+    std::fs::remove_file(&broken).unwrap();
     until("a worker", || node.workers()[0].state == WorkerState::Serving);
     assert_eq!(times(&node, RestartCause::Died), 1);
     assert_eq!(times(&node, RestartCause::Hung) + times(&node, RestartCause::Silent), 0);

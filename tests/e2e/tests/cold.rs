@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use microfaas_e2e::host::cpu_ns;
 use microfaas_e2e::versions::{image, numbered, numbered_answer, numbered_name, pinned, put, write};
 use microfaas_e2e::{Watchdog, probe, program};
 use microfaas_node::{
@@ -76,8 +77,9 @@ fn until_serves(node: &Node) {
 }
 
 fn kill(pid: u32) {
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGKILL)
-        .unwrap();
+    // One that has gone since somebody looked is as good.
+    let pid = nix::unistd::Pid::from_raw(pid.cast_signed());
+    let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
 }
 
 #[test]
@@ -91,11 +93,14 @@ fn the_first_call_loads_the_module_once_however_many_come_with_it() {
     for call in calls {
         assert_eq!(call.wait().into_result().unwrap().body, b"version-00000001");
     }
-    until("a load", || node.list()[1].loaded_in > 0);
-    let loads: Vec<u64> = node.metrics().workers.iter().map(|worker| worker.stocked.cold_loads).collect();
+    // One of the workers may be loading it still, though the other one has answered all calls.
+    let (mut loads, mut module) = (cold_loads(&node), node.list().remove(1));
+    until("a load", || {
+        (loads, module) = (cold_loads(&node), node.list().remove(1));
+        module.loaded_in > 0 && module.loaded_in as u64 == loads.iter().sum::<u64>()
+    });
     assert!(loads.iter().all(|&loads| loads <= 1) && loads.contains(&1), "{loads:?}");
-    let module = &node.list()[1];
-    assert_eq!((module.loaded_in as u64, module.workers), (loads.iter().sum(), 2));
+    assert_eq!(module.workers, 2);
     assert_eq!(module.load, Loading::FirstCall);
     assert!(node.metrics().workers.iter().any(|worker| worker.stocked.cold_load_ns > 0));
     call(&node, 1);
@@ -397,17 +402,25 @@ fn a_worker_that_is_killed_while_it_loads_loses_no_call() {
 fn a_module_that_costs_workers_their_lives_is_banned() {
     let _watchdog = watchdog();
     let directory = tempfile::tempdir().unwrap();
-    let node = node(&directory, 0..1).restarts(100).start().unwrap();
-    node.deploy(write(directory.path(), 2, 'S')).unwrap();
+    let builder = node(&directory, 0..1).restarts(100);
+    // There from the start: nothing of it was ever run.
+    write(directory.path(), 2, 'L');
+    let node = builder.start().unwrap();
     let calls: Vec<_> = (0..4).map(|_| node.submit("version", Request::new(b"x")).unwrap()).collect();
     let is_banned = || node.bans().iter().any(|ban| ban.function == "version");
-    // Whoever loads it dies of it.
+    // Whoever loads it dies of it: one that serves, and works though it has nothing that could be called.
+    let mut seen = (0, 0);
     until("a ban", || {
-        std::thread::sleep(Duration::from_millis(20));
-        let is_loading = stocked(&node).modules == 0;
-        let pid =
-            node.workers()[0].pid.filter(|_| is_loading && node.workers()[0].state == WorkerState::Serving);
-        pid.into_iter().for_each(kill);
+        let worker = node.workers()[0];
+        let serves = worker.state == WorkerState::Serving && stocked(&node).modules == 0;
+        if let Some((pid, used_ns)) = worker.pid.filter(|_| serves).and_then(|pid| Some((pid, cpu_ns(pid)?)))
+        {
+            if seen.0 != pid {
+                seen = (pid, used_ns);
+            } else if used_ns - seen.1 > 20_000_000 {
+                kill(pid);
+            }
+        }
         is_banned()
     });
     for call in calls {
@@ -431,6 +444,7 @@ fn what_cannot_be_loaded_is_said_and_tried_again() {
         let builder = self::node(&directory, 0..1);
         write(directory.path(), 2, letter);
         let node = builder.start().unwrap();
+        let start = Instant::now();
         let calls: Vec<_> = (0..8).map(|_| node.submit("version", Request::new(b"x")).unwrap()).collect();
         for call in calls {
             assert_eq!(call.wait().status, Status::LoadFailed, "{letter}");
@@ -438,10 +452,12 @@ fn what_cannot_be_loaded_is_said_and_tried_again() {
         assert_eq!(node.call("version", b"".as_slice()).status, Status::LoadFailed);
         call(&node, 0);
         until("a failure", || stocked(&node).cold_load_failures > 0);
-        assert_eq!(stocked(&node).cold_load_failures, 1, "it rests");
-        std::thread::sleep(Duration::from_millis(1_100));
-        assert_eq!(node.call("version", b"".as_slice()).status, Status::LoadFailed);
-        until("another failure", || stocked(&node).cold_load_failures == 2);
+        let failures = stocked(&node).cold_load_failures;
+        assert!(failures == 1 || start.elapsed() > Duration::from_secs(1), "it rests for a second");
+        until("another failure", || {
+            assert_eq!(node.call("version", b"".as_slice()).status, Status::LoadFailed);
+            stocked(&node).cold_load_failures > failures
+        });
         node.deploy(write(other.path(), 3, '-')).unwrap();
         assert_eq!(version(&node), of(3));
         assert_eq!(node.stats().restarts, 0);
@@ -475,8 +491,10 @@ fn a_ban_holds_while_the_module_is_cold_and_after() {
 fn a_call_expires_while_its_module_is_loaded() {
     let _watchdog = watchdog();
     let directory = tempfile::tempdir().unwrap();
-    let node = node(&directory, 0..1).stall(Duration::from_millis(10)).start().unwrap();
-    node.deploy(write(directory.path(), 2, 'S')).unwrap();
+    // Its `init` takes longer than a call may, and a worker may show nothing.
+    let builder = node(&directory, 0..1).stall(Duration::from_secs(1));
+    write(directory.path(), 2, 'L');
+    let node = builder.start().unwrap();
     let handle = node.function("version").unwrap();
     let early = Request::new(b"x").deadline(Duration::from_millis(20));
     let calls: Vec<_> = (0..4).map(|_| node.submit(handle, early).unwrap()).collect();

@@ -6,8 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use microfaas_e2e::{LEDGER, Watchdog, hostile_node, probe_node};
-use microfaas_node::{CallError, FunctionConfig, Health, Node, Request, Status, WorkerState};
+use microfaas_e2e::host::at_work;
+use microfaas_e2e::{LEDGER, Watchdog, breakable, hostile_node, hostile_worker, probe_node};
+use microfaas_node::{
+    Call, CallError, FunctionConfig, Health, Limits, Node, NodeBuilder, Request, Status, WorkerState,
+};
+use tempfile::TempDir;
 
 const LIMIT: Duration = Duration::from_secs(240);
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -31,16 +35,38 @@ fn is_settled(node: &Node) -> bool {
     node.stats().outstanding == 0
 }
 
-/// One worker, with a call in its hands that never ends, and calls behind it.
-fn stuck() -> (Node, tempfile::TempDir, microfaas_node::Call) {
+/// A node whose workers say which calls of `hang` they have begun, in a file of this directory.
+fn hanging(change: impl FnOnce(NodeBuilder) -> NodeBuilder) -> (Node, TempDir) {
     let (builder, directory) = hostile_node("echo");
-    let node = builder.start().expect("an honest worker comes up");
-    let running = node.submit("hang", Request::default().deadline(PATIENCE)).expect("it has nothing to do");
+    let ledger = directory.path().join("ledger");
+    std::fs::write(&ledger, "").expect("writing into a directory for tests");
+    let node = change(builder.worker_env(LEDGER, ledger)).start().expect("honest workers come up");
+    (node, directory)
+}
+
+/// A call that a worker has in its hands, and never ends, unless it is run again.
+fn hang(node: &Node, directory: &TempDir) -> Call {
+    let begun = || std::fs::metadata(directory.path().join("ledger")).expect("it is there").len();
+    let before = begun();
+    let call =
+        node.submit("hang", Request::new(b"again").deadline(PATIENCE)).expect("a worker has nothing to do");
+    wait_until("its start", || begun() > before);
+    call
+}
+
+/// One worker, with a call in its hands that never ends.
+fn stuck() -> (Node, TempDir, Call) {
+    let (node, directory) = hanging(|builder| builder);
+    let running = hang(&node, &directory);
     (node, directory, running)
 }
 
+fn pid(node: &Node, worker: u32) -> u32 {
+    node.workers()[worker as usize].pid.expect("there is a worker")
+}
+
 fn kill(node: &Node) {
-    signal(node.workers()[0].pid.expect("there is a worker"), nix::sys::signal::SIGKILL);
+    signal(pid(node, 0), nix::sys::signal::SIGKILL);
 }
 
 #[test]
@@ -106,10 +132,9 @@ fn a_call_that_its_owner_does_not_look_at_is_run_all_the_same() {
 #[test]
 fn a_deadline_holds_while_no_worker_is_up() {
     let _watchdog = Watchdog::new(LIMIT);
-    let (builder, _directory) = hostile_node("echo");
     // The replacement waits for 100 ms.
-    let node = builder.restarts(0).start().unwrap();
-    let running = node.submit("hang", Request::default().deadline(PATIENCE)).unwrap();
+    let (node, directory) = hanging(|builder| builder.restarts(0));
+    let running = hang(&node, &directory);
     let short = node.submit("echo", Request::new(b"").deadline(Duration::from_millis(30))).unwrap();
     let long = node.submit("echo", Request::new(b"long").deadline(PATIENCE)).unwrap();
     kill(&node);
@@ -124,11 +149,14 @@ fn what_a_liar_says_of_its_calls_is_not_believed() {
     let _watchdog = Watchdog::new(LIMIT);
     let (builder, _directory) = hostile_node("echo");
     let node = builder.start().unwrap();
-    let slow = node.submit("sleep", Request::new(b"50").deadline(PATIENCE)).unwrap();
+    // It begins when all of them are there.
+    signal(pid(&node, 0), nix::sys::signal::SIGSTOP);
+    let before = node.submit("echo", Request::new(b"").deadline(PATIENCE)).unwrap();
     let lie = node.submit("lie", Request::new(b"").deadline(PATIENCE)).unwrap();
     let behind: Vec<_> =
         (0..5).map(|_| node.submit("echo", Request::new(b"").deadline(PATIENCE)).unwrap()).collect();
-    assert_eq!(slow.wait().status, Status::Ok);
+    signal(pid(&node, 0), nix::sys::signal::SIGCONT);
+    assert_eq!(before.wait().status, Status::Ok);
     for call in [lie].into_iter().chain(behind) {
         let completion = call.wait();
         assert_eq!((completion.status, completion.never_started), (Status::WorkerLost, false));
@@ -139,31 +167,37 @@ fn what_a_liar_says_of_its_calls_is_not_believed() {
 #[test]
 fn an_idempotent_call_is_run_again_once() {
     let _watchdog = Watchdog::new(LIMIT);
-    let (builder, _directory) = hostile_node("echo");
     let config = FunctionConfig::default().idempotent(true);
-    let node = builder.function("die", config.clone()).function("sleep", config).start().unwrap();
+    let (node, directory) =
+        hanging(|builder| builder.function("die", config.clone()).function("hang", config));
     let deadly = node.call("die", Request::new(b"").deadline(PATIENCE));
     assert_eq!((deadly.status, deadly.never_started), (Status::WorkerLost, false));
     wait_until("a worker", || node.workers()[0].generation == 3);
     assert_eq!((node.stats().retries, node.stats().restarts), (1, 2));
     wait_until("a worker", || node.workers()[0].state == WorkerState::Serving);
-    let unlucky = node.submit("sleep", Request::new(b"100").deadline(PATIENCE)).unwrap();
-    std::thread::sleep(Duration::from_millis(20));
+    let unlucky = hang(&node, &directory);
     kill(&node);
     let unlucky = unlucky.wait();
-    assert_eq!((unlucky.status, unlucky.body.as_slice()), (Status::Ok, b"100".as_slice()));
+    assert_eq!((unlucky.status, unlucky.body.as_slice()), (Status::Ok, b"again".as_slice()));
     assert_eq!(node.stats().retries, 2);
+}
+
+/// Of functions that have the core for as long as they like.
+fn patient() -> Limits {
+    let budget_ns = u64::try_from(PATIENCE.as_nanos()).expect("two minutes");
+    Limits { budget_ns, ..Limits::default() }
 }
 
 #[test]
 fn a_function_can_see_that_it_is_run_again() {
     let _watchdog = Watchdog::new(LIMIT);
-    let config = FunctionConfig::default().idempotent(true);
+    let config = FunctionConfig::default().idempotent(true).limits(patient());
     let node = probe_node().function("retried", config).start().unwrap();
     let first = node.call("retried", Request::new(b"0").deadline(PATIENCE));
     assert_eq!(first.body, b"false");
-    let killed = node.submit("retried", Request::new(b"300000").deadline(PATIENCE)).unwrap();
-    std::thread::sleep(Duration::from_millis(50));
+    let killed = at_work(pid(&node, 0), || {
+        node.submit("retried", Request::new(b"100000000").deadline(PATIENCE)).unwrap()
+    });
     kill(&node);
     assert_eq!(killed.wait().body, b"true");
 }
@@ -171,14 +205,17 @@ fn a_function_can_see_that_it_is_run_again() {
 #[test]
 fn a_call_that_waits_behind_a_long_one_goes_to_a_worker_that_has_nothing_to_do() {
     let _watchdog = Watchdog::new(LIMIT);
-    let (builder, _directory) = hostile_node("echo");
-    let node = builder.workers(2).start().unwrap();
-    let long = node.submit("hang", Request::default().deadline(PATIENCE)).unwrap();
-    let other = node.submit("sleep", Request::new(b"30").deadline(PATIENCE)).unwrap();
+    let (node, directory) = hanging(|builder| builder.workers(2));
+    let long = hang(&node, &directory);
+    assert_eq!(long.worker(), Some(0));
+    // It has something to do until all of them are there.
+    signal(pid(&node, 1), nix::sys::signal::SIGSTOP);
+    let other = node.submit("echo", Request::new(b"").deadline(PATIENCE)).unwrap();
     assert_ne!(long.worker(), other.worker());
     let waiting: Vec<_> =
         (0..6u8).map(|i| node.submit("echo", Request::new(&[i]).deadline(PATIENCE)).unwrap()).collect();
     assert!(waiting.iter().any(|call| call.worker() == long.worker()));
+    signal(pid(&node, 1), nix::sys::signal::SIGCONT);
     for (i, call) in (0..6u8).zip(waiting) {
         let completion = call.wait();
         assert_eq!((completion.status, completion.body.as_slice()), (Status::Ok, [i].as_slice()));
@@ -274,11 +311,11 @@ fn a_thousand_kills_under_load() {
 fn a_stopped_worker_is_replaced_and_never_answers_later() {
     let _watchdog = Watchdog::new(LIMIT);
     let config = FunctionConfig::default().deadline(Duration::MAX);
-    let builder = probe_node().heartbeat(Duration::from_millis(200)).deadline_default(Duration::MAX);
+    let config = config.limits(patient());
+    let builder = probe_node().heartbeat(Duration::from_secs(1)).deadline_default(Duration::MAX);
     let node = builder.function("sleep_spin", config).start().unwrap();
-    let pid = node.workers()[0].pid.unwrap();
-    let running = node.submit("sleep_spin", Request::new(b"300000")).unwrap();
-    std::thread::sleep(Duration::from_millis(50));
+    let pid = pid(&node, 0);
+    let running = at_work(pid, || node.submit("sleep_spin", Request::new(b"100000000")).unwrap());
     signal(pid, nix::sys::signal::Signal::SIGSTOP);
     let waiting = node.submit("echo", Request::new(b"waiting")).unwrap();
     assert_eq!(waiting.wait().body, b"waiting");
@@ -291,26 +328,28 @@ fn a_stopped_worker_is_replaced_and_never_answers_later() {
 #[test]
 fn a_worker_that_is_busy_gives_signs_of_life() {
     let _watchdog = Watchdog::new(LIMIT);
-    let node = probe_node().heartbeat(Duration::from_millis(400)).start().unwrap();
-    for _ in 0..3 {
-        let busy = node.submit("sleep_spin", Request::new(b"900000").deadline(PATIENCE)).unwrap();
-        assert_eq!(busy.wait().status, Status::Ok);
-    }
+    let config = FunctionConfig::default().limits(patient());
+    let node = probe_node().heartbeat(Duration::from_secs(1)).function("sleep_spin", config).start().unwrap();
+    let busy = node.submit("sleep_spin", Request::new(b"3500000").deadline(PATIENCE)).unwrap();
+    assert_eq!(busy.wait().status, Status::Ok);
     assert_eq!(node.stats().restarts, 0);
 }
 
 #[test]
 fn what_is_degraded_says_so_and_heals() {
     let _watchdog = Watchdog::new(LIMIT);
-    let (builder, _directory) = hostile_node("echo");
-    let node = builder.workers(2).restarts(0).start().unwrap();
+    let (builder, directory) = hostile_node("echo");
+    let (program, broken) = breakable(&hostile_worker(), directory.path());
+    let node = builder.worker_binary(program).workers(2).restarts(0).start().unwrap();
     assert_eq!(node.health(), Health::Up);
+    std::fs::write(&broken, "").unwrap();
     kill(&node);
     wait_until("a worker that waits", || node.workers()[0].state == WorkerState::BackingOff);
     assert_eq!(node.health(), Health::Degraded { up: 1, workers: 2 });
     assert_eq!(node.call("echo", b"x".as_slice()).worker, Some(1));
-    signal(node.workers()[1].pid.expect("it serves"), nix::sys::signal::SIGKILL);
+    signal(pid(&node, 1), nix::sys::signal::SIGKILL);
     wait_until("both to be gone", || node.health() == Health::Down);
+    std::fs::remove_file(&broken).unwrap();
     wait_until("all to be well", || node.health() == Health::Up);
     assert_eq!(node.call("echo", b"x".as_slice()).status, Status::Ok);
 }

@@ -14,6 +14,8 @@ use nix::unistd::Pid;
 
 /// Tells the test below that it is to be the node.
 const ROLE: &str = "MICROFAAS_TEST_IS_NODE";
+/// How long a worker may be stuck. Who freezes and thaws them one after the other is not to take as long.
+const STALL: Duration = Duration::from_secs(2);
 
 fn signal(pid: u32, signal: Signal) {
     kill(Pid::from_raw(pid.cast_signed()), signal).unwrap();
@@ -26,7 +28,7 @@ fn be_the_node() {
         return;
     }
     let _watchdog = Watchdog::new(Duration::from_secs(120));
-    let node = probe_node().workers(2).pin(false).spares(0).start().unwrap();
+    let node = probe_node().workers(2).pin(false).spares(0).stall(STALL).start().unwrap();
     let pids: Vec<String> = node.workers().iter().map(|worker| worker.pid.unwrap().to_string()).collect();
     let stop = AtomicBool::new(false);
     let mut orders = std::io::stdin().lines();
@@ -70,7 +72,7 @@ fn who_has_stood_still_judges_nobody_for_it() {
     for _ in 0..3 {
         workers.iter().chain([&child.id()]).for_each(|pid| signal(*pid, Signal::SIGSTOP));
         // Longer than the calls may take and a worker may be stuck.
-        std::thread::sleep(Duration::from_millis(2_500));
+        std::thread::sleep(STALL + Duration::from_millis(1_500));
         // The node is the first to see what time it is.
         signal(child.id(), Signal::SIGCONT);
         std::thread::sleep(Duration::from_millis(50));

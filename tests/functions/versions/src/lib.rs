@@ -24,6 +24,7 @@ pub fn prepare() -> Result<Vec<u8>, Error> {
         b'P' => panic!("in init"),
         b'A' => std::process::abort(),
         b'S' => spin(Duration::from_millis(100)),
+        b'L' => spin(Duration::from_secs(3)),
         b'F' => drop(std::fs::read("/etc/hostname")),
         _ => {}
     }

@@ -279,9 +279,15 @@ impl Worker {
                 respond(lane, &mut completion, body, &[]);
             }
             Some("die") => std::process::exit(3),
-            Some("hang") => loop {
-                std::thread::sleep(Duration::from_secs(1));
-            },
+            Some("hang") if u64::from(call.flags) & microfaas_abi::CALL_RETRIED != 0 => {
+                respond(lane, &mut completion, body, meta);
+            }
+            Some("hang") => {
+                self.enter(body);
+                loop {
+                    std::thread::sleep(Duration::from_secs(1));
+                }
+            }
             Some("error") => {
                 completion.status = Status::Error;
                 respond(lane, &mut completion, b"bad input", meta);
