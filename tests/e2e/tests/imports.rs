@@ -150,7 +150,6 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "utimensat",
             "waitid",
             "waitpid",
-            "write",
             "writev",
         ],
     ),

@@ -167,6 +167,7 @@ macro_rules! export_module {
             open_wmemstream = libc_process::no_stream,
             fmemopen = libc_process::no_stream,
             fopencookie = libc_process::no_stream,
+            write = libc_process::write,
             printf = libc_process::no_output,
             vprintf = libc_process::no_output,
             fprintf = libc_process::no_output,

@@ -21,6 +21,7 @@
 //! | `atexit`, `at_quick_exit`, `on_exit`, `pthread_atfork`, destructors of C++ statics | nothing: no call sees the end of the process |
 //! | `dlsym` | knows [`SYMBOLS`]; the C library's own takes locks, and memory for the text of a failure |
 //! | `strerror_r` | the same words, without a look for a translation of them |
+//! | `write` to standard error while a panic is under way | nobody's: the standard library has a word there before it aborts, and the abort is what is told |
 //! | what reads from or writes to a stream: `printf`, `fwrite`, `getline`, … | a read or write, which is refused |
 //! | `open_memstream`, `fmemopen`, `fopencookie` | no memory for a stream |
 #![expect(unsafe_code, reason = "system calls, and a trap where nothing else has ended the call")]
@@ -94,6 +95,20 @@ pub extern "C" fn no_stream() -> *mut c_void {
 pub extern "C" fn no_output() -> c_int {
     refused(libc::SYS_write);
     -1
+}
+
+/// `write(2)`. The last words of a panic are dropped: a call is to end by its abort, and not by what is said before.
+///
+/// # Safety
+/// `bytes` is readable for `len` bytes.
+pub unsafe extern "C" fn write(fd: c_int, bytes: *const c_void, len: usize) -> isize {
+    if fd == libc::STDERR_FILENO && std::thread::panicking() {
+        return len.cast_signed();
+    }
+    // SAFETY: the caller's promise.
+    let written = unsafe { libc::syscall(libc::SYS_write, fd, bytes, len) };
+    // Of as many bits.
+    isize::try_from(written).unwrap_or(-1)
 }
 
 /// `getline(3)`, `fgets(3)`, `getchar(3)` and their like: likewise. To those that return a pointer or a length, 0 says that nothing was read.

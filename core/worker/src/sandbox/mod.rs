@@ -98,13 +98,6 @@ pub fn betrays(fault: Fault) -> bool {
     fault.breaks_memory_safety() || fault == Fault::SystemCall && !denied_call().may_be_safe_code()
 }
 
-/// Whether it comes of an abort. The standard library has a last word on standard error first where something unwinds that may not.
-#[must_use]
-pub fn aborts(fault: Fault) -> bool {
-    let last_word = || i64::from(denied_call().number) == libc::SYS_write && denied_call().may_be_safe_code();
-    fault == Fault::Abort || fault == Fault::SystemCall && last_word()
-}
-
 /// The system call that the last SIGSYS was about.
 #[must_use]
 pub fn denied_call() -> DeniedCall {

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "resets what calls have left")]
 
 use microfaas_lane::Status;
+use microfaas_preempt::contain::Fault;
 use microfaas_preempt::{Ending, Exit};
 use microfaas_sys::clock::cycles;
 
@@ -11,7 +12,7 @@ use crate::function::Function;
 use crate::instance::Instance;
 use crate::lanes::{Lanes, NODE};
 use crate::modules::Modules;
-use crate::sandbox::{aborts, betrays};
+use crate::sandbox::betrays;
 
 /// Resetting so much is in nobody's account: it takes a few microseconds, and reading the time after every call would cost more than a reset mostly does.
 const UNCHARGED_BYTES: usize = 64 << 10;
@@ -47,9 +48,7 @@ impl Scheduler {
             }
             Exit::Ended(ending) => {
                 let told_to_end = self.contexts[task.context].response().told_to_end;
-                if let (Ending::Fault(fault), Some(told), true) = (ending, task.told, told_to_end)
-                    && aborts(fault)
-                {
+                if let (Ending::Fault(Fault::Abort), Some(told), true) = (ending, task.told, told_to_end) {
                     // The unwinding of a safe point has come to a frame that nothing may unwind through, as of a callback from C: no fault of the function's.
                     let done = refuse(lane, &task.submission, Status::Timeout, told, task.used_ns);
                     self.count(task, &done);
