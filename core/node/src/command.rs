@@ -313,8 +313,6 @@ impl Talk {
         let packet = match socket::try_recv(self.control.as_fd(), &mut buffer, 0) {
             Ok(packet) if packet.len == 0 => return Ok(Heard::End),
             Ok(packet) => packet,
-            // It has closed the socket before it has read all that it was told.
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(Heard::End),
             Err(error) => return Err(error.to_string()),
         };
         let words = || printable(&buffer[..packet.len]);

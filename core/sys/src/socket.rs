@@ -131,7 +131,8 @@ fn receive_what_fits(
     let message = loop {
         match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags) {
             Ok(message) => break message,
-            Err(Errno::EINTR) => {}
+            // Told once where the peer has gone without reading all that was said to it. What it has said itself is there still, and its end after that.
+            Err(Errno::EINTR | Errno::ECONNRESET) => {}
             Err(error) => return Err(error.into()),
         }
     };
@@ -201,6 +202,23 @@ mod tests {
         assert_eq!(packet.fds.len(), 2);
         eventfd::signal(packet.fds[1].as_fd()).unwrap();
         assert_eq!(eventfd::drain(event.as_fd()).unwrap(), 1);
+    }
+
+    #[test]
+    fn what_was_said_last_is_heard_though_not_all_was_read_before() {
+        let (near, far) = pair().unwrap();
+        for said in [b"one", b"two"] {
+            send(near.as_fd(), b"unread", &[]).unwrap();
+            send(far.as_fd(), said, &[]).unwrap();
+        }
+        drop(far);
+        let mut buffer = [0; 16];
+        for said in [b"one", b"two"] {
+            let packet = try_recv(near.as_fd(), &mut buffer, 0).unwrap();
+            assert_eq!(&buffer[..packet.len], said);
+        }
+        assert_eq!(recv(near.as_fd(), &mut buffer, 0, None).unwrap().len, 0);
+        assert_eq!(try_recv(near.as_fd(), &mut buffer, 0).unwrap().len, 0);
     }
 
     #[test]

@@ -223,11 +223,7 @@ impl RawHost {
     /// `UnexpectedEof` at the end of the connection.
     pub fn hear(&self) -> io::Result<(ToHost, Vec<OwnedFd>)> {
         let mut buffer = vec![0; PACKET_BYTES_MAX];
-        let mut packet = socket::recv(self.socket.as_fd(), &mut buffer, FDS_MAX, Some(PATIENCE));
-        if packet.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset) {
-            packet = socket::try_recv(self.socket.as_fd(), &mut buffer, FDS_MAX);
-        }
-        let packet = packet?;
+        let packet = socket::recv(self.socket.as_fd(), &mut buffer, FDS_MAX, Some(PATIENCE))?;
         if packet.len == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -278,7 +274,6 @@ impl RawHost {
                 Ok((ToHost::Refused { reason }, _)) => last = reason,
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(last),
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(last),
                 Err(error) => return Err(error),
             }
         }

@@ -129,7 +129,6 @@ impl Guest {
             Ok(packet) if packet.len == 0 => Ok(Said::End),
             Ok(packet) => decode(&buffer[..packet.len]).map(Said::Message).map_err(io::Error::other),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Said::Nothing),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(Said::End),
             Err(error) => Err(error),
         }
     }

@@ -209,7 +209,7 @@ fn next(
 ) -> Result<Letter, ConnectError> {
     let mut buffer = vec![0; PACKET_BYTES_MAX];
     let start = Instant::now();
-    let mut packet = loop {
+    let packet = loop {
         let left = by.saturating_duration_since(start);
         let left = left.saturating_sub(start.elapsed()).min(LOOK);
         match socket::recv(socket.as_fd(), &mut buffer, FDS_MAX, Some(left)) {
@@ -217,10 +217,6 @@ fn next(
             packet => break packet,
         }
     };
-    if packet.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset) {
-        // It has closed without reading all that was said; its own last words are still there.
-        packet = socket::try_recv(socket.as_fd(), &mut buffer, FDS_MAX);
-    }
     let path = || path.to_owned();
     let packet = packet.map_err(|source| match source.kind() {
         io::ErrorKind::TimedOut => ConnectError::Silent { path: path(), seconds: start.elapsed().as_secs() },
