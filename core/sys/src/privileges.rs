@@ -78,10 +78,19 @@ pub fn become_user(uid: u32, gid: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the process acts as root.
+/// Whether the process acts as root. Not where it does so by name only: in a user namespace in which nobody else is, as `unshare -r` makes one for an ordinary user, who can
+/// become no other there.
 #[must_use]
 pub fn is_root() -> bool {
-    nix::unistd::geteuid().is_root()
+    let is_by_name = || std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| maps_root_alone(&map));
+    nix::unistd::geteuid().is_root() && !is_by_name()
+}
+
+/// Whether these are the users of such a namespace: the first inside, who that is outside, and how many there are. Root outside is root.
+fn maps_root_alone(map: &str) -> bool {
+    let mut fields = map.split_ascii_whitespace();
+    let fields = [(); 4].map(|()| fields.next().and_then(|field| field.parse::<u32>().ok()));
+    matches!(fields, [Some(0), Some(1..), Some(1), None])
 }
 
 /// The effective user.
@@ -219,6 +228,23 @@ mod tests {
     fn nobody_becomes_root_by_this() {
         assert_eq!(become_user(0, 65_534).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         assert_eq!(become_user(65_534, 0).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn root_alone_is_a_name() {
+        assert!(maps_root_alone("         0       1000          1\n"));
+        for map in [
+            "",
+            "0 0 1",
+            "0 0 4294967295",
+            "1000 1000 1",
+            "0 1000 2",
+            "0 1000",
+            "0 1000 1\n1 100000 65536\n",
+            "0 a 1",
+        ] {
+            assert!(!maps_root_alone(map), "{map:?}");
+        }
     }
 
     /// Capabilities and these switches are the thread's own.

@@ -80,7 +80,8 @@ pub fn spawn(spawn: &Spawn<'_>) -> io::Result<Process> {
     let (program, _held) = spawn.program.to_execute()?;
     let mut command = Command::new(program);
     command
-        .arg0(spawn.program.path())
+        // Code in the process can read it, and where the program lies is none of its business.
+        .arg0(spawn.program.path().file_name().unwrap_or_default())
         .args(spawn.args)
         .env_clear()
         .envs(spawn.env.iter().map(|(name, value)| (name, value)))

@@ -62,7 +62,16 @@ impl Event {
         let number = EVENTS + lane.cast_signed();
         // SAFETY: the place is this lane's: nothing else of a worker puts a descriptor there, and the node gives no number twice.
         let placed = unsafe { libc::dup3(received.0, number, libc::O_CLOEXEC) };
-        Ok(Self(Received(Errno::result(placed)?)))
+        let placed = Errno::result(placed).map_err(|error| match error {
+            Errno::EBADF => {
+                let most = EVENTS + EVENTS_MAX.cast_signed();
+                io::Error::other(format!(
+                    "a worker's limit on open files is to be {most} at least (ulimit -n)"
+                ))
+            }
+            error => error.into(),
+        })?;
+        Ok(Self(Received(placed)))
     }
 }
 

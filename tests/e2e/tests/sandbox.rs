@@ -1,6 +1,7 @@
 //! The sandbox from outside: a real node with a real worker, and functions that try to get out.
 #![expect(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails the test")]
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -406,6 +407,29 @@ fn an_ordinary_user_is_protected_as_well() {
     let output = nobody.args(["--test-threads=1", "what_is", "the_node_knows"]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("3 passed"), "{text}");
+}
+
+/// As in `unshare -r`, whose root is nobody else outside.
+#[test]
+fn an_ordinary_user_is_protected_where_the_name_is_root() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let _watchdog = Watchdog::new(Duration::from_secs(900));
+    let (nobody, folder) = as_nobody();
+    let called_root = |program: &OsStr| {
+        let mut command = Command::new("unshare");
+        command.arg("--map-root-user").arg(program).current_dir("/").uid(65_534).gid(65_534);
+        command
+    };
+    if !called_root("true".as_ref()).status().is_ok_and(|status| status.success()) {
+        eprintln!("skipped: there is no `unshare`, or it is refused");
+        return;
+    }
+    let mut command = called_root(nobody.get_program());
+    let output = command.env(MODULES, folder.path()).args(["--test-threads=1", "what_is"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("2 passed"), "{text}");
 }
 
 #[test]
