@@ -136,19 +136,21 @@ extern "C" fn visit(info: *mut dl_phdr_info, _size: size_t, data: *mut c_void) -
     let headers = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
     let at = |vaddr: u64| usize::try_from(info.dlpi_addr.wrapping_add(vaddr)).unwrap_or(0);
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(0);
+    // The headers are the module's, whose memory may hold anything by now.
+    let end = |h: &libc::Elf64_Phdr| at(h.p_vaddr).saturating_add(size(h.p_memsz));
     let loads = || headers.iter().filter(|h| h.p_type == libc::PT_LOAD);
-    if !loads().any(|h| (at(h.p_vaddr)..at(h.p_vaddr) + size(h.p_memsz)).contains(&search.address)) {
+    if !loads().any(|h| (at(h.p_vaddr)..end(h)).contains(&search.address)) {
         return 0;
     }
-    search.found.mapped = loads().map(|h| size(h.p_memsz)).sum();
+    search.found.mapped = loads().fold(0, |sum, h| sum.saturating_add(size(h.p_memsz)));
     // The loader has made [start, end) of each RELRO segment read-only, rounded inwards at its end.
     let relro_end = headers
         .iter()
         .filter(|h| h.p_type == libc::PT_GNU_RELRO)
-        .map(|h| (at(h.p_vaddr), (at(h.p_vaddr) + size(h.p_memsz)) & !4095))
+        .map(|h| (at(h.p_vaddr), end(h) & !4095))
         .collect::<Vec<_>>();
     for header in loads().filter(|h| h.p_flags & libc::PF_W != 0) {
-        let (mut start, end) = (at(header.p_vaddr), at(header.p_vaddr) + size(header.p_memsz));
+        let (mut start, end) = (at(header.p_vaddr), end(header));
         for &(from, to) in &relro_end {
             if from <= start && to > start {
                 start = to.min(end);
@@ -329,7 +331,7 @@ impl Instance {
     /// Bytes that it takes altogether: the image in memory, and what `init` made and each reset restores, twice.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.mapped + self.writable_bytes() + 2 * self.kept_bytes()
+        self.mapped.saturating_add(self.writable_bytes() + 2 * self.kept_bytes())
     }
 
     /// Bytes of heap that `init` made.

@@ -180,7 +180,7 @@ mod tests {
         );
         check(
             "[node]\nlarge_bytes = 5000\n",
-            "2: `large_bytes` in [node] is 5000 bytes, which is not a multiple of 4096",
+            "2: `large_bytes` in [node] is 5000 bytes, allowed are multiples of 4096 from 4096 to 1073741824",
         );
         check(
             "[node]\ndeadline = 500\n",

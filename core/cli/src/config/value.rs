@@ -113,7 +113,7 @@ pub(super) fn bytes<T: TryFrom<u64>>(
     let in_range = u64::try_from(bytes).ok().filter(|n| (min..=max).contains(n));
     let bytes = in_range.ok_or_else(|| format!("is {bytes} bytes, allowed are {min} to {max}"))?;
     if !bytes.is_multiple_of(step) {
-        return Err(format!("is {bytes} bytes, which is not a multiple of {step}"));
+        return Err(format!("is {bytes} bytes, allowed are multiples of {step} from {min} to {max}"));
     }
     T::try_from(bytes).map_err(|_| format!("is {bytes} bytes, which this machine cannot address"))
 }

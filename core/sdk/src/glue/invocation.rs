@@ -73,9 +73,9 @@ impl<'a> Invocation<'a> {
         let out = unsafe { (*self.call.as_ptr()).out };
         if !response.is_in_place() {
             let body = response.body();
-            // SAFETY: `body` is readable, `reserve` made `out` hold `meta_start + meta_len >= body_len` bytes, and
-            // memory of the call's arena or of the module does not overlap the slot.
-            unsafe { ptr::copy_nonoverlapping(body.as_ptr(), out, body_len) };
+            // It may lie in the slot itself, if it is a part of a response that was written in place and leaked.
+            // SAFETY: `body` is readable, and `reserve` made `out` hold `meta_start + meta_len >= body_len` bytes.
+            unsafe { ptr::copy(body.as_ptr(), out, body_len) };
         }
         if meta_len != 0 {
             // SAFETY: `out` holds `meta_start + meta_len` bytes.
