@@ -123,6 +123,7 @@ fn node_hint(error: &NodeError) -> String {
                 _ => "; use another --socket PATH".to_owned(),
             })
         }
+        NodeError::Socket(SocketError::Group { .. }) => "; the node's user must be in it, or root".to_owned(),
         NodeError::Socket(_) => "; use another --socket PATH".to_owned(),
         NodeError::Worker {
             source: LaunchError::Died(_) | LaunchError::Protocol { .. } | LaunchError::Socket(_),

@@ -3,6 +3,7 @@
 //! Nothing here waits: the supervisor hands in packets as they come, so that one slow worker does not hold up the others.
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,6 +35,9 @@ const SEALED_WITHIN: Duration = Duration::from_secs(180);
 
 /// How long one may take to end that has closed its control socket. It is about to: the kernel takes it apart, and then its exit status says more than the socket.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Packets that are read of one that has ended, which may have left more than it should.
+const LAST_PACKETS: u32 = 64;
 
 /// By how much sooner the kernel ends a worker than its node when memory is out: it can be replaced.
 const OOM_SCORE: i32 = 300;
@@ -248,11 +252,26 @@ impl Launch {
 
     fn receive(&self) -> Result<ToNode, LaunchError> {
         let mut buffer = vec![0; PACKET_BYTES_MAX];
-        let packet = socket::try_recv(self.control.as_fd(), &mut buffer, 0).map_err(LaunchError::Socket)?;
+        let packet = match socket::try_recv(self.control.as_fd(), &mut buffer, 0) {
+            // It has ended without reading all that was said; its own last words are still there.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                socket::try_recv(self.control.as_fd(), &mut buffer, 0)
+            }
+            packet => packet,
+        };
+        let packet = packet.map_err(LaunchError::Socket)?;
         if packet.len == 0 {
-            return Err(LaunchError::Socket(std::io::ErrorKind::UnexpectedEof.into()));
+            return Err(LaunchError::Socket(ErrorKind::UnexpectedEof.into()));
         }
         decode(&buffer[..packet.len]).map_err(|_| LaunchError::Protocol { step: self.step.name() })
+    }
+
+    /// Why it has ended, where it has said so.
+    pub(crate) fn last_words(&self) -> Option<LaunchError> {
+        (0..LAST_PACKETS).map_while(|_| self.receive().ok()).find_map(|message| match message {
+            ToNode::Fatal { reason } => Some(LaunchError::Fatal(printable(reason.as_bytes()))),
+            _ => None,
+        })
     }
 
     /// It has closed its control socket.

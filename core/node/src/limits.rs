@@ -4,10 +4,12 @@
 //! - The last eighth of a lane's slots of either class is kept for functions that have less than their share: [`Shares`]. So one that is flooded leaves room for the others,
 //!   and one that is alone has seven eighths. Slots are handed out lowest first: the number of the slot that a call was given says how full the lane is,
 //!   and nothing is counted before it is nearly full. Lanes with few slots, and nodes with one function, keep nothing.
-//! - [`Pace`] is how fast calls come back. It is measured by those who are refused.
+//! - [`Pace`] is how fast calls come back: all, or those of a function with a limit, since calls of others say nothing of when it may have another. It is measured by those who
+//!   are refused.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, TryLockError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::Duration;
 
 use microfaas_sys::clock::now_ns;
@@ -29,12 +31,20 @@ const RETRY_NS: std::ops::RangeInclusive<u64> = 1_000_000..=10_000_000_000;
 /// How many calls of functions with a limit are on their way, by the number of the name. Functions without one are not counted.
 #[derive(Debug)]
 pub(crate) struct Quotas {
-    out: Box<[AtomicU32]>,
+    /// In the lower half those that are on their way, in the upper one those that have come back.
+    calls: Box<[AtomicU64]>,
+    /// Of functions of which calls were refused.
+    paces: Mutex<HashMap<u32, Arc<Pace>>>,
 }
+
+/// The lower half.
+const OUT: u64 = 0xffff_ffff;
+/// A call that comes back: one more in the upper half, one less in the lower.
+const CAME_BACK: u64 = (1 << 32) - 1;
 
 impl Default for Quotas {
     fn default() -> Self {
-        Self { out: (0..NAMES_MAX).map(|_| AtomicU32::new(0)).collect() }
+        Self { calls: (0..NAMES_MAX).map(|_| AtomicU64::new(0)).collect(), paces: Mutex::default() }
     }
 }
 
@@ -42,16 +52,27 @@ impl Quotas {
     /// Another call of a function is to be accepted. True where it may; then it is [released](Self::release) when it has left its worker.
     #[cold]
     pub(crate) fn admit(&self, name: u32, limit: u32) -> bool {
-        let Some(out) = self.out.get(name as usize) else { return false };
+        let Some(calls) = self.calls.get(name as usize) else { return false };
         // Who is refused is never among those that others see.
-        let more = |count: u32| (count < limit).then_some(count + 1);
-        out.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+        let more = |calls: u64| (calls & OUT < u64::from(limit)).then_some(calls + 1);
+        calls.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
     pub(crate) fn release(&self, name: u32) {
-        if let Some(out) = self.out.get(name as usize) {
-            out.fetch_sub(1, Ordering::Relaxed);
+        if let Some(calls) = self.calls.get(name as usize) {
+            calls.fetch_add(CAME_BACK, Ordering::Relaxed);
         }
+    }
+
+    /// When a call of a function may be admitted that was not: by how fast its own calls come back.
+    #[cold]
+    pub(crate) fn retry_after(&self, name: u32) -> Duration {
+        let calls = self.calls.get(name as usize).map_or(0, |calls| calls.load(Ordering::Relaxed));
+        let pace = {
+            let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(paces.entry(name).or_default())
+        };
+        pace.retry_after(calls >> 32, calls & OUT)
     }
 }
 
@@ -158,11 +179,11 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// How long half of `outstanding` calls take, where `done` have come back since the start.
+    /// How long half of `outstanding` calls take, one at least, where `done` have come back since the start.
     #[cold]
     pub(crate) fn retry_after(&self, done: u64, outstanding: u64) -> Duration {
         self.look(now_ns(), done);
-        let wait = self.each_ns.load(Ordering::Relaxed).saturating_mul(outstanding / 2);
+        let wait = self.each_ns.load(Ordering::Relaxed).saturating_mul((outstanding / 2).max(1));
         Duration::from_nanos(wait.clamp(*RETRY_NS.start(), *RETRY_NS.end()))
     }
 
@@ -253,5 +274,6 @@ mod tests {
         assert!(quotas.admit(8, 1), "another function");
         quotas.release(7);
         assert!(quotas.admit(7, 2) && !quotas.admit(7, 2));
+        assert_eq!(quotas.calls[7].load(Ordering::Relaxed), 1 << 32 | 2);
     }
 }

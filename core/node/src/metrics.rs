@@ -315,9 +315,7 @@ impl FunctionMetrics {
         for (to, from) in self.workers.iter_mut().zip(&other.workers) {
             to.add(from);
         }
-        for (to, from) in self.decided.iter_mut().zip(other.decided) {
-            *to += from;
-        }
+        add(&mut self.decided, &other.decided);
     }
 }
 
@@ -371,6 +369,15 @@ mod tests {
         let record = Record { function, status, request_bytes: 0, response_bytes: 0, cpu_ns, times };
         Recorder::map(fd.as_fd()).unwrap().record(&record);
         assert!(usage(&live, 0).unwrap().cpu_ns < u64::MAX / 2);
+    }
+
+    /// As of hosts that write what they like.
+    #[test]
+    fn sums_of_what_others_say_do_not_wrap() {
+        let mut function = FunctionMetrics { decided: [u64::MAX; STATUSES], ..FunctionMetrics::default() };
+        let other = function.clone();
+        function.add(&other);
+        assert_eq!((function.decided, function.total().calls_total()), ([u64::MAX; STATUSES], u64::MAX));
     }
 
     #[test]

@@ -219,7 +219,9 @@ impl Spares {
             }
         } else if let Some(at) = self.launching.iter().position(|launch| launch.process.pid() == pid) {
             let progress = match (ended, spoke) {
-                (true, _) => Err("has ended before it was ready".to_owned()),
+                (true, _) => Err(self.launching[at]
+                    .last_words()
+                    .map_or_else(|| "has ended before it was ready".to_owned(), |error| error.to_string())),
                 (false, true) => {
                     self.launching[at].answer(shared, rollout).map_err(|error| error.to_string())
                 }

@@ -90,6 +90,8 @@ impl Failure {
 /// What makes it impossible to go on: that node and worker are of different builds, for one.
 pub fn serve(socket: OwnedFd, build: &str) -> Result<(), Failure> {
     let mut control = Control::new(socket);
+    let first = control.wait();
+    // Which may be of any form then.
     if build != BUILD {
         let program = std::env::current_exe().unwrap_or_default();
         let program = program.display();
@@ -98,7 +100,7 @@ pub fn serve(socket: OwnedFd, build: &str) -> Result<(), Failure> {
         );
         return Err(Failure::tell(io::Error::other(mismatch), &control));
     }
-    let (settings, fds) = match control.wait() {
+    let (settings, fds) = match first {
         Ok(Heard::Message(ToWorker::Start(settings), fds)) => (settings, fds),
         Ok(Heard::End) => return Ok(()),
         Ok(_) => {

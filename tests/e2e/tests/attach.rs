@@ -1,11 +1,12 @@
 //! Hosts in other processes: attached by a socket, isolated from each other, and taken back when they go.
 #![expect(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails the test")]
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use microfaas_e2e::host::{Host, at_work, holdings};
-use microfaas_e2e::{Watchdog, probe_node, started};
+use microfaas_e2e::{Watchdog, probe, probe_node, started};
 use microfaas_node::{
     ConnectError, FunctionConfig, Limits, Node, NodeBuilder, NodeError, Request, SocketConfig, SocketError,
     Status,
@@ -14,7 +15,6 @@ use tempfile::TempDir;
 
 /// A folder for a socket that everybody can reach.
 fn folder() -> (TempDir, PathBuf) {
-    use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let path = folder.path().join("socket");
@@ -291,6 +291,27 @@ fn others_may_attach_where_the_list_says_so() {
         assert!(said.ends_with(" lost 0 wrong 0"), "{said}");
         drop(node);
     }
+}
+
+#[test]
+fn a_socket_that_cannot_be_given_to_its_group_is_not_left_behind() {
+    let _watchdog = watchdog();
+    let (folder, path) = folder();
+    let module = folder.path().join("module.so");
+    std::fs::copy(probe(), &module).unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    const NOBODYS: u32 = 4_000_000_000;
+    let config = SocketConfig::new(&path).group(NOBODYS);
+    // Before any worker is started.
+    let builder = Node::builder().worker_binary(&module).module(module).workers(1).socket(config);
+    let start = move || {
+        // For this thread alone; root may give files to anybody.
+        nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65_534));
+        builder.start().unwrap_err()
+    };
+    let error = std::thread::spawn(start).join().unwrap();
+    assert!(matches!(error, NodeError::Socket(SocketError::Group { group: NOBODYS, .. })), "{error}");
+    assert!(!path.exists());
 }
 
 /// While a node drains, a host has no lane to submit to any more. What comes back on those that it had is for sleeping futures, too.

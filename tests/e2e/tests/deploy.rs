@@ -214,6 +214,28 @@ fn what_was_before_comes_back() {
     assert_serves(&node, 2);
 }
 
+/// What was taken away and brought back has behind it what it had before.
+#[test]
+fn a_module_that_comes_back_has_its_past() {
+    let _watchdog = watchdog();
+    let (node, directory) = start();
+    node.deploy(write(directory.path(), 2, '-')).unwrap();
+    node.remove("versions").unwrap();
+    node.rollback("versions").unwrap();
+    assert_serves(&node, 2);
+    node.rollback("versions").unwrap();
+    assert_serves(&node, 1);
+    // One that had none has none, and another image in its place has it behind it.
+    node.deploy(probe()).unwrap();
+    node.remove("probe").unwrap();
+    node.rollback("probe").unwrap();
+    assert!(matches!(node.rollback("probe"), Err(DeployError::NothingBefore { .. })));
+    node.remove("versions").unwrap();
+    node.deploy(write(directory.path(), 3, '-')).unwrap();
+    node.rollback("versions").unwrap();
+    assert_serves(&node, 1);
+}
+
 #[test]
 fn a_removed_module_is_not_found_and_comes_back() {
     let _watchdog = watchdog();

@@ -68,6 +68,30 @@ fn a_function_has_as_many_calls_as_its_limit_says() {
     assert!(both.into_iter().all(|call| call.wait().status == Status::Ok));
 }
 
+/// Others that come back all the time say nothing of when a function with a limit may have another call.
+#[test]
+fn the_hint_of_a_function_with_a_limit_is_of_its_own_calls() {
+    let _watchdog = Watchdog::new(LIMIT);
+    let (builder, _directory) = hostile_node("echo");
+    let config = FunctionConfig::default().concurrency(1);
+    let builder = builder.workers(2).pin(false).heartbeat(Duration::MAX);
+    let node = builder.function("sleep", config).start().unwrap();
+    let long = submit(&node, "sleep", b"60000").unwrap();
+    let quick = node.workers().iter().map(|of| of.index).find(|of| Some(*of) != long.worker()).unwrap();
+    wait_until("a hint that is as long as it has taken so far", || {
+        let beside = submit(&node, "echo", b"").unwrap();
+        if beside.worker() == Some(quick) {
+            assert_eq!(beside.wait().status, Status::Ok);
+        }
+        let Err(CallError::Overloaded { about: Scarce::Concurrency, retry_after }) =
+            submit(&node, "sleep", b"1")
+        else {
+            panic!("there is one on its way");
+        };
+        retry_after >= Duration::from_millis(200)
+    });
+}
+
 #[test]
 fn one_flooded_function_does_not_take_the_slots_of_the_others() {
     let _watchdog = Watchdog::new(LIMIT);

@@ -27,6 +27,16 @@ pub enum SocketError {
         /// The file.
         path: PathBuf,
     },
+    /// It cannot be given to this group.
+    #[error("socket `{}` cannot be given to group {group}: {source}", path.display())]
+    Group {
+        /// The socket.
+        path: PathBuf,
+        /// The group's number.
+        group: u32,
+        /// Why.
+        source: io::Error,
+    },
     /// The system's answer.
     #[error("socket `{}`: {source}", path.display())]
     System {
@@ -54,16 +64,22 @@ impl Door {
         let path = config.path.clone();
         let failed = |source| SocketError::System { path: path.clone(), source };
         let listener = listen(config)?;
+        let metadata = std::fs::symlink_metadata(&path).map_err(failed)?;
+        let file = (metadata.dev(), metadata.ino());
+        let (users, groups) = (config.users.clone(), config.groups.clone());
+        let uid = microfaas_sys::privileges::user();
+        // What fails from here on leaves no file behind.
+        let door = Self { listener, path: path.clone(), file, uid, users, groups };
         if let Some(group) = config.group {
-            std::os::unix::fs::chown(&path, None, Some(group)).map_err(failed)?;
+            std::os::unix::fs::chown(&path, None, Some(group)).map_err(|source| {
+                let path = path.clone();
+                SocketError::Group { path, group, source }
+            })?;
         }
         // The process's mask has taken from these; whoever is let through too early is looked at all the same.
         let mode = std::fs::Permissions::from_mode(config.mode & 0o777);
         std::fs::set_permissions(&path, mode).map_err(failed)?;
-        let metadata = std::fs::symlink_metadata(&path).map_err(failed)?;
-        let file = (metadata.dev(), metadata.ino());
-        let (users, groups) = (config.users.clone(), config.groups.clone());
-        Ok(Self { listener, path, file, uid: microfaas_sys::privileges::user(), users, groups })
+        Ok(door)
     }
 
     /// The next to come in, if one has come.

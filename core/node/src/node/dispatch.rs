@@ -36,7 +36,8 @@ impl Shared {
         }
         let is_limited = entry.concurrency != 0;
         if is_limited && !self.hub.quotas.admit(name, entry.concurrency) {
-            return Err(self.overloaded(Scarce::Concurrency));
+            let retry_after = self.hub.quotas.retry_after(name);
+            return Err(CallError::Overloaded { about: Scarce::Concurrency, retry_after });
         }
         prepared.call(entry, History::new(name, is_limited));
         Ok(prepared)
