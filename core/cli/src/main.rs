@@ -23,6 +23,8 @@ use clap::Parser;
 use args::{Cli, Command};
 
 fn main() -> ExitCode {
+    // Where this is refused the process ends by the signal, as it would have.
+    let _ = microfaas_sys::file_size::refuse_beyond_limit();
     let done = match Cli::parse().command {
         Command::New(args) => make::new(&args).map(|()| ExitCode::SUCCESS),
         Command::Build(args) => make::build(&args).map(|()| ExitCode::SUCCESS),

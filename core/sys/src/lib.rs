@@ -6,6 +6,7 @@ pub mod affinity;
 pub mod clock;
 pub mod epoll;
 pub mod eventfd;
+pub mod file_size;
 pub mod futex;
 pub mod landlock;
 pub mod loaded_object;

@@ -44,6 +44,8 @@ pub struct Role {
     said: Lines<BufReader<ChildStdout>>,
     /// What it said when it was ready.
     pub ready: String,
+    /// Where it listens for clients of its gateway, if it said so.
+    pub address: String,
     /// To signal it.
     pub process: Victim,
 }
@@ -64,6 +66,9 @@ impl Role {
         let mut role = Self::begin(command)?;
         for line in role.said.by_ref() {
             let line = line?;
+            if let Some(rest) = line.strip_prefix("listening on http://") {
+                role.address = rest.to_owned();
+            }
             if let Some(rest) = line.strip_prefix("ready") {
                 role.ready = rest.trim().to_owned();
                 return Ok(role);
@@ -81,7 +86,8 @@ impl Role {
         let process = Victim::open(child.id())?;
         let process =
             process.ok_or_else(|| Stop::Failed("a process ended before it could be opened".to_owned()))?;
-        Ok(Self { child, orders, said: BufReader::new(said).lines(), ready: String::new(), process })
+        let (ready, address) = (String::new(), String::new());
+        Ok(Self { child, orders, said: BufReader::new(said).lines(), ready, address, process })
     }
 
     fn of_this_program<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Result<Self, Stop> {
@@ -93,6 +99,28 @@ impl Role {
     /// # Errors
     /// [`Stop::Skip`] where the command is not there.
     pub fn server(modules: &Path, socket: &Path) -> Result<Self, Stop> {
+        Self::start(Self::serve(modules, socket)?)
+    }
+
+    /// The same with a gateway.
+    ///
+    /// # Errors
+    /// As [`server`](Self::server).
+    pub fn gateway(modules: &Path, socket: &Path) -> Result<Self, Stop> {
+        let mut command = Self::serve(modules, socket)?;
+        command.args(["--http", "127.0.0.1:0"]);
+        Self::start(command)
+    }
+
+    /// As [`server`](Self::server), and does not wait until it is ready.
+    ///
+    /// # Errors
+    /// As [`server`](Self::server).
+    pub fn server_starting(modules: &Path, socket: &Path) -> Result<Self, Stop> {
+        Self::begin(Self::serve(modules, socket)?)
+    }
+
+    fn serve(modules: &Path, socket: &Path) -> Result<Command, Stop> {
         let beside = std::env::current_exe()?.with_file_name(COMMAND);
         let program = std::env::var_os(COMMAND_VARIABLE).map_or(beside, PathBuf::from);
         if !program.is_file() {
@@ -105,7 +133,7 @@ impl Role {
         command.arg("--modules").arg(modules).arg("--socket").arg(socket);
         command.env("RUST_LOG", "info");
         command.stderr(OpenOptions::new().create(true).append(true).open(modules.join(LOG))?);
-        Self::start(command)
+        Ok(command)
     }
 
     /// A host that is attached to this socket.
@@ -119,6 +147,15 @@ impl Role {
             Manner::Fork => "fork",
         };
         Self::of_this_program([OsStr::new(manner), socket.as_os_str(), OsStr::new(&seed.to_string())])
+    }
+
+    /// A host that is about to attach to this socket, to call.
+    ///
+    /// # Errors
+    /// Where it cannot be run.
+    pub fn host_starting(socket: &Path, seed: u64) -> Result<Self, Stop> {
+        let seed = seed.to_string();
+        Self::begin(this_program([OsStr::new("load"), socket.as_os_str(), OsStr::new(&seed)])?)
     }
 
     /// A host with a node of two workers; says their process ids when it is ready.

@@ -176,6 +176,17 @@ fn an_output_that_takes_nothing() {
 }
 
 #[test]
+fn a_limit_of_file_sizes_that_shared_memory_is_beyond() {
+    let invoke = ["invoke", "echo", "--modules", probe().to_str().unwrap(), "--data", "x"];
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "ulimit -f 1 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_microfaas")]).args(invoke);
+    let ended = command.env("NO_COLOR", "1").stdin(Stdio::null()).output().unwrap();
+    let err = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(3), "{}: {err}", ended.status);
+    assert!(err.starts_with("error: module") && err.contains("File too large"), "{err}");
+}
+
+#[test]
 fn a_worker_of_another_build() {
     let dir = tempfile::tempdir().unwrap();
     let (script, worker) = (dir.path().join("worker"), Path::new(env!("CARGO_BIN_EXE_microfaas")));

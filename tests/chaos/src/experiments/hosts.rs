@@ -1,21 +1,19 @@
 //! Hosts and nodes end.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use microfaas_node::{Node, Request, RestartCause, Status};
+use microfaas_node::{Request, RestartCause, Status};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::footprint::{Footprint, descendants};
-use crate::ledger::Ledger;
+use crate::experiments::served::Served;
+use crate::footprint::descendants;
 use crate::load::{Load, Running, p50_p99_ms};
-use crate::log::BYTES_PER_EVENT;
 use crate::modules::put;
 use crate::question::Question;
-use crate::role::{LOG, Manner, Role, connect, told};
-use crate::stage::{HEAL, MODULE, SETTLE, Stage, enter};
+use crate::role::{Manner, Role, told};
+use crate::stage::{HEAL, MODULE, Stage, enter};
 use crate::trial::{Stop, Trial};
 use crate::victim::{Victim, Worker, until};
 
@@ -190,96 +188,6 @@ pub(super) fn hosts_and_workers_are_killed(trial: &mut Trial) -> Result<(), Stop
     trial.figure("kills", kills as f64);
     stage.finish(vec![running], trial);
     Ok(())
-}
-
-/// A node in a process of its own, and this process attached to it.
-pub(super) struct Served {
-    pub(super) server: Option<Role>,
-    pub(super) host: Node,
-    pub(super) ledger: Arc<Ledger>,
-    before: Footprint,
-    pub(super) socket: PathBuf,
-    pub(super) folder: TempDir,
-}
-
-impl Served {
-    pub(super) fn start(trial: &Trial) -> Result<Self, Stop> {
-        let folder = tempfile::tempdir()?;
-        put(folder.path(), MODULE, &trial.modules.version(0))?;
-        let socket = folder.path().join(SOCKET);
-        let ledger = Arc::new(Ledger::new(1 << 20));
-        let server = Role::server(folder.path(), &socket)?;
-        let host = connect(&socket)?;
-        let answer = host.call("answer", Request::new(b""));
-        if answer.status != Status::Error {
-            return Err(Stop::Failed(format!("a node that has just started answers {answer:?}")));
-        }
-        // Two workers, and a spare that is started when they serve.
-        until(HEAL, || descendants(server.process.pid).len() == 3);
-        let before = Footprint::now();
-        Ok(Self { server: Some(server), host, ledger, before, socket, folder })
-    }
-
-    /// What is held now is what is to be held at the end.
-    pub(super) fn measure(&mut self) {
-        self.before = Footprint::now();
-    }
-
-    /// Kills the node and starts another in its place. Its processes end with it; the host, which is refused meanwhile, comes back.
-    pub(super) fn kill_and_start(&mut self, trial: &mut Trial) -> Result<(), Stop> {
-        trial.event();
-        self.end_server(trial, Signal::SIGKILL)?;
-        let refused = until(HEAL, || self.host.submit("answer", Request::new(b"")).is_err());
-        trial.expect(refused, || "a host without a node takes calls".to_owned());
-        self.server = Some(Role::server(self.folder.path(), &self.socket)?);
-        let ok = self.ledger.outcomes(Status::Ok);
-        let back = until(HEAL, || self.ledger.outcomes(Status::Ok) > ok);
-        trial.expect(back, || "a host does not come back to its node".to_owned());
-        Ok(())
-    }
-
-    /// Ends the node by a signal, and sees that its processes end with it.
-    pub(super) fn end_server(&mut self, trial: &mut Trial, by: Signal) -> Result<(), Stop> {
-        let Some(server) = self.server.take() else { return Ok(()) };
-        let mut workers = Vec::new();
-        for (pid, _) in descendants(server.process.pid) {
-            workers.extend(Victim::open(pid)?);
-        }
-        server.process.send(by)?;
-        let status = server.wait()?;
-        trial.expect(status.success() || by != Signal::SIGTERM, || {
-            format!("a node that was told to stop ended with {status}")
-        });
-        for worker in workers {
-            let ended = worker.ends_within(HEAL)?;
-            trial.expect(ended, || format!("process {} outlives its node", worker.pid));
-        }
-        Ok(())
-    }
-
-    /// I7, of the nodes there were.
-    pub(super) fn check_log(&self, trial: &mut Trial) {
-        let logged = std::fs::metadata(self.folder.path().join(LOG)).map_or(0, |file| file.len());
-        trial.figure("node_logged", logged as f64);
-        let events = trial.verdict.events + 1;
-        trial.expect((1..=events * BYTES_PER_EVENT).contains(&logged), || {
-            format!("a node has logged {logged} bytes of {events} events")
-        });
-    }
-
-    /// Ends it; what it held is given back.
-    pub(super) fn finish(mut self, trial: &mut Trial) {
-        let (start, mut more) = (Instant::now(), Vec::new());
-        until(SETTLE, || {
-            more = Footprint::now().beyond(&self.before);
-            more.is_empty()
-        });
-        trial.figure("settle_ms", start.elapsed().as_secs_f64() * 1000.0);
-        trial.verdict.problems.extend(more);
-        drop(self.server.take());
-        self.check_log(trial);
-        enter(&self.ledger, trial);
-    }
 }
 
 /// K06. The host gets an outcome for each call, is refused while there is no node, and comes back by itself. The node's workers end with it.

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use microfaas_node::{FunctionConfig, Loading, Request, RestartCause, Status};
 use nix::sys::signal::Signal;
 
-use crate::experiments::hosts::Served;
 use crate::experiments::limits::without_descriptors;
+use crate::experiments::served::Served;
 use crate::footprint::descendants;
 use crate::load::Load;
 use crate::modules::{numbered_answer, numbered_name, put};

@@ -11,11 +11,13 @@ mod limits;
 mod mix;
 mod operators;
 mod overload;
+mod served;
 mod signals;
 mod starts;
 mod stops;
 mod storage;
 mod storms;
+mod web;
 
 use crate::place::Place;
 use crate::trial::{Stop, Trial};
@@ -67,6 +69,7 @@ pub const ALL: &[Experiment] = &[
         "attached hosts and workers are killed in the middle of calls",
         hosts::hosts_and_workers_are_killed,
     ),
+    experiment("H05", "hosts are killed while they attach", starts::attaching_hosts_are_killed),
     experiment("F01", "hosts fork in the middle of their calls, and are killed", forks::hosts_fork),
     experiment("G01", "every thread of a host is interrupted all the time", signals::interrupted),
     experiment("G02", "workers get their own signals all the time", signals::alarmed),
@@ -123,6 +126,12 @@ pub const ALL: &[Experiment] = &[
         "the node is told to stop in the middle of a deployment",
         hosts::stopped_while_deploying,
     ),
+    experiment(
+        "N05",
+        "the node is told to stop, once or twice, while it starts",
+        starts::told_to_stop_while_it_starts,
+    ),
+    experiment("W01", "clients of the gateway hang up while workers are killed", web::clients),
     experiment(
         "N03",
         "settings, modules and the socket are wrong, and the node is hung up on",

@@ -6,7 +6,7 @@ use std::time::Duration;
 use microfaas_node::{CallError, DeployError, Request, Status};
 use nix::sys::signal::Signal;
 
-use crate::experiments::hosts::Served;
+use crate::experiments::served::Served;
 use crate::load::Load;
 use crate::modules::{numbered_answer, numbered_name, put};
 use crate::question::Question;

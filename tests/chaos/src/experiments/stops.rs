@@ -5,7 +5,8 @@ use std::time::Duration;
 use microfaas_node::{RestartCause, Status};
 use nix::sys::signal::Signal;
 
-use crate::experiments::hosts::{SOCKET, Served};
+use crate::experiments::hosts::SOCKET;
+use crate::experiments::served::Served;
 use crate::footprint::{descendants, parent_and_state};
 use crate::load::{Load, Running};
 use crate::role::{Manner, Role, told};
