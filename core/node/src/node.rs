@@ -202,7 +202,10 @@ impl Node {
         self.shared().catalog.load().functions.clone()
     }
 
-    /// Counts since the start.
+    /// Counts since the start. A call whose answer was taken is among those that came back, and not on its way any more.
+    ///
+    /// # Cost
+    /// Waits for threads that are just taking completions.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.shared().stats()

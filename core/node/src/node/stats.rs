@@ -43,7 +43,11 @@ impl Stats {
 }
 
 impl Shared {
+    /// Whoever has a call's answer finds the call counted: a thread that is just taking completions counts them while it has the reader.
     pub(crate) fn stats(&self) -> Stats {
+        for lane in self.lanes() {
+            drop(lane.lock());
+        }
         let mut stats = Stats::default();
         for seat in &self.seats {
             seat.counters.add_to(&mut stats);
@@ -52,5 +56,38 @@ impl Shared {
             stats.restarts += u64::from(info.restarts);
         }
         stats
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::CallError;
+    use crate::moves::tests::node;
+    use crate::names::Entry;
+
+    /// As when the supervisor has taken the answer, and its owner asks before it has been counted.
+    #[test]
+    fn a_call_whose_answer_is_there_is_counted() -> Result<(), CallError> {
+        let (shared, mut lanes) = node(1);
+        let entry = Entry { function: 5, deadline_ns: u64::MAX, concurrency: 0, ..Entry::NONE };
+        shared.names.publish(&[Some(entry)]);
+        let (lane, mut worker) = lanes.remove(0);
+        shared.seats[0].open(lane.clone());
+        let mut call = shared.prepare(0, (0, 0), || {})?.submit(0, &[], None)?;
+        worker.answer(&[]);
+        std::thread::scope(|scope| {
+            let mut reader = lane.lock();
+            let completed = lane.host.poll(&mut reader).expect("an honest worker").expect("its answer");
+            assert!(call.try_take().is_some(), "the owner has it");
+            let asked = scope.spawn(|| shared.stats());
+            // Long enough for it to look, if it did not wait.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            lane.counters().told(&completed);
+            lane.load().sub(1);
+            drop(reader);
+            let stats = asked.join().expect("it looks");
+            assert_eq!((stats.outstanding, stats.completed(completed.status)), (0, 1));
+        });
+        Ok(())
     }
 }
