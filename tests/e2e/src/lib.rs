@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: a module file that the hostile worker accepts, a node that runs it, and a watchdog.
 
 pub mod attacks;
+pub mod gate;
 pub mod host;
 pub mod inside;
 pub mod raw_host;
@@ -25,8 +26,10 @@ pub const LEDGER: &str = "MICROFAAS_TEST_LEDGER";
 pub const COUNT_FILE: &str = "MICROFAAS_TEST_COUNT_FILE";
 
 /// What the hostile worker's calls can be; each is a function of [`module`].
-pub const FUNCTIONS: &[&str] =
-    &["echo", "sleep", "die", "hang", "error", "panic", "lie", "bad-meta", "big", "count", "cpu", "attack"];
+pub const FUNCTIONS: &[&str] = &[
+    "echo", "sleep", "gate", "die", "hang", "error", "panic", "lie", "bad-meta", "big", "count", "cpu",
+    "attack",
+];
 const NOTE: [u8; manifest::encoded_len(FUNCTIONS)] = manifest::encode(FUNCTIONS);
 
 /// A directory with one file, `fake.so`, whose manifest lists [`FUNCTIONS`]. It holds no code.

@@ -89,6 +89,8 @@ fn kills_among_suspended_calls_touch_nobody_else() {
     let node = builder()
         .function("witness", config(Duration::from_micros(20), Duration::from_secs(20)))
         .function("runaway", config(Duration::from_micros(20), Duration::from_millis(2)))
+        // It touches all the memory that it can get, which may take a machine long.
+        .function("oom", config(Duration::from_millis(1), Duration::from_secs(60)))
         .start()
         .unwrap();
     for round in 0..10 {

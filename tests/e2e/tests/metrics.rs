@@ -102,13 +102,18 @@ fn what_was_taken_back_is_counted_once() {
     let waiting = node.submit("echo", Request::new(b"x")).unwrap();
     let cancelled = u64::from(waiting.cancel());
     let late = Request::new(b"x").deadline(Duration::from_millis(1));
-    let expired = u64::from(node.submit("echo", late).unwrap().wait().status == Status::Expired);
+    let late = node.submit("echo", late).unwrap().wait().status;
     let _ = long.wait();
     assert_eq!(call(&node, "echo", b"x"), Status::Ok);
-    until("the last count", || calls(&node, "echo", Status::Ok) >= 1);
+    // What its worker counts, it counts in order.
+    assert_eq!(call(&node, "fail", b""), Status::Error);
+    until("the last count", || calls(&node, "fail", Status::Error) == 1);
     let echo = usage(&node, "echo");
     assert_eq!(echo.calls(Status::Cancelled), cancelled);
-    assert_eq!(echo.calls(Status::Expired), expired);
+    // On a machine that is busy the long one may be over by then. One whose caller has waited for its end in vain is its worker's to count, for what it was to it.
+    if late != Status::Timeout {
+        assert_eq!(echo.calls(Status::Expired), u64::from(late == Status::Expired));
+    }
     assert_eq!(echo.calls_total(), 3);
 }
 

@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use microfaas_e2e::gate::Gate;
 use microfaas_e2e::{Watchdog, hostile_node};
 use microfaas_node::{CallError, Completion, FunctionConfig, Node, Request, Status, WorkerState};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(150);
 
 fn start() -> (Node, tempfile::TempDir, Watchdog) {
     let watchdog = Watchdog::new(LIMIT);
@@ -91,7 +92,7 @@ fn a_dead_worker_is_replaced_and_its_calls_are_answered() {
     let worker = node.workers()[0];
     assert_ne!(worker.pid, Some(pid));
     assert_eq!((worker.generation, worker.restarts), (2, 1));
-    assert!(!process_exists(pid));
+    wait_until("the end of the dead one", || !process_exists(pid));
     assert_eq!(node.invoke("echo", b"again".as_slice()).unwrap().body, b"again");
 }
 
@@ -112,18 +113,26 @@ fn a_lie_costs_the_worker_its_life() {
 #[test]
 fn deadlines_pass_in_the_queue_and_in_the_call() {
     let (node, _directory, _watchdog) = start();
-    let short = Duration::from_millis(20);
-    let running = node.submit("sleep", Request::new(b"300").deadline(short)).unwrap();
-    let queued = node.submit("echo", Request::new(b"").deadline(short)).unwrap();
-    let running = running.wait();
-    let queued = queued.wait();
+    let (gate, short) = (Gate::new(), Duration::from_millis(20));
+    let mut late = 0;
+    let running = loop {
+        let running = node.submit("gate", Request::new(gate.body()).deadline(short)).unwrap().wait();
+        if running.status != Status::Expired {
+            break running;
+        }
+        // On a machine that is busy so much time may pass before it starts.
+        assert!(running.never_started);
+        late += 1;
+    };
     assert_eq!((running.status, running.never_started), (Status::Timeout, false));
     assert!(running.total_ns >= 20_000_000);
+    let queued = node.submit("echo", Request::new(b"").deadline(short)).unwrap().wait();
     assert_eq!((queued.status, queued.never_started), (Status::Expired, true));
+    gate.open();
     // Their slots come back when the worker is done with them.
     assert_eq!(node.invoke("echo", b"after".as_slice()).unwrap().body, b"after");
     wait_until("all slots", || node.poll() == 0 && node.stats().outstanding == 0);
-    assert_eq!(node.stats().abandoned, 2);
+    assert_eq!(node.stats().abandoned, 2 + late);
 }
 
 #[test]
@@ -133,11 +142,15 @@ fn a_hung_worker_is_replaced() {
     let config = FunctionConfig::default().deadline(Duration::from_millis(30));
     let node = builder.function("hang", config).stall(Duration::from_millis(50)).start().unwrap();
     let pid = node.workers()[0].pid.unwrap();
-    assert_eq!(node.invoke("hang", b"".as_slice()).unwrap_err(), CallError::Timeout);
+    // On a machine that is busy its time may be up before it starts.
+    let hang = || node.invoke("hang", b"".as_slice()).unwrap_err();
+    let error = std::iter::repeat_with(hang).find(|error| *error != CallError::Expired);
+    assert_eq!(error, Some(CallError::Timeout));
     let behind = node.call("echo", Request::new(b"").deadline(LIMIT));
     assert_eq!(behind.status, Status::Ok, "{}", behind.detail);
-    wait_until("a replacement", || serves_again(&node));
-    assert!(!process_exists(pid));
+    wait_until("the end of the one that hangs", || !process_exists(pid));
+    wait_until("a replacement", || node.workers()[0].state == WorkerState::Serving);
+    assert_ne!(node.workers()[0].pid, Some(pid));
     assert_eq!(node.invoke("echo", b"again".as_slice()).unwrap().body, b"again");
     drop(watchdog);
 }
@@ -147,9 +160,14 @@ fn a_worker_that_is_busy_with_another_call_is_not_taken_for_hung() {
     let watchdog = Watchdog::new(LIMIT);
     let (builder, _directory) = hostile_node("echo");
     let node = builder.stall(Duration::from_millis(50)).start().unwrap();
-    let long = node.submit("sleep", Request::new(b"500").deadline(LIMIT)).unwrap();
+    let gate = Gate::new();
+    let long = node.submit("gate", Request::new(gate.body()).deadline(LIMIT)).unwrap();
+    gate.wait();
     let queued = node.submit("echo", Request::new(b"").deadline(Duration::from_millis(20))).unwrap();
     assert_eq!(queued.wait().status, Status::Expired);
+    // Far more than the grace of one that hangs.
+    std::thread::sleep(Duration::from_millis(400));
+    gate.open();
     assert_eq!(long.wait().status, Status::Ok);
     assert_eq!(node.stats().restarts, 0);
     drop(watchdog);
@@ -158,12 +176,14 @@ fn a_worker_that_is_busy_with_another_call_is_not_taken_for_hung() {
 #[test]
 fn a_cancelled_call_that_has_not_started_never_does() {
     let (node, _directory, _watchdog) = start();
-    let running = node.submit("sleep", Request::new(b"100")).unwrap();
+    let gate = Gate::new();
+    let running = node.submit("gate", Request::new(gate.body())).unwrap();
     let queued: Vec<_> = (0..5).map(|_| node.submit("echo", Request::default()).unwrap()).collect();
     for call in queued {
         assert!(call.cancel());
     }
     drop(node.submit("echo", Request::default()).unwrap());
+    gate.open();
     assert_eq!(running.wait().status, Status::Ok);
     // The worker has looked at all of them, in order.
     assert_eq!(node.invoke("echo", b"".as_slice()).unwrap().body, b"");
@@ -176,7 +196,8 @@ fn slots_run_out_with_an_error_and_come_back() {
     let watchdog = Watchdog::new(LIMIT);
     let (builder, _directory) = hostile_node("echo");
     let node = builder.slots(4, 1).start().unwrap();
-    let running = node.submit("sleep", Request::new(b"100")).unwrap();
+    let gate = Gate::new();
+    let running = node.submit("gate", Request::new(gate.body())).unwrap();
     let queued: Vec<_> = (0..3).map(|_| node.submit("echo", Request::default()).unwrap()).collect();
     assert!(matches!(node.submit("echo", Request::default()), Err(CallError::Overloaded { .. })));
     // A prepared slot counts, too, and a dropped one does not.
@@ -184,6 +205,7 @@ fn slots_run_out_with_an_error_and_come_back() {
     assert!(matches!(node.prepare("echo", 5000, 0), Err(CallError::Overloaded { .. })));
     drop(large);
     assert!(node.prepare("echo", 5000, 0).is_ok());
+    gate.open();
     assert!(queued.into_iter().all(|call| call.wait().status == Status::Ok));
     assert_eq!(running.wait().status, Status::Ok);
     assert!(node.invoke("echo", b"".as_slice()).is_ok());
@@ -234,9 +256,11 @@ fn calls_go_to_the_least_busy_worker() {
     let watchdog = Watchdog::new(LIMIT);
     let (builder, _directory) = hostile_node("echo");
     let node = builder.workers(3).start().unwrap();
-    let calls: Vec<_> = (0..3).map(|_| node.submit("sleep", Request::new(b"50")).unwrap()).collect();
+    let gate = Gate::new();
+    let calls: Vec<_> = (0..3).map(|_| node.submit("gate", Request::new(gate.body())).unwrap()).collect();
     let workers: HashSet<_> = calls.iter().map(|call| call.worker()).collect();
     assert_eq!(workers.len(), 3);
+    gate.open();
     assert!(calls.into_iter().all(|call| call.wait().status == Status::Ok));
     drop(watchdog);
 }
@@ -290,8 +314,15 @@ fn futures_are_driven_on_any_runtime() {
             for call in calls {
                 assert_eq!(call.await.status, Status::Ok);
             }
-            let request = Request::new(b"300").deadline(Duration::from_millis(20));
-            assert_eq!(node.invoke_async("sleep", request).await, Err(CallError::Timeout));
+            let gate = Gate::new();
+            let request = Request::new(gate.body()).deadline(Duration::from_millis(20));
+            let mut late = Err(CallError::Expired);
+            // On a machine that is busy its time may be up before it starts.
+            while late == Err(CallError::Expired) {
+                late = node.invoke_async("gate", request).await;
+            }
+            assert_eq!(late, Err(CallError::Timeout));
+            gate.open();
             let lost = node.submit("sleep", Request::new(b"1")).unwrap();
             assert_eq!(lost.await.status, Status::Ok);
         });

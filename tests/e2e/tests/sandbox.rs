@@ -274,21 +274,27 @@ fn every_rule_is_used() {
     ] {
         call(&node, function, body.as_bytes());
     }
-    // An event loop that waits at its descriptor.
+    // An event loop that waits at its descriptor, from before there is anything to wait for.
+    let mut is_armed = node.arm();
+    assert!(is_armed, "there is nothing to do");
     let mut started = node.submit("sleep_spin", b"20000".as_slice().into()).unwrap();
     let completion = loop {
-        if let Some(completion) = started.try_take() {
-            break completion;
-        }
-        if node.arm() {
+        if is_armed {
             microfaas_sys::poll::is_readable(node.event_fd(), Some(Duration::from_secs(60))).unwrap();
         }
         node.disarm();
         node.poll();
+        if let Some(completion) = started.try_take() {
+            break completion;
+        }
+        is_armed = node.arm();
     };
     assert_eq!(completion.status, Status::Ok);
-    // Long enough for the worker to go to sleep.
-    std::thread::sleep(Duration::from_millis(100));
+    // The bell is heard in its sleep.
+    let stat = format!("/proc/{}/stat", pid(&node));
+    while !std::fs::read_to_string(&stat).unwrap().contains(") S ") {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     assert_serves(&node);
     drop(node);
     let text = std::fs::read_to_string(&trace).unwrap();

@@ -223,16 +223,21 @@ fn attached_hosts_know_workers_only() {
 #[test]
 fn a_spare_that_is_killed_or_stopped_is_replaced() {
     let _watchdog = Watchdog::new(LIMIT);
-    let node = probe_node().heartbeat(Duration::from_millis(50)).start().unwrap();
+    // What is not stopped answers within this, whatever else the machine does.
+    let node = probe_node().heartbeat(Duration::from_secs(3)).start().unwrap();
     let worker = node.workers()[0];
     let first = spare(&node);
     signal(first, Signal::SIGKILL);
     until("another spare", || {
-        node.spares().ended == 1 && node.spares().ready.iter().any(|pid| *pid != first)
+        let now = node.spares();
+        now.ended == 1 && now.ready.iter().any(|pid| *pid != first)
     });
     let second = spare(&node);
     signal(second, Signal::SIGSTOP);
-    until("another spare", || node.spares().ended == 2 && !node.spares().ready.is_empty());
+    until("another spare", || {
+        let now = node.spares();
+        now.ended == 2 && !now.ready.is_empty()
+    });
     until("the end of the one that was stopped", || !exists(second));
     assert_eq!(node.workers()[0], worker, "the worker has nothing to do with it");
     assert_eq!(node.stats().restarts, 0);
@@ -258,14 +263,22 @@ fn one_that_is_stopped_takes_no_place() {
 fn spares_that_end_all_the_time_wait_longer_and_longer_and_say_so() {
     let _watchdog = Watchdog::new(LIMIT);
     let node = probe_node().restarts(2).start().unwrap();
-    let mut ended = 0;
-    while !node.spares().backing_off {
-        let waiting = spare(&node);
+    let (start, mut ended, mut said) = (Instant::now(), 0, false);
+    while !said {
+        let (waiting, killed) = (spare(&node), Instant::now());
         signal(waiting, Signal::SIGKILL);
         ended += 1;
-        until("its end", || node.spares().ended == ended);
+        until("the next one, or a pause", || {
+            let now = node.spares();
+            said |= now.backing_off;
+            said || now.ready.first().is_some_and(|next| *next != waiting)
+        });
+        assert_eq!(node.spares().ended, ended);
+        // What this thread was not quick enough to see has been so all the same. More than so many within ten seconds are not made good at once.
+        let is_many = ended > 2 && start.elapsed() < Duration::from_secs(10);
+        assert!(said || !is_many || killed.elapsed() >= Duration::from_millis(100), "{ended} have ended");
     }
-    assert_eq!(ended, 3);
+    assert!(ended > 2, "two are made good at once");
     assert_eq!(node.health(), Health::Up, "those who serve have nothing to do with it");
     // Meanwhile a worker is replaced by one that is started.
     let (dead, now) = replace(&node);
@@ -296,7 +309,8 @@ fn without_spares_workers_are_started_as_they_are_needed() {
 fn a_spare_has_to_answer() {
     let _watchdog = Watchdog::new(LIMIT);
     let (builder, _directory) = hostile_node("echo");
-    let node = builder.spares(1).heartbeat(Duration::from_millis(20)).start().unwrap();
+    // The worker does not answer either: it has so long to serve a call.
+    let node = builder.spares(1).heartbeat(Duration::from_secs(3)).start().unwrap();
     let first = spare(&node);
     until("its end", || node.spares().ended > 0);
     until("its end", || !exists(first));

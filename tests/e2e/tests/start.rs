@@ -8,7 +8,7 @@ use microfaas_e2e::{Watchdog, hostile_node, hostile_worker, module};
 use microfaas_node::{FunctionConfig, Node, NodeBuilder};
 
 fn refused(builder: NodeBuilder) -> String {
-    let _watchdog = Watchdog::new(Duration::from_secs(60));
+    let _watchdog = Watchdog::new(Duration::from_secs(150));
     let text = builder.start().expect_err("this must not start").to_string();
     assert_eq!(text.lines().count(), 1, "{text}");
     text

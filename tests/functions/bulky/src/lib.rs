@@ -5,13 +5,14 @@
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use microfaas::{Error, checkpoint};
 
 static BULK: [AtomicU8; 15 << 20] = [const { AtomicU8::new(0) }; 15 << 20];
 
-/// Works for as many rounds as the body says, some nanoseconds each; says what it finds in the module's memory, which is what it has written there.
+/// Works for as many rounds as the body says, some nanoseconds each; says what it finds in the module's memory, which is what it has written there, and when it was
+/// done, in nanoseconds of the system's clock.
 #[microfaas::function]
 pub fn bulky_work(body: &[u8]) -> Result<String, Error> {
     let rounds: u64 = number(body)?;
@@ -23,7 +24,9 @@ pub fn bulky_work(body: &[u8]) -> Result<String, Error> {
     last.store(2, Ordering::Relaxed);
     black_box((0..rounds).fold(1u64, |sum, round| black_box(sum.rotate_left(5) ^ round)));
     let after = first.load(Ordering::Relaxed) + last.load(Ordering::Relaxed);
-    Ok(format!("{before} {after}"))
+    let time =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_err(|_| Error::new("before 1970"))?;
+    Ok(format!("{before} {after} {}", time.as_nanos()))
 }
 
 /// For a function that keeps its state. With a body of `count`: how many of its calls have dropped what they had, of those that its state remembers. Else keeps the core busy for as many

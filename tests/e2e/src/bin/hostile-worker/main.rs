@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::Duration;
 
 use microfaas_control::sandbox::SandboxReport;
@@ -276,6 +277,10 @@ impl Worker {
             }
             Some("sleep") => {
                 std::thread::sleep(Duration::from_millis(text.parse().unwrap_or(0)));
+                respond(lane, &mut completion, body, &[]);
+            }
+            Some("gate") => {
+                microfaas_e2e::gate::pass(Path::new(text));
                 respond(lane, &mut completion, body, &[]);
             }
             Some("die") => std::process::exit(3),
