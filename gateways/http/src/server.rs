@@ -159,7 +159,8 @@ impl<B: Backend> Gateway<B> {
             // The connections have ended, their tasks are about to.
             Ok(()) => while connections.join_next().await.is_some() {},
             Err(_) => {
-                tracing::warn!(timeout_ms = stop_timeout.as_millis(), "requests did not end in time");
+                let timeout_ms = u64::try_from(stop_timeout.as_millis()).unwrap_or(u64::MAX);
+                tracing::warn!(timeout_ms, "requests did not end in time");
             }
         }
         while connections.try_join_next().is_some() {}
