@@ -255,7 +255,7 @@ fn every_rule_is_used() {
     let strace = std::env::split_paths(&path).map(|folder| folder.join("strace")).find(|file| file.is_file());
     let strace = strace.expect("strace is installed, see tests/ci/00-install.sh");
     // -D: the tracer is the grandchild, so that the worker's parent is the node.
-    let line = format!("exec {} -D -o {} {}", strace.display(), trace.display(), worker.display());
+    let line = format!("exec {} -D -o {} {} \"$@\"", strace.display(), trace.display(), worker.display());
     std::fs::write(&script, format!("#!/bin/sh\n{line}\n")).unwrap();
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
     let socket = folder.path().join("socket");
