@@ -1,5 +1,6 @@
 //! A node as a service: what it tells the service manager, and what it tells of itself.
 
+use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
@@ -13,14 +14,25 @@ fn modules() -> &'static str {
     probe().to_str().unwrap()
 }
 
-/// What comes next that begins with this.
-fn heard(manager: &UnixDatagram, word: &str) -> String {
+/// What comes next, as text; nothing where none does in the socket's time.
+pub(crate) fn next(manager: &UnixDatagram) -> Option<String> {
     let mut buffer = [0; 1024];
     loop {
-        let len = manager.recv(&mut buffer).unwrap();
-        let text = str::from_utf8(&buffer[..len]).unwrap();
+        match manager.recv(&mut buffer) {
+            Ok(len) => return Some(str::from_utf8(&buffer[..len]).unwrap().to_owned()),
+            // As `signal(7)` says of a process that was stopped while it waited for so long at most.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// What comes next that begins with this.
+fn heard(manager: &UnixDatagram, word: &str) -> String {
+    loop {
+        let text = next(manager).unwrap();
         if text.starts_with(word) {
-            return text.to_owned();
+            return text;
         }
         assert_eq!(text, "WATCHDOG=1\n");
     }

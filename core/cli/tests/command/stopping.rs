@@ -15,6 +15,7 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 use crate::run::{Running, probe, run, until};
+use crate::service::next;
 
 const WATCHDOG: Duration = Duration::from_secs(60);
 /// Datagrams: at most `net.unix.max_dgram_qlen`, which is 10, or 512 where systemd has set it.
@@ -184,8 +185,7 @@ fn the_watchdog_is_told_nothing_of_a_node_whose_supervisor_hangs() {
     let (mut server, _) = Running::start_in(dir, &args, &env);
     let heard = |within: Duration| {
         manager.set_read_timeout(Some(within)).unwrap();
-        let mut buffer = [0; 1024];
-        manager.recv(&mut buffer).ok().map(|len| String::from_utf8_lossy(&buffer[..len]).into_owned())
+        next(&manager)
     };
     until("a sign of life", || heard(WATCHDOG).unwrap() == "WATCHDOG=1\n");
     let stopped = Stopped::new(server.id(), "microfaas-node");
