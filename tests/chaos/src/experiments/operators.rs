@@ -120,7 +120,7 @@ pub(super) fn several_at_once(trial: &mut Trial) -> Result<(), Stop> {
             sides.map(|side| side.join().unwrap_or_else(|_| Err("panic".to_owned())))
         });
         for result in results {
-            trial.expect(result.is_ok(), || result.unwrap_err());
+            trial.verdict.problems.extend(result.err());
         }
     }
     let (done, answered) = (done.into_inner(), answered.into_inner());

@@ -18,22 +18,32 @@ use crate::trial::{Stop, Trial};
 use crate::victim::Victim;
 
 const CLIENTS: usize = 4;
+const STAYS: u8 = 2;
+const WAIT_US: u64 = 50_000;
 /// Workers that are killed: as many as are replaced at once.
 const KILLS: usize = 5;
 
 /// W01. Clients ask over HTTP, and some hang up in the middle of a request or before its answer, while workers are killed: who stays has one answer, his, or is told that his worker
 /// was lost.
 pub(super) fn clients(trial: &mut Trial) -> Result<(), Stop> {
-    let served = Served::start_on_the_web(trial)?;
-    let Some(server) = &served.server else {
+    let mut served = Served::start_on_the_web(trial)?;
+    let Some(address) = served.server.as_ref().map(|server| server.address.clone()) else {
         return Err(Stop::Failed("there is no node".to_owned()));
     };
+    // A gateway begins to wait for its node with the first call that is not over at once.
+    let question = Question { id: u64::MAX, nonce: trial.random.u64(..), spin_us: WAIT_US, payload: 10 };
+    let answer = ask(&address, &question, STAYS)?;
+    let is_right =
+        answer.as_ref().is_some_and(|(status, body)| *status == 200 && question.check(body).is_ok());
+    trial.expect(is_right, || format!("the first client is answered {answer:?}"));
+    served.measure();
+    let Some(server) = &served.server else { return Ok(()) };
     let is_over = AtomicBool::new(false);
     let seeds: [u64; CLIENTS] = std::array::from_fn(|_| trial.random.u64(..));
     let (problems, mut kills) = std::thread::scope(|scope| {
         let client = |seed| {
-            let (ledger, is_over) = (&served.ledger, &is_over);
-            scope.spawn(move || ask_until(is_over, &server.address, ledger, Rng::with_seed(seed)))
+            let (ledger, is_over, address) = (&served.ledger, &is_over, address.as_str());
+            scope.spawn(move || ask_until(is_over, address, ledger, Rng::with_seed(seed)))
         };
         let clients = seeds.map(client);
         let mut kills = 0;
@@ -70,8 +80,8 @@ fn ask_until(is_over: &AtomicBool, address: &str, ledger: &Arc<Ledger>, mut rand
     let mut is_first = true;
     while is_first || !is_over.load(Ordering::Relaxed) {
         is_first = false;
-        let Some(id) = ledger.offer() else { return None };
-        let payload = if random.u8(0..20) == 0 { 60_000 } else { random.usize(0..300) };
+        let id = ledger.offer()?;
+        let payload = random.usize(0..5000);
         let question = Question { id, nonce: random.u64(..), spin_us: random.u64(0..500), payload };
         ledger.accept(id, Instant::now() + HEAL);
         let leaves = random.u8(0..10);
@@ -99,7 +109,7 @@ fn ask_until(is_over: &AtomicBool, address: &str, ledger: &Arc<Ledger>, mut rand
     None
 }
 
-/// Asks over a connection of its own; status and body of the answer. `leaves`: with 0 it hangs up in the middle of the request, with 1 before the answer.
+/// Asks over a connection of its own; status and body of the answer. `leaves`: with 0 it hangs up in the middle of the request, with 1 before the answer, with more it [`STAYS`].
 fn ask(address: &str, question: &Question, leaves: u8) -> std::io::Result<Option<(u16, Vec<u8>)>> {
     let mut body = Vec::new();
     question.write(&mut body);
