@@ -3,7 +3,6 @@
 //! Nothing here waits: the supervisor hands in packets as they come, so that one slow worker does not hold up the others.
 
 use std::ffi::OsString;
-use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -252,16 +251,9 @@ impl Launch {
 
     fn receive(&self) -> Result<ToNode, LaunchError> {
         let mut buffer = vec![0; PACKET_BYTES_MAX];
-        let packet = match socket::try_recv(self.control.as_fd(), &mut buffer, 0) {
-            // It has ended without reading all that was said; its own last words are still there.
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => {
-                socket::try_recv(self.control.as_fd(), &mut buffer, 0)
-            }
-            packet => packet,
-        };
-        let packet = packet.map_err(LaunchError::Socket)?;
+        let packet = socket::try_recv(self.control.as_fd(), &mut buffer, 0).map_err(LaunchError::Socket)?;
         if packet.len == 0 {
-            return Err(LaunchError::Socket(ErrorKind::UnexpectedEof.into()));
+            return Err(LaunchError::Socket(std::io::ErrorKind::UnexpectedEof.into()));
         }
         decode(&buffer[..packet.len]).map_err(|_| LaunchError::Protocol { step: self.step.name() })
     }

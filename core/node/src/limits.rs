@@ -194,14 +194,15 @@ impl Pace {
         if passed < PACE_NS {
             return;
         }
-        if then != 0 && came == 0 {
+        if then != 0 && done == before {
             // Calls take longer than that: the measurement goes on.
             self.each_ns.fetch_max(passed, Ordering::Relaxed);
             return;
         }
         self.at_ns.store(now, Ordering::Relaxed);
         self.done.store(done, Ordering::Relaxed);
-        if then != 0 && passed <= QUIET_NS {
+        // Where the count has gone round, nothing is known until the next look.
+        if then != 0 && passed <= QUIET_NS && came > 0 {
             self.each_ns.store(passed / came, Ordering::Relaxed);
         }
     }
@@ -254,6 +255,20 @@ mod tests {
         assert_eq!(pace.each_ns.load(Ordering::Relaxed), each_ns);
         pace.look(3_600_010_000_000, 1200);
         assert_eq!(pace.each_ns.load(Ordering::Relaxed), 100_000);
+    }
+
+    /// As the half of a word that has the calls of a function.
+    #[test]
+    fn a_count_that_has_gone_round_is_measured_anew() {
+        let pace = Pace::default();
+        let last = u64::from(u32::MAX);
+        let looks =
+            [(1_000_000_000, last - 10), (1_010_000_000, last), (1_020_000_000, 9), (1_030_000_000, 1009)];
+        let each = looks.map(|(now, done)| {
+            pace.look(now, done);
+            pace.each_ns.load(Ordering::Relaxed)
+        });
+        assert_eq!(each, [0, 1_000_000, 1_000_000, 10_000]);
     }
 
     /// Calls that take longer than a measurement spans.
