@@ -19,7 +19,7 @@ use crate::program::Program;
 /// What to start, and with what.
 #[derive(Debug, Clone, Copy)]
 pub struct Spawn<'a> {
-    /// What to execute. The child's list of arguments begins with its path, whatever is there by now.
+    /// What to execute. The child's list of arguments begins with its file name.
     pub program: &'a Program,
     /// Its arguments, without the program's name.
     pub args: &'a [OsString],
