@@ -27,8 +27,9 @@ use crate::{CallError, Completion, NodeBuilder, Response, WorkerInfo};
 
 /// One machine's runtime, in this process: its workers and its functions. Cheap to clone; the last one dropped shuts it down at once.
 ///
-/// It belongs to the process that has started it, or attached. A child of that which is forked may drop its copy and look at it, which does nothing to its parent's; a call there is a
-/// fault, since the memory that requests are written to is not the child's. It can start or attach a node of its own once it has executed a program.
+/// It belongs to the process that has started it, or attached. A child of that which is forked may drop its copy or shut it down, which does nothing; a call there is a fault, since the
+/// memory that requests are written to is not the child's, and whatever else may wait for ever, for a thread that only the parent has. It can start or attach a node of its own once it
+/// has executed a program.
 #[derive(Debug, Clone)]
 pub struct Node {
     inner: Arc<Inner>,
@@ -205,7 +206,7 @@ impl Node {
     /// Counts since the start. A call whose answer was taken is among those that came back, and not on its way any more.
     ///
     /// # Cost
-    /// Waits for threads that are just taking completions.
+    /// Waits for threads that are just taking completions; so it is nothing for a waker to do, which one of these may be calling.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.shared().stats()
@@ -215,7 +216,7 @@ impl Node {
     /// node tells by itself.
     ///
     /// # Cost
-    /// A page is read for each function and worker that had calls. It costs the workers nothing but cache misses.
+    /// As [`stats`](Self::stats), and a page is read for each function and worker that had calls. It costs the workers nothing but cache misses.
     #[must_use]
     pub fn metrics(&self) -> Metrics {
         self.shared().metrics()
