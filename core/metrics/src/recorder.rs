@@ -1,4 +1,4 @@
-//! The worker's side: counting.
+//! The side of a worker or an attached host: counting.
 #![expect(unsafe_code, reason = "a view of a mapping")]
 
 use std::io;
@@ -7,6 +7,7 @@ use std::os::fd::BorrowedFd;
 use microfaas_lane::Status;
 use microfaas_lane::sync::{AtomicU64, Ordering};
 use microfaas_sys::mapping::Mapping;
+use microfaas_sys::memfd;
 
 use crate::bucket::bucket_of;
 use crate::layout::{FUNCTIONS, Layout, REGION_BYTES};
@@ -37,7 +38,7 @@ pub struct Times {
     pub total_ns: u64,
 }
 
-/// What a worker counts in. There is one in the process that was given the region.
+/// What a worker counts in, or an attached host. There is one in the process that was given the region.
 #[derive(Debug)]
 pub struct Recorder {
     mapping: Mapping,
@@ -47,8 +48,11 @@ impl Recorder {
     /// Maps a region that [`Region::create`](crate::Region::create) has made.
     ///
     /// # Errors
-    /// As `mmap(2)`.
+    /// As `mmap(2)`; where it is of another size, as that of a node of another version may be.
     pub fn map(region: BorrowedFd<'_>) -> io::Result<Self> {
+        if memfd::bytes(region)? != REGION_BYTES as u64 {
+            return Err(io::Error::other("a region of another size"));
+        }
         let mapping = Mapping::shared_rw(region, REGION_BYTES, 0)?;
         // The bits, which every first call of a function looks at.
         mapping.populate(0..4096)?;

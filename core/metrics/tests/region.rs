@@ -10,6 +10,7 @@ use std::time::Instant;
 use microfaas_lane::Status;
 use microfaas_metrics::{FUNCTIONS, Histogram, REGION_BYTES, Record, Recorder, Region, Times, Usage};
 use microfaas_sys::mapping::Mapping;
+use microfaas_sys::memfd;
 
 fn call(function: u32, status: Status, ns: u64) -> Record {
     let times = Some(Times { queue_ns: ns / 2, total_ns: 2 * ns });
@@ -46,6 +47,15 @@ fn what_was_recorded_is_read() {
     }
     assert_eq!(region.usage(6), None);
     assert_eq!(region.usage(8), None);
+}
+
+/// Counting beyond its end would end the process.
+#[test]
+fn a_region_of_another_size_is_refused() {
+    for bytes in [REGION_BYTES - 4096, REGION_BYTES + 4096] {
+        let fd = memfd::create(c"microfaas-test", bytes as u64).unwrap();
+        assert!(Recorder::map(fd.as_fd()).is_err(), "{bytes}");
+    }
 }
 
 #[test]
