@@ -264,6 +264,13 @@ impl Seat {
         lane
     }
 
+    /// As [`close`](Self::close), of this lane, when all that its worker has answered is counted: until then whoever asks for the counts finds it, and waits.
+    pub(crate) fn close_counted(&self, lane: &Lane) {
+        let mut reader = lane.lock();
+        lane.drain_with(&mut reader, None);
+        self.close();
+    }
+
     /// The lane, while there is one.
     ///
     /// # Cost

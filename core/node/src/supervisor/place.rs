@@ -253,9 +253,7 @@ impl Supervisor {
             Place::Serving { mut live, .. } => {
                 self.hear_out(index, &mut live);
                 let seat = &self.shared.seats[index];
-                // While whoever asks what was counted still finds the lane.
-                live.lane.drain();
-                seat.close();
+                seat.close_counted(&live.lane);
                 self.shared.stock.leaves(index);
                 live.lane.shut_down(Shut::Lost);
                 seat.tally.end();

@@ -281,6 +281,24 @@ fn each_place_is_filled_when_its_own_time_has_come() {
     assert!(matches!(stage.supervisor.places[0], Place::Launching(_)) && stage.pid(1) == pids[1]);
 }
 
+/// As when a thread of a caller has just given an answer to its owner, who asks for the counts.
+#[test]
+fn a_worker_that_has_ended_keeps_its_place_until_its_answers_are_counted() {
+    let mut stage = Stage::new(1, 5);
+    let shared = Arc::clone(&stage.supervisor.shared);
+    let lane = shared.seats[0].lane().expect("it serves");
+    std::thread::scope(|scope| {
+        let reader = lane.lock();
+        let killed = scope.spawn(|| stage.kill(0));
+        // Long enough for the supervisor to go on, if it did not wait.
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(shared.seats[0].lane().is_some());
+        drop(reader);
+        killed.join().expect("it has ended");
+    });
+    assert!(shared.seats[0].lane().is_none());
+}
+
 #[test]
 fn of_those_that_end_together_the_first_gets_the_spare_and_the_other_a_process() {
     let mut stage = Stage::new(3, 5);

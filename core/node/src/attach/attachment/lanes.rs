@@ -141,7 +141,7 @@ fn take(
 pub(super) fn close(shared: &Shared, lane: &Arc<Lane>, why: Shut) {
     let seat = &shared.seats[lane.worker as usize];
     if seat.lane().is_some_and(|open| Arc::ptr_eq(&open, lane)) {
-        seat.close();
+        seat.close_counted(lane);
     }
     lane.shut_down(why);
 }
