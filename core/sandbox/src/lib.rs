@@ -71,14 +71,16 @@ pub struct Sealed {
 /// A tenth of a millisecond; with namespaces of its own one more, and tens of them on a machine where many do so.
 pub unsafe fn enter(policy: &SandboxPolicy, keep: &Keep<'_>) -> Result<Sealed, SandboxError> {
     let mut steps = Steps::default();
+    // While `/proc` can be asked, which the empty root does not have.
+    let is_root = privileges::is_root();
     steps.take(Layer::NoNewPrivileges, privileges::set_no_new_privileges())?;
     // SAFETY: the caller's promise.
     let closed = unsafe { close_descriptors(keep) };
     steps.take(Layer::Descriptors, closed)?;
     // SAFETY: the caller's promise.
     let joined = unsafe { join_namespaces(keep) };
-    enter_namespaces(&mut steps, joined)?;
-    change_identity(policy, &mut steps)?;
+    enter_namespaces(&mut steps, is_root, joined)?;
+    change_identity(policy, is_root, &mut steps)?;
     steps.take(Layer::NotDumpable, privileges::set_not_dumpable())?;
     steps.take(Layer::DeathSignal, arm_death_signal(keep.node_pid))?;
     // Before the limits: it needs a descriptor for a moment.
@@ -176,9 +178,9 @@ unsafe fn join_namespaces(keep: &Keep<'_>) -> bool {
     joined
 }
 
-fn enter_namespaces(steps: &mut Steps, joined: bool) -> Result<(), SandboxError> {
+fn enter_namespaces(steps: &mut Steps, is_root: bool, joined: bool) -> Result<(), SandboxError> {
     if joined {
-        if privileges::is_root() {
+        if is_root {
             steps.leave(Layer::UserNamespace, "not needed by root");
         } else {
             steps.note(Layer::UserNamespace, LayerState::Active);
@@ -195,7 +197,7 @@ fn enter_namespaces(steps: &mut Steps, joined: bool) -> Result<(), SandboxError>
         }
         return Ok(());
     }
-    if privileges::is_root() {
+    if is_root {
         steps.leave(Layer::UserNamespace, "not needed by root");
     } else {
         steps.take(Layer::UserNamespace, namespaces::enter(Namespace::User))?;
@@ -217,8 +219,7 @@ fn enter_namespaces(steps: &mut Steps, joined: bool) -> Result<(), SandboxError>
     Ok(())
 }
 
-fn change_identity(policy: &SandboxPolicy, steps: &mut Steps) -> Result<(), SandboxError> {
-    let is_root = privileges::is_root();
+fn change_identity(policy: &SandboxPolicy, is_root: bool, steps: &mut Steps) -> Result<(), SandboxError> {
     if is_root {
         // Before the user changes, as that takes the right to do it away.
         let bounding = privileges::empty_bounding_set();

@@ -415,7 +415,7 @@ fn an_ordinary_user_is_protected_as_well() {
     assert!(output.status.success() && text.contains("3 passed"), "{text}");
 }
 
-/// As in `unshare -r`, whose root is nobody else outside.
+/// As in `unshare -r`, whose root is nobody else outside, also where there may be no further namespace of users.
 #[test]
 fn an_ordinary_user_is_protected_where_the_name_is_root() {
     if !nix::unistd::geteuid().is_root() {
@@ -432,10 +432,14 @@ fn an_ordinary_user_is_protected_where_the_name_is_root() {
         eprintln!("skipped: there is no `unshare`, or it is refused");
         return;
     }
-    let mut command = called_root(nobody.get_program());
-    let output = command.env(MODULES, folder.path()).args(["--test-threads=1", "what_is"]).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("2 passed"), "{text}");
+    for first in ["", "echo 0 >/proc/sys/user/max_user_namespaces; "] {
+        let script = format!("{first}exec \"$0\" --test-threads=1 what_is");
+        let mut command = called_root("/bin/sh".as_ref());
+        command.env(MODULES, folder.path()).args(["-c", &script]).arg(nobody.get_program());
+        let output = command.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("2 passed"), "{first}: {text}");
+    }
 }
 
 #[test]
