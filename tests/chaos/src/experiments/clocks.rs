@@ -48,7 +48,8 @@ pub(super) fn wall_clock(trial: &mut Trial) -> Result<(), Stop> {
     let load = Load { may_end: &[Status::WorkerLost], ..Load::default() };
     let running = stage.load(&load, trial);
     for kill in 0..KILLS {
-        let status = stage.call("spin", Request::new(b"").deadline(Duration::from_millis(50))).status;
+        let request = Request::new(b"").deadline(Duration::from_millis(50));
+        let status = stage.call_started("spin", request).status;
         trial.expect(status == Status::Timeout, || format!("an endless call ended {status}"));
         trial.event();
         let path = stage.put_version(u32::try_from(kill).unwrap_or(0) + 1, trial)?;
@@ -194,7 +195,7 @@ fn deadlines(trial: &mut Trial) -> Result<(), Stop> {
             format!("a call with a deadline of {deadline:?} ended {status}")
         });
     }
-    let status = call("spin", Duration::from_millis(20));
+    let status = stage.call_started("spin", Request::new(b"").deadline(Duration::from_millis(20))).status;
     trial.expect(status == Status::Timeout, || format!("an endless call ended {status}"));
     stage.finish(Vec::new(), trial);
     Ok(())
