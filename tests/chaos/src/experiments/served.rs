@@ -54,8 +54,11 @@ impl Served {
         Ok(Self { server: Some(server), host, ledger, before, socket, folder })
     }
 
-    /// What is held now is what is to be held at the end.
+    /// What is held is what is to be held at the end, from when the process has gone in which a deployment was tried out, and the lanes of those who looked in.
     pub(super) fn measure(&mut self) {
+        if let Some(server) = &self.server {
+            until(HEAL, || stands(server.process.pid));
+        }
         self.before = Footprint::now();
     }
 
