@@ -14,8 +14,10 @@ use crate::failure::Failure;
 
 /// The random mix, which lasts as long as is asked for; all others are brief.
 const MIX: &str = "K29";
-/// Parts of the time without `--minutes`: one for each experiment, and [`REPLACE_SHARES`].
-const SHARES: f64 = 37.0;
+/// How many there are, as `chaos --list` says.
+const EXPERIMENTS: f64 = 50.0;
+/// Parts of the time without `--minutes`: one for each experiment, and [`REPLACE_SHARES`] for each of [`REPLACE`].
+const SHARES: f64 = EXPERIMENTS + 2.0 * REPLACE_SHARES;
 /// In which workers are killed one at a time, with cores that are busy and with cores that have time to spare: again, and for longer, so that the rare
 /// replacement that takes long is among those that are measured.
 const REPLACE: [&str; 2] = ["K01", REPLACE_LIGHT];
