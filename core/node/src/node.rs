@@ -203,7 +203,8 @@ impl Node {
         self.shared().catalog.load().functions.clone()
     }
 
-    /// Counts since the start. A call whose answer was taken is among those that came back, and not on its way any more.
+    /// Counts since the start. A call that a worker has answered is among those that came back, and not on its way any more, when its owner has the answer; one that was lost or
+    /// cancelled may be so a moment later.
     ///
     /// # Cost
     /// Waits for threads that are just taking completions; so it is nothing for a waker to do, which one of these may be calling.
