@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use microfaas_lane::Status;
 use microfaas_lane::sync::{AtomicU64, Ordering};
 use microfaas_sys::mapping::Mapping;
 use microfaas_sys::memfd::{self, Seals};
@@ -43,18 +44,32 @@ impl Region {
     /// One look where there was no call, else a page is read. Nothing is committed.
     #[must_use]
     pub fn usage(&self, function: u32) -> Option<Usage> {
+        self.block(function).map(read)
+    }
+
+    /// Calls of a function number by status, in the order of [`Status::ALL`]; else as [`usage`](Self::usage).
+    ///
+    /// # Cost
+    /// One look where there was no call, else two cache lines are read.
+    #[must_use]
+    pub fn calls(&self, function: u32) -> Option<[u64; Status::ALL.len()]> {
+        self.block(function).map(calls)
+    }
+
+    fn block(&self, function: u32) -> Option<&Block> {
         let layout = self.layout();
         let number = (function as usize).min(FUNCTIONS);
         let touched = layout.touched[number / 64].load(Ordering::Relaxed) >> (number % 64) & 1 == 1;
-        touched.then(|| read(&layout.blocks[number]))
+        touched.then(|| &layout.blocks[number])
     }
 }
 
+fn calls(block: &Block) -> [u64; Status::ALL.len()] {
+    std::array::from_fn(|status| get(&block.calls[status]))
+}
+
 fn read(block: &Block) -> Usage {
-    let mut usage = Usage::default();
-    for (to, from) in usage.calls.iter_mut().zip(&block.calls) {
-        *to = get(from);
-    }
+    let mut usage = Usage { calls: calls(block), ..Usage::default() };
     usage.cpu_ns = get(&block.cpu_ns);
     usage.request_bytes = get(&block.request_bytes);
     usage.response_bytes = get(&block.response_bytes);

@@ -33,6 +33,7 @@ fn what_was_recorded_is_read() {
     recorder.record(&call(7, Status::Panic, 1));
     recorder.record(&Record { times: None, cpu_ns: 9, ..call(7, Status::Expired, 9) });
     let usage = region.usage(7).unwrap();
+    assert_eq!((region.calls(7), region.calls(6)), (Some(usage.calls), None));
     assert_eq!((usage.calls(Status::Ok), usage.calls(Status::Panic), usage.calls_total()), (100, 1, 102));
     assert_eq!((usage.cpu_ns, usage.request_bytes, usage.response_bytes), (5_050_001, 303, 505));
     assert_eq!((usage.queue.count(), usage.run.count(), usage.total.count()), (101, 101, 101));

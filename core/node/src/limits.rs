@@ -7,9 +7,8 @@
 //! - [`Pace`] is how fast calls come back: all, or those of a function with a limit, since calls of others say nothing of when it may have another. It is measured by those who
 //!   are refused.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Mutex, TryLockError};
 use std::time::Duration;
 
 use microfaas_sys::clock::now_ns;
@@ -31,10 +30,15 @@ const RETRY_NS: std::ops::RangeInclusive<u64> = 1_000_000..=10_000_000_000;
 /// How many calls of functions with a limit are on their way, by the number of the name. Functions without one are not counted.
 #[derive(Debug)]
 pub(crate) struct Quotas {
+    functions: Box<[Quota]>,
+}
+
+#[derive(Debug, Default)]
+struct Quota {
     /// In the lower half those that are on their way, in the upper one those that have come back.
-    calls: Box<[AtomicU64]>,
-    /// Of functions of which calls were refused.
-    paces: Mutex<HashMap<u32, Arc<Pace>>>,
+    calls: AtomicU64,
+    /// As those who are refused have found it.
+    pace: Pace,
 }
 
 /// The lower half.
@@ -44,7 +48,7 @@ const CAME_BACK: u64 = (1 << 32) - 1;
 
 impl Default for Quotas {
     fn default() -> Self {
-        Self { calls: (0..NAMES_MAX).map(|_| AtomicU64::new(0)).collect(), paces: Mutex::default() }
+        Self { functions: (0..NAMES_MAX).map(|_| Quota::default()).collect() }
     }
 }
 
@@ -52,14 +56,14 @@ impl Quotas {
     /// Another call of a function is to be accepted. True where it may; then it is [released](Self::release) when it has left its worker.
     #[cold]
     pub(crate) fn admit(&self, name: u32, limit: u32) -> bool {
-        let Some(calls) = self.calls.get(name as usize) else { return false };
+        let Some(Quota { calls, .. }) = self.functions.get(name as usize) else { return false };
         // Who is refused is never among those that others see.
         let more = |calls: u64| (calls & OUT < u64::from(limit)).then_some(calls + 1);
         calls.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
     pub(crate) fn release(&self, name: u32) {
-        if let Some(calls) = self.calls.get(name as usize) {
+        if let Some(Quota { calls, .. }) = self.functions.get(name as usize) {
             calls.fetch_add(CAME_BACK, Ordering::Relaxed);
         }
     }
@@ -67,11 +71,10 @@ impl Quotas {
     /// When a call of a function may be admitted that was not: by how fast its own calls come back.
     #[cold]
     pub(crate) fn retry_after(&self, name: u32) -> Duration {
-        let calls = self.calls.get(name as usize).map_or(0, |calls| calls.load(Ordering::Relaxed));
-        let pace = {
-            let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(paces.entry(name).or_default())
+        let Some(Quota { calls, pace }) = self.functions.get(name as usize) else {
+            return Duration::from_nanos(*RETRY_NS.end());
         };
+        let calls = calls.load(Ordering::Relaxed);
         pace.retry_after(calls >> 32, calls & OUT)
     }
 }
@@ -289,6 +292,6 @@ mod tests {
         assert!(quotas.admit(8, 1), "another function");
         quotas.release(7);
         assert!(quotas.admit(7, 2) && !quotas.admit(7, 2));
-        assert_eq!(quotas.calls[7].load(Ordering::Relaxed), 1 << 32 | 2);
+        assert_eq!(quotas.functions[7].calls.load(Ordering::Relaxed), 1 << 32 | 2);
     }
 }

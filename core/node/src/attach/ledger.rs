@@ -51,7 +51,7 @@ struct Ledger {
 
 impl Ledger {
     fn of(&self, number: u32) -> Option<Counts> {
-        let mut counts = self.region.usage(number)?.calls;
+        let mut counts = self.region.calls(number)?;
         counts[Status::Ok as usize] = 0;
         Some(counts)
     }
